@@ -1,0 +1,95 @@
+//! The command `hearth`: one file a verb. stdout is the answer, stderr the rest; `--json` prints one stable object.
+//! Exit status: 0 done, 1 refused or failed (one line on stderr), 2 wrong usage.
+
+mod ask;
+mod bench;
+mod board;
+mod detokenize;
+mod inspect;
+mod logits;
+mod model_options;
+mod perplexity;
+mod render;
+mod replay;
+mod run;
+mod status;
+mod synth;
+mod tokenize;
+mod top;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Run a language model on a small board, and measure it honestly.
+#[derive(Parser)]
+#[command(name = "hearth", version, max_term_width = 100)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Chat with a model in the terminal, or print one answer
+    Run(run::Args),
+    /// Ask the running daemon one question
+    Ask(ask::Args),
+    /// Show what the running daemon is doing
+    Status(status::Args),
+    /// Watch the running daemon: speed, temperature, clock, queue
+    Top(top::Args),
+    /// Measure speed; with --sustained, against heat
+    Bench(bench::Args),
+    /// Print what a GGUF file holds, without loading it
+    Inspect(inspect::Args),
+    /// Text to token ids
+    Tokenize(tokenize::Args),
+    /// Token ids to text
+    Detokenize(detokenize::Args),
+    /// Render a chat template
+    Render(render::Args),
+    /// Raw logits after given tokens
+    Logits(logits::Args),
+    /// Perplexity of a text, and divergence from a reference
+    Perplexity(perplexity::Args),
+    /// Write a model of random weights in a known shape
+    Synth(synth::Args),
+    /// What this board is, and what its sensors say
+    Board(board::Args),
+    /// Repeat the governor's decisions from a recorded trace
+    Replay(replay::Args),
+}
+
+/// Parses the command line, runs one verb, and turns an error into one line on stderr.
+pub fn main() -> ExitCode {
+    let command = Command::parse();
+    let result = match command.verb {
+        Verb::Run(a) => run::run(a),
+        Verb::Ask(a) => ask::run(a),
+        Verb::Status(a) => status::run(a),
+        Verb::Top(a) => top::run(a),
+        Verb::Bench(a) => bench::run(a),
+        Verb::Inspect(a) => inspect::run(a),
+        Verb::Tokenize(a) => tokenize::run(a),
+        Verb::Detokenize(a) => detokenize::run(a),
+        Verb::Render(a) => render::run(a),
+        Verb::Logits(a) => logits::run(a),
+        Verb::Perplexity(a) => perplexity::run(a),
+        Verb::Synth(a) => synth::run(a),
+        Verb::Board(a) => board::run(a),
+        Verb::Replay(a) => replay::run(a),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hearth: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that has seen enough (`hearth inspect … | head`) is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,66 @@
+//! The options shared by every verb that loads a model.
+
+use crate::backend::{BLOCK_TOKENS, KvType, LoadOptions};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// The model, a GGUF file (of a split model, its first part)
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Device to run on
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: BackendChoice,
+    /// Worker threads [default: measured best]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub threads: Option<u16>,
+    /// Most tokens a sequence may have [default: what the model was trained for, at most 4096]
+    #[arg(long = "ctx", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// Storage of keys and values
+    #[arg(long, value_enum, default_value = "f16")]
+    pub kv: KvChoice,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+pub enum BackendChoice {
+    Auto,
+    Cpu,
+    Vulkan,
+    Cuda,
+    /// Every operation as its formula, one thread: the reference, slow
+    Plain,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+pub enum KvChoice {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl From<KvChoice> for KvType {
+    fn from(k: KvChoice) -> Self {
+        match k {
+            KvChoice::F32 => KvType::F32,
+            KvChoice::F16 => KvType::F16,
+            KvChoice::Q8_0 => KvType::Q8_0,
+        }
+    }
+}
+
+impl ModelOptions {
+    /// Room for `sequences` sequences of `context` tokens each.
+    pub fn load_options(&self, context: usize, sequences: usize) -> LoadOptions {
+        LoadOptions {
+            context,
+            blocks: context.div_ceil(BLOCK_TOKENS) * sequences,
+            slots: sequences,
+            kv: self.kv.into(),
+            threads: self.threads.map(usize::from),
+            ..LoadOptions::default()
+        }
+    }
+}

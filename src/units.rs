@@ -1,0 +1,71 @@
+//! Quantities that cross a boundary, as newtypes. A constructor names the unit of its source.
+//! No arithmetic lives here beyond what a reader would do in their head.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! quantity {
+    ($(#[$doc:meta])* $name:ident($repr:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $repr);
+    };
+}
+
+quantity!(
+    /// A temperature, or a difference of two, in degrees Celsius (kelvin for a difference).
+    Celsius(f32)
+);
+quantity!(
+    /// Power in watts.
+    Watts(f32)
+);
+quantity!(
+    /// Energy in joules.
+    Joules(f64)
+);
+quantity!(
+    /// A frequency in hertz.
+    Hertz(u64)
+);
+quantity!(
+    /// An amount of memory or of file in bytes.
+    Bytes(u64)
+);
+quantity!(
+    /// A rate of tokens, per second of wall-clock time.
+    TokensPerSecond(f32)
+);
+quantity!(
+    /// A span of time in seconds.
+    Seconds(f64)
+);
+
+impl Celsius {
+    /// As Linux thermal zones and hwmon report: thousandths of a degree.
+    pub fn from_millidegrees(value: i64) -> Self {
+        Self(value as f32 / 1000.0)
+    }
+}
+
+impl Hertz {
+    /// As cpufreq reports: kilohertz.
+    pub fn from_kilohertz(value: u64) -> Self {
+        Self(value * 1000)
+    }
+
+    pub fn megahertz(self) -> f32 {
+        self.0 as f32 / 1e6
+    }
+}
+
+impl Bytes {
+    pub fn mebibytes(self) -> f64 {
+        self.0 as f64 / (1024.0 * 1024.0)
+    }
+}
+
+/// Index of a token in the model's vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenId(pub u32);
