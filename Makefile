@@ -1,0 +1,46 @@
+# Two commands for a newcomer: `make run` (the daemon answers on a real model) and `make test`. Both do their own set-up.
+# MODEL=path runs another model. CARGO_TARGET_DIR is honoured.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test test-x86 test-arm64 cross bench thermal lint fuzz clean
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+ARM64 := aarch64-unknown-linux-gnu
+
+help: ## show what can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: ## build, fetch the default model once, start hearthd and ask it over the socket and the bus
+	@setup/packages run
+	cargo build --release --bins
+	@setup/demo "$(TARGET_DIR)/release" "$${MODEL:-$$(setup/model smollm2)}"
+
+test: ## everything: unit, golden, oracle, protocol, daemon; then the same under emulated ARM64 CPUs
+	@setup/packages test
+	@setup/target
+	@$(MAKE) --no-print-directory test-x86
+	@$(MAKE) --no-print-directory test-arm64
+
+test-x86: ## the tests on this machine
+	HEARTH_SMOLLM2=$$(setup/model smollm2) HEARTH_GEMMA3=$$(setup/model gemma3) HEARTH_PYTHON=$$(setup/python) \
+	  dbus-run-session -- cargo test --workspace
+
+test-arm64: ## kernels, formats and models under qemu as a Cortex-A72, a Cortex-A76 and one with everything
+	@setup/target
+	@cross/test-arm64 "$$(setup/model smollm2)"
+
+cross: ## both binaries for aarch64, glibc 2.36 and newer
+	@setup/packages cross
+	@setup/target
+	cargo build --release --bins --target $(ARM64)
+	@ls -l $(TARGET_DIR)/$(ARM64)/release/hearth $(TARGET_DIR)/$(ARM64)/release/hearthd
+
+lint: ## format, clippy without warnings, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "lint: cargo-deny is not installed; licences were not checked"; fi
+
+clean: ## remove what was built (the cache folder with models stays)
+	cargo clean
