@@ -1,1 +1,4 @@
-//! (being written)
+//! Programs on the CPU: the kernels' best tier, and one crew of threads.
+
+pub mod cores;
+pub mod pool;

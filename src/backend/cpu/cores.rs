@@ -1,0 +1,102 @@
+//! Which cores a crew of threads should use: those this process may run on, fastest class first.
+//!
+//! Classes come from the kernel's `cpu_capacity` (relative speed, 1024 = fastest), never from core numbers: on an RK3588 the big cores
+//! are 4–7, on others 0–3. Little cores are left out: in decode they add no bandwidth, and whoever shares a phase with them waits.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fs;
+use std::path::Path;
+
+/// The cores a crew may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Cores of the fastest class that this process may run on, ascending.
+    pub fast: Vec<usize>,
+    /// The others that it may run on.
+    pub slow: Vec<usize>,
+}
+
+impl Cores {
+    /// The cores of this machine, within this process's affinity (cpusets and `taskset` included).
+    pub fn of_this_machine() -> Cores {
+        let allowed = match sched_getaffinity(None) {
+            Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
+            Err(_) => vec![0],
+        };
+        Cores::classify(Path::new("/sys/devices/system/cpu"), allowed)
+    }
+
+    /// Sorts `allowed` cores into classes by the files under `root` (`cpuN/cpu_capacity`). A core without the file counts as fast:
+    /// machines whose cores are all alike have none.
+    pub fn classify(root: &Path, allowed: Vec<usize>) -> Cores {
+        let capacity = |cpu: usize| {
+            let text = fs::read_to_string(root.join(format!("cpu{cpu}/cpu_capacity"))).ok()?;
+            text.trim().parse::<u32>().ok()
+        };
+        let capacities: Vec<Option<u32>> = allowed.iter().map(|&cpu| capacity(cpu)).collect();
+        let best = capacities.iter().flatten().max().copied();
+        let is_fast = |c: &Option<u32>| match (c, best) {
+            // Cores within a tenth of the best share its class: bins of one cluster differ by a few per cent (RK3588: 1024 and 1008).
+            (Some(c), Some(best)) => u64::from(*c) * 10 >= u64::from(best) * 9,
+            _ => true,
+        };
+        let (mut fast, mut slow) = (Vec::new(), Vec::new());
+        for (cpu, c) in allowed.into_iter().zip(&capacities) {
+            if is_fast(c) { fast.push(cpu) } else { slow.push(cpu) }
+        }
+        Cores { fast, slow }
+    }
+
+    /// How many workers make sense: one a fast core.
+    pub fn workers(&self) -> usize {
+        self.fast.len().max(1)
+    }
+
+    /// Keeps the calling thread on the fast cores; the scheduler places it among them. Does nothing where all cores are alike or
+    /// the system refuses: affinity is a hint for speed, not a condition.
+    pub fn keep_to_fast(&self) {
+        if self.slow.is_empty() {
+            return;
+        }
+        let mut set = CpuSet::new();
+        for &cpu in &self.fast {
+            set.set(cpu);
+        }
+        _ = sched_setaffinity(None, &set);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(capacities: &[u32]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (cpu, c) in capacities.iter().enumerate() {
+            let folder = root.path().join(format!("cpu{cpu}"));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("cpu_capacity"), format!("{c}\n")).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn big_cores_are_found_by_capacity_not_by_number() {
+        let rk3588 = tree(&[414, 414, 414, 414, 1024, 1024, 1008, 1008]);
+        let cores = Cores::classify(rk3588.path(), (0..8).collect());
+        assert_eq!(cores, Cores { fast: vec![4, 5, 6, 7], slow: vec![0, 1, 2, 3] });
+    }
+
+    #[test]
+    fn a_cpuset_of_little_cores_makes_them_the_fast_ones() {
+        let rk3588 = tree(&[414, 414, 414, 414, 1024, 1024, 1008, 1008]);
+        let cores = Cores::classify(rk3588.path(), vec![1, 2]);
+        assert_eq!(cores, Cores { fast: vec![1, 2], slow: vec![] });
+    }
+
+    #[test]
+    fn cores_without_capacities_are_all_fast() {
+        let cores = Cores::classify(tree(&[]).path(), vec![0, 1, 5]);
+        assert_eq!(cores, Cores { fast: vec![0, 1, 5], slow: vec![] });
+    }
+}

@@ -1,0 +1,392 @@
+//! One persistent crew of threads for a backend. It is woken once a step, walks through the step's phases together, and sleeps at
+//! once when the step is done: nothing spins between requests.
+//!
+//! A phase is a number of chunks, claimed one by one from an atomic counter, so fast and slow cores finish together. A phase is over
+//! when its *chunks* are done, not when all workers have arrived: a worker that the system has not let run holds nobody up unless it
+//! holds a chunk. So more threads than cores, or a busy neighbour, make a step slower but never collapse it.
+//!
+//! How long a worker spins before it sleeps ([`SPIN`]) covers the gaps between chunks of one phase; a longer wait means that some
+//! thread lost its core, and then spinning takes time from just that thread.
+//!
+//! Which cores the crew may use is [`cores`](super::cores)' business; what it computes is the caller's.
+
+use rustix::thread::futex;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest busy wait. 20–50 µs is where peers' spin barriers stop paying (measured on a Pi 5 by others, see the README's sources);
+/// our phases have gaps of a few µs.
+const SPIN: Duration = Duration::from_micros(40);
+/// Looks at the flag between two looks at the clock.
+const SPIN_CHECKS: u32 = 64;
+/// Set in a phase's `done` when a worker panicked: everybody who waits there leaves.
+const POISON: u32 = 1 << 31;
+
+/// The crew. Dropping it ends its threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+    /// Workers that take part in the next step, the caller among them.
+    active: usize,
+}
+
+/// A body of work: run by every worker of the step at the same time.
+type Body<'a> = dyn Fn(&Crew<'_>) + Sync + 'a;
+
+struct Shared {
+    /// Steps so far, doubled; odd while a step is open to be joined. Helpers sleep on it.
+    epoch: Line<AtomicU32>,
+    /// Helpers that are inside the step. The caller sleeps on it at the end.
+    inside: Line<AtomicU32>,
+    /// Helpers with an index at or above this stay out of the step.
+    active: AtomicU32,
+    stop: AtomicBool,
+    poisoned: AtomicBool,
+    /// The open step's body and phases; written by the caller while no helper is inside.
+    step: UnsafeCell<Step>,
+}
+
+// SAFETY: `step` is written only by `Pool::run`, before it opens an epoch and after every helper has left the one before;
+// helpers read it only between entering and leaving an open epoch. All else is atomic.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the raw pointer in `Step` is only followed while `Pool::run`, which borrows its target, is on the stack.
+unsafe impl Send for Shared {}
+
+struct Step {
+    body: Option<*const Body<'static>>,
+    phases: Vec<Phase>,
+}
+
+#[derive(Default)]
+struct Phase {
+    claimed: Line<AtomicU32>,
+    /// Chunks done, and [`POISON`].
+    done: Line<AtomicU32>,
+    sleepers: AtomicU32,
+}
+
+/// A cache line of its own (128 bytes: some cores fetch lines in pairs).
+#[derive(Default)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// What one worker sees of a step.
+pub struct Crew<'a> {
+    worker: usize,
+    phases: &'a [Phase],
+}
+
+impl Pool {
+    /// A crew of at most `threads` workers (at least 1), the caller of [`run`](Self::run) being the first. `enter` runs once in each
+    /// new thread with the worker's index, for pinning and naming.
+    pub fn new(threads: usize, enter: impl Fn(usize) + Send + Sync + 'static) -> Pool {
+        let shared = Arc::new(Shared {
+            epoch: Line::default(),
+            inside: Line::default(),
+            active: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            step: UnsafeCell::new(Step { body: None, phases: Vec::new() }),
+        });
+        let enter = Arc::new(enter);
+        let helpers = (1..threads.max(1))
+            .map_while(|index| {
+                let (shared, enter) = (shared.clone(), enter.clone());
+                let spawned = std::thread::Builder::new().name(format!("hearth-{index}")).spawn(move || {
+                    enter(index);
+                    shared.serve(index);
+                });
+                // Where the system grants no more threads the crew is smaller: slower, not broken.
+                spawned.ok()
+            })
+            .collect::<Vec<_>>();
+        Pool { active: helpers.len() + 1, shared, helpers }
+    }
+
+    /// Most workers a step can have.
+    pub fn capacity(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Workers of the next step.
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
+    /// Lets `workers` take part from the next step on (between 1 and [`capacity`](Self::capacity)).
+    pub fn set_active(&mut self, workers: usize) {
+        self.active = workers.clamp(1, self.capacity());
+    }
+
+    /// One step: runs `body` on every active worker at once and returns when all have left it. `body` may call
+    /// [`Crew::phase`] with each index below `phases` once, all workers in the same order.
+    ///
+    /// # Panics
+    /// When a worker panicked, after all have left; the crew can be used again.
+    pub fn run(&mut self, phases: usize, body: &Body<'_>) {
+        let shared = &*self.shared;
+        // SAFETY: no helper is inside (the last run waited for that, and none enters while the epoch is even), so nobody else
+        // looks at `step`. The lifetime is erased for storage only: this function does not return before all helpers have left.
+        let phases = unsafe {
+            let step = &mut *shared.step.get();
+            step.body = Some(std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body));
+            if step.phases.len() < phases {
+                step.phases.resize_with(phases, Phase::default);
+            }
+            for phase in &mut step.phases[..phases] {
+                *phase = Phase::default();
+            }
+            &(&*shared.step.get()).phases[..]
+        };
+        shared.active.store(self.active as u32, Relaxed);
+        if self.active > 1 {
+            shared.epoch.0.fetch_add(1, SeqCst);
+            _ = futex::wake(&shared.epoch.0, futex::Flags::PRIVATE, (self.active - 1) as u32);
+        }
+        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, phases })));
+        if mine.is_err() {
+            poison(phases);
+        }
+        if self.active > 1 {
+            shared.epoch.0.fetch_add(1, SeqCst);
+            wait_while(&shared.inside.0, None, |inside| inside != 0);
+        }
+        let theirs = shared.poisoned.swap(false, Relaxed);
+        match mine {
+            Err(panic) => resume_unwind(panic),
+            Ok(()) if theirs => panic!("a worker of the thread pool failed; its message stands above"),
+            Ok(()) => {}
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        // An even step forward: nobody may enter, everybody wakes and sees `stop`.
+        self.shared.epoch.0.fetch_add(2, SeqCst);
+        _ = futex::wake(&self.shared.epoch.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+        for helper in self.helpers.drain(..) {
+            _ = helper.join();
+        }
+    }
+}
+
+impl Crew<'_> {
+    /// This worker's index, below the step's number of workers: the key to per-thread scratch.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Computes chunks `0..chunks` of phase `index` together with the others, each chunk once, and returns when all are done: what
+    /// any worker wrote in this phase can then be read by all.
+    pub fn phase(&self, index: usize, chunks: usize, mut work: impl FnMut(usize)) {
+        let phase = &self.phases[index];
+        let chunks = chunks as u32;
+        loop {
+            let chunk = phase.claimed.0.fetch_add(1, Relaxed);
+            if chunk >= chunks {
+                break;
+            }
+            work(chunk as usize);
+            if phase.done.0.fetch_add(1, SeqCst) + 1 == chunks && phase.sleepers.load(SeqCst) != 0 {
+                _ = futex::wake(&phase.done.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+            }
+        }
+        wait_while(&phase.done.0, Some(&phase.sleepers), |done| done < chunks);
+        assert!(phase.done.0.load(Relaxed) & POISON == 0, "left a step that another worker failed in");
+    }
+}
+
+impl Shared {
+    /// A helper's life: sleep until a step opens, join it, leave, again.
+    fn serve(&self, index: usize) {
+        loop {
+            let epoch = self.epoch.0.load(SeqCst);
+            if self.stop.load(SeqCst) {
+                return;
+            }
+            if epoch % 2 == 0 || index >= self.active.load(Relaxed) as usize {
+                _ = futex::wait(&self.epoch.0, futex::Flags::PRIVATE, epoch, None);
+                continue;
+            }
+            self.inside.0.fetch_add(1, SeqCst);
+            // Entered for good only if the step is still open now: `run` closes first and then waits for `inside` to be 0.
+            if self.epoch.0.load(SeqCst) == epoch {
+                // SAFETY: the epoch is open and `inside` counts us, so `run` keeps body and phases alive and unchanged.
+                let (body, phases) = unsafe { ((*self.step.get()).body, &(&*self.step.get()).phases[..]) };
+                if let Some(body) = body {
+                    // SAFETY: as above: the body is borrowed by the `run` that waits for us.
+                    let body = unsafe { &*body };
+                    if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, phases }))).is_err() {
+                        self.poisoned.store(true, SeqCst);
+                        poison(phases);
+                    }
+                }
+            }
+            if self.inside.0.fetch_sub(1, SeqCst) == 1 {
+                _ = futex::wake(&self.inside.0, futex::Flags::PRIVATE, 1);
+            }
+            // This step is finished for us; sleep until the next one.
+            while self.epoch.0.load(SeqCst) == epoch {
+                _ = futex::wait(&self.epoch.0, futex::Flags::PRIVATE, epoch, None);
+            }
+        }
+    }
+}
+
+/// Lets everybody who waits in any phase go: their step has failed.
+fn poison(phases: &[Phase]) {
+    for phase in phases {
+        phase.done.0.fetch_or(POISON, SeqCst);
+        _ = futex::wake(&phase.done.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+    }
+}
+
+/// Waits until `word` no longer satisfies `unready`: spins a little, then sleeps on it. `sleepers`, where given, is counted up while
+/// asleep, so that whoever makes it ready can spare the system call.
+fn wait_while(word: &AtomicU32, sleepers: Option<&AtomicU32>, unready: impl Fn(u32) -> bool) {
+    if !unready(word.load(Acquire)) {
+        return;
+    }
+    let start = Instant::now();
+    loop {
+        for _ in 0..SPIN_CHECKS {
+            if !unready(word.load(Acquire)) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > SPIN {
+            break;
+        }
+    }
+    if let Some(sleepers) = sleepers {
+        sleepers.fetch_add(1, SeqCst);
+    }
+    loop {
+        let seen = word.load(SeqCst);
+        if !unready(seen) {
+            break;
+        }
+        _ = futex::wait(word, futex::Flags::PRIVATE, seen, None);
+    }
+    if let Some(sleepers) = sleepers {
+        sleepers.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Runs `steps` steps of `phases` phases of `chunks` chunks and counts how often each chunk ran.
+    fn counts(threads: usize, steps: usize, phases: usize, chunks: usize) -> Vec<usize> {
+        let ran: Vec<AtomicUsize> = (0..phases * chunks).map(|_| AtomicUsize::new(0)).collect();
+        let mut pool = Pool::new(threads, |_| {});
+        for _ in 0..steps {
+            pool.run(phases, &|crew| {
+                for p in 0..phases {
+                    crew.phase(p, chunks, |c| {
+                        ran[p * chunks + c].fetch_add(1, Relaxed);
+                    });
+                }
+            });
+        }
+        ran.into_iter().map(AtomicUsize::into_inner).collect()
+    }
+
+    #[test]
+    fn every_chunk_runs_once_a_step_at_any_number_of_threads() {
+        for threads in [1, 2, 3, 8] {
+            for (phases, chunks) in [(1, 1), (7, 5), (40, 17), (3, 0)] {
+                assert!(counts(threads, 50, phases, chunks).iter().all(|&n| n == 50), "{threads} threads, {phases} x {chunks}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_phase_sees_all_that_the_phase_before_wrote() {
+        let mut pool = Pool::new(4, |_| {});
+        let cells: Vec<AtomicUsize> = (0..64).map(|_| AtomicUsize::new(0)).collect();
+        for step in 0..200 {
+            pool.run(20, &|crew| {
+                for p in 0..20 {
+                    let before = step * 20 + p;
+                    crew.phase(p, cells.len(), |c| {
+                        let left = cells[(c + 63) % 64].load(Relaxed);
+                        assert!(left == before || left == before + 1, "phase {before} saw {left}");
+                        cells[c].store(before + 1, Relaxed);
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_crew_can_shrink_and_grow_between_steps() {
+        let mut pool = Pool::new(4, |_| {});
+        for workers in [4, 1, 3, 2, 4] {
+            pool.set_active(workers);
+            let highest = AtomicUsize::new(0);
+            let done = AtomicUsize::new(0);
+            pool.run(1, &|crew| {
+                highest.fetch_max(crew.worker(), Relaxed);
+                crew.phase(0, 1000, |_| {
+                    done.fetch_add(1, Relaxed);
+                });
+            });
+            assert_eq!(done.into_inner(), 1000);
+            assert!(highest.into_inner() < workers);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_worker_reaches_the_caller_and_the_crew_lives_on() {
+        let mut pool = Pool::new(3, |_| {});
+        for step in 0..20 {
+            let failed = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(3, &|crew| {
+                    for p in 0..3 {
+                        crew.phase(p, 30, |c| assert!(!(p == 1 && c == step), "deliberate"));
+                    }
+                });
+            }));
+            assert!(failed.is_err());
+            let ran = AtomicUsize::new(0);
+            pool.run(1, &|crew| {
+                crew.phase(0, 10, |_| {
+                    ran.fetch_add(1, Relaxed);
+                })
+            });
+            assert_eq!(ran.into_inner(), 10);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_never_gets_to_run_holds_nobody_up() {
+        // The helper stays in its `enter` until the step is over: the caller must finish alone.
+        let gate = Arc::new(AtomicBool::new(false));
+        let opened = gate.clone();
+        let mut pool = Pool::new(2, move |_| {
+            while !opened.load(SeqCst) {
+                std::thread::yield_now();
+            }
+        });
+        let ran = AtomicUsize::new(0);
+        pool.run(5, &|crew| {
+            for p in 0..5 {
+                crew.phase(p, 8, |_| {
+                    ran.fetch_add(1, Relaxed);
+                });
+            }
+        });
+        assert_eq!(ran.into_inner(), 40);
+        gate.store(true, SeqCst);
+    }
+}
