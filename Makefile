@@ -19,7 +19,6 @@ run: ## build, fetch the default model once, start hearthd and ask it over the s
 
 test: ## everything: unit, golden, oracle, protocol, daemon; then the same under emulated ARM64 CPUs
 	@setup/packages test
-	@setup/target
 	@$(MAKE) --no-print-directory test-x86
 	@$(MAKE) --no-print-directory test-arm64
 
@@ -28,13 +27,11 @@ test-x86: ## the tests on this machine
 	  dbus-run-session -- cargo test --workspace
 
 test-arm64: ## kernels, formats and models under qemu as a Cortex-A72, a Cortex-A76 and one with everything
-	@setup/target
-	@cross/test-arm64 "$$(setup/model smollm2)"
+	RUSTC_ARM64=$$(setup/target) cross/test-arm64 "$$(setup/model smollm2)"
 
 cross: ## both binaries for aarch64, glibc 2.36 and newer
 	@setup/packages cross
-	@setup/target
-	cargo build --release --bins --target $(ARM64)
+	RUSTC=$$(setup/target) cargo build --release --bins --target $(ARM64)
 	@ls -l $(TARGET_DIR)/$(ARM64)/release/hearth $(TARGET_DIR)/$(ARM64)/release/hearthd
 
 lint: ## format, clippy without warnings, licences
