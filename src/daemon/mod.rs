@@ -1,2 +1,7 @@
 //! (being written)
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::FAILURE }
+
+pub mod config;
+
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
