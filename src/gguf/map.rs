@@ -1,0 +1,81 @@
+//! The mapping of one file: opened so that no pipe or device can hold us up, read ahead on demand, its length checked again on demand.
+
+use super::error::{Fault, GgufError};
+use memmap2::{Advice, Mmap};
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, Range};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A regular file, mapped for reading. Dereferences to its bytes.
+#[derive(Debug)]
+pub struct Map {
+    path: PathBuf,
+    file: File,
+    bytes: Mmap,
+}
+
+impl Map {
+    pub fn open(path: &Path) -> Result<Map, GgufError> {
+        let fail = |doing| move |error| Fault::Io { doing, error }.at(path);
+        // Without O_NONBLOCK a FIFO would hold us here until somebody writes to it; a regular file does not care.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fail("opened"))?;
+        let about = file.metadata().map_err(fail("examined"))?;
+        let kind = about.file_type();
+        let other = match () {
+            () if kind.is_file() => None,
+            () if kind.is_dir() => Some("a directory"),
+            () if kind.is_fifo() => Some("a pipe"),
+            () if kind.is_char_device() || kind.is_block_device() => Some("a device"),
+            () => Some("something other than a regular file"),
+        };
+        if let Some(what) = other {
+            return Err(Fault::NotAFile { what }.at(path));
+        }
+        if about.len() == 0 {
+            return Err(Fault::Empty.at(path));
+        }
+        // SAFETY: the mapping is read-only and private. Nobody may write to a model while it is open: `Gguf` says so to its users,
+        // all values read again from the mapping are checked again, and `check_length` notices a file cut short.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(fail("mapped"))?;
+        Ok(Map { path: path.to_owned(), file, bytes })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads `range` (clipped to the file) into memory and maps its pages; returns when they are there.
+    pub fn prefetch(&self, range: Range<usize>) -> Result<(), GgufError> {
+        let end = range.end.min(self.bytes.len());
+        if range.start >= end {
+            return Ok(());
+        }
+        let advise = |advice| self.bytes.advise_range(advice, range.start, end - range.start);
+        match advise(Advice::PopulateRead) {
+            Ok(()) => Ok(()),
+            // Linux before 5.14 does not know it: there the kernel only starts to read, and pages are mapped as they are used.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => advise(Advice::WillNeed).map_err(|e| self.unreadable(e)),
+            Err(e) => Err(self.unreadable(e)),
+        }
+    }
+
+    fn unreadable(&self, error: io::Error) -> GgufError {
+        self.check_length().err().unwrap_or_else(|| Fault::Io { doing: "read", error }.at(&self.path))
+    }
+
+    pub fn check_length(&self) -> Result<(), GgufError> {
+        let now = self.file.metadata().map_err(|error| Fault::Io { doing: "examined", error }.at(&self.path))?.len();
+        let was = self.bytes.len() as u64;
+        if now < was { Err(Fault::Shrunk { was, now }.at(&self.path)) } else { Ok(()) }
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
