@@ -52,7 +52,11 @@ pub fn codebook_scale<const N: usize>(x: &[f32], codes: &[i8; N]) -> f32 {
     let (lo, hi) = (f32::from(codes[0]), f32::from(codes[N - 1]));
     let peak = if -lo > hi { lo } else { hi };
     best_scale(x, extreme, (-7..=7).map(|step| peak * (1.0 + 0.03 * step as f32) / extreme), |v| {
-        f32::from(codes[nearest_code(v, codes)])
+        // The nearest code as a sum of the steps passed on the way up: without an index, so that it vectorises.
+        (1..N).fold(lo, |code, i| {
+            let (below, above) = (f32::from(codes[i - 1]), f32::from(codes[i]));
+            code + if 2.0 * v > below + above { above - below } else { 0.0 }
+        })
     })
 }
 
