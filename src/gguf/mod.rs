@@ -7,11 +7,13 @@
 //! - [`metadata`]: typed values and getters that name the key.
 //! - [`tensor`]: what the list says of a tensor, and the view of its bytes.
 //! - [`error`]: every way a file can be wrong, one sentence each.
+//! - [`file_type`]: names of the usual mixes of formats.
 //! - `parse` (one file's header), `split` (models in several parts), `map` (the mapping and read-ahead), `cursor` (bounded reads).
 //! - [`writer`]: streams a file out.
 
 mod cursor;
 pub mod error;
+pub mod file_type;
 mod map;
 pub mod metadata;
 mod parse;
