@@ -118,7 +118,9 @@ fn page(file: &Gguf, full: bool, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nTENSORS")?;
     let lines = if full { file.tensors().iter().map(Line::of).collect() } else { grouped(file) };
     let width = lines.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
-    lines.iter().try_for_each(|l| writeln!(out, "{:<width$}  {:<8} {:<22} {:>10.2} MiB", l.name, l.format, l.shape, Bytes(l.bytes).mebibytes()))
+    lines
+        .iter()
+        .try_for_each(|l| writeln!(out, "{:<width$}  {:<8} {:<22} {:>10.2} MiB", l.name, l.format, l.shape, Bytes(l.bytes).mebibytes()))
 }
 
 fn summary(file: &Gguf) -> Vec<(&'static str, String)> {

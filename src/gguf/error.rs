@@ -21,6 +21,8 @@ pub enum Fault {
     Empty,
     #[error("the file was cut to {now} bytes while it was open (it had {was}); restore it and load again")]
     Shrunk { was: u64, now: u64 },
+    #[error("a part of the file could not be read while it was open; check the disk or card, then load again")]
+    Lost,
 
     #[error("the file ends at byte {len}, inside {what}; it is truncated, the download may be cut short")]
     Cut { what: String, len: u64 },
@@ -43,7 +45,9 @@ pub enum Fault {
     ValueType { key: String, id: u32 },
     #[error("metadata key `{key}` holds arrays nested deeper than {limit}")]
     Nesting { key: String, limit: usize },
-    #[error("metadata key `{key}` claims an array or string length of {count}, past the end of the file ({len} bytes)")]
+    #[error(
+        "metadata key `{key}` claims an array or string length of {count}, past the end of the file ({len} bytes); it is truncated or damaged"
+    )]
     Length { key: String, count: u64, len: u64 },
     #[error("metadata key `general.alignment` is {found}; it must be a power of two from {min} to {max}")]
     Alignment { found: String, min: u64, max: u64 },
@@ -68,7 +72,9 @@ pub enum Fault {
     TensorPastEnd { tensor: String, offset: u64, size: u64, len: u64 },
     #[error("tensor `{tensor}` is missing")]
     MissingTensor { tensor: String },
-    #[error("tensor `{tensor}` is stored in the type {type_name}, which this build cannot compute with; get the model in another quantization")]
+    #[error(
+        "tensor `{tensor}` is stored in the type {type_name}, which this build cannot compute with; get the model in another quantization"
+    )]
     TensorType { tensor: String, type_name: String },
 
     #[error("`split.count` says that the model has {count} parts, but the file's name does not end in {wanted}")]

@@ -1,6 +1,7 @@
 //! The mapping of one file: opened so that no pipe or device can hold us up, read ahead on demand, its length checked again on demand.
 
 use super::error::{Fault, GgufError};
+use super::guard::Guard;
 use memmap2::{Advice, Mmap};
 use std::fs::File;
 use std::io;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct Map {
     path: PathBuf,
     file: File,
+    /// Stands before `bytes`: fields are dropped in this order.
+    guard: Guard,
     bytes: Mmap,
 }
 
@@ -37,9 +40,9 @@ impl Map {
             return Err(Fault::Empty.at(path));
         }
         // SAFETY: the mapping is read-only and private. Nobody may write to a model while it is open: `Gguf` says so to its users,
-        // all values read again from the mapping are checked again, and `check_length` notices a file cut short.
+        // all values read again from the mapping are checked again, `guard` bears pages that cannot be read, and `check` notices.
         let bytes = unsafe { Mmap::map(&file) }.map_err(fail("mapped"))?;
-        Ok(Map { path: path.to_owned(), file, bytes })
+        Ok(Map { path: path.to_owned(), file, guard: Guard::new(bytes.as_ptr_range()), bytes })
     }
 
     pub fn path(&self) -> &Path {
@@ -62,13 +65,18 @@ impl Map {
     }
 
     fn unreadable(&self, error: io::Error) -> GgufError {
-        self.check_length().err().unwrap_or_else(|| Fault::Io { doing: "read", error }.at(&self.path))
+        self.check().err().unwrap_or_else(|| Fault::Io { doing: "read", error }.at(&self.path))
     }
 
-    pub fn check_length(&self) -> Result<(), GgufError> {
+    /// Refuses a file that was cut short, or of which a page could not be read.
+    pub fn check(&self) -> Result<(), GgufError> {
         let now = self.file.metadata().map_err(|error| Fault::Io { doing: "examined", error }.at(&self.path))?.len();
         let was = self.bytes.len() as u64;
-        if now < was { Err(Fault::Shrunk { was, now }.at(&self.path)) } else { Ok(()) }
+        match () {
+            () if now < was => Err(Fault::Shrunk { was, now }.at(&self.path)),
+            () if self.guard.lost() => Err(Fault::Lost.at(&self.path)),
+            () => Ok(()),
+        }
     }
 }
 

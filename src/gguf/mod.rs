@@ -8,12 +8,14 @@
 //! - [`tensor`]: what the list says of a tensor, and the view of its bytes.
 //! - [`error`]: every way a file can be wrong, one sentence each.
 //! - [`file_type`]: names of the usual mixes of formats.
-//! - `parse` (one file's header), `split` (models in several parts), `map` (the mapping and read-ahead), `cursor` (bounded reads).
+//! - `parse` (one file's header), `split` (models in several parts), `map` (the mapping and read-ahead),
+//!   `guard` (pages that are lost while mapped), `cursor` (bounded reads).
 //! - [`writer`]: streams a file out.
 
 mod cursor;
 pub mod error;
 pub mod file_type;
+mod guard;
 mod map;
 pub mod metadata;
 mod parse;
@@ -37,7 +39,7 @@ use std::path::{Path, PathBuf};
 /// An open model: all parts mapped, all headers checked. Share it as `Arc<Gguf>`; it is immutable and `Sync`.
 ///
 /// The file must not be written to while it is open: a file replaced by rename is harmless (the old one stays mapped), one cut
-/// short underneath us is noticed by [`Gguf::check_length`] and [`Gguf::prefetch`].
+/// short underneath us reads as zeros from there on, and [`Gguf::check`] and [`Gguf::prefetch`] say so.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
@@ -155,8 +157,9 @@ impl Gguf {
         Ok(())
     }
 
-    /// Refuses a file that was cut short since it was opened: reading its end would then be fatal.
-    pub fn check_length(&self) -> Result<(), GgufError> {
-        self.maps.iter().try_for_each(Map::check_length)
+    /// Refuses a file that was cut short since it was opened, or of which a page could not be read (it then reads as zeros).
+    /// One `fstat` a part: cheap enough to ask after every step.
+    pub fn check(&self) -> Result<(), GgufError> {
+        self.maps.iter().try_for_each(Map::check)
     }
 }

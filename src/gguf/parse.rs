@@ -131,7 +131,7 @@ impl Reader<'_> {
 
     fn entry(&mut self, index: u64) -> Result<Entry, Fault> {
         let here = || format!("metadata entry {index}");
-        let long = |n: u64| Fault::Key { index, problem: format!("{n} bytes long, past the end of the file or the {KEY_BYTES_MAX} allowed") };
+        let long = |n: u64| Fault::Key { index, problem: too_long(n, KEY_BYTES_MAX) };
         let key = match self.cursor.string() {
             Ok(key) if key.len() as u64 > KEY_BYTES_MAX => return Err(long(key.len() as u64)),
             Ok(key) => key,
@@ -156,7 +156,7 @@ impl Reader<'_> {
     /// A line of the tensor list; its offset is still the one within the data section.
     fn tensor(&mut self, index: u64, alignment: u64) -> Result<TensorInfo, Fault> {
         let bad_name = |problem: String| Fault::TensorName { index, problem };
-        let long = |n: u64| bad_name(format!("{n} bytes long, past the end of the file or the {NAME_BYTES_MAX} allowed"));
+        let long = |n: u64| bad_name(too_long(n, NAME_BYTES_MAX));
         let name = match self.cursor.string() {
             Ok([]) => return Err(bad_name("empty".to_owned())),
             Ok(name) if name.len() as u64 > NAME_BYTES_MAX => return Err(long(name.len() as u64)),
@@ -185,6 +185,12 @@ impl Reader<'_> {
         let shape = shape.iter().map(|n| *n as usize).collect();
         Ok(TensorInfo { name: name.to_owned(), type_id, format: Format::from_id(type_id), shape, offset, bytes, part: 0 })
     }
+}
+
+/// What to say of a key or name that claims a length of `n` bytes and cannot have it.
+fn too_long(n: u64, limit: u64) -> String {
+    let why = if n > limit { format!("at most {limit} are allowed") } else { "past the end of the file".to_owned() };
+    format!("{n} bytes long, {why}")
 }
 
 /// Bytes of a tensor; 0 for a type of unknown size.

@@ -42,7 +42,9 @@ pub fn others(first: &Gguf) -> Result<Vec<Part>, GgufError> {
 pub fn check_total(file: &Gguf) -> Result<(), GgufError> {
     let found = file.tensors().len();
     match file.meta().optional::<u64>("split.tensors.count")? {
-        Some(want) if file.parts() > 1 && want != found as u64 => Err(Fault::PartsDisagree { parts: file.parts(), found, want }.at(file.path())),
+        Some(want) if file.parts() > 1 && want != found as u64 => {
+            Err(Fault::PartsDisagree { parts: file.parts(), found, want }.at(file.path()))
+        }
         _ => Ok(()),
     }
 }

@@ -50,10 +50,16 @@ fn what_the_writer_wrote_is_read_back() {
     let m = file.meta();
     assert_eq!(m.str("general.architecture").unwrap(), "llama");
     assert_eq!((m.u32("x.u8").unwrap(), m.u32("x.u16").unwrap(), m.u64("x.u64").unwrap()), (200, 60000, u64::MAX));
-    assert_eq!((m.required::<i32>("x.i8").unwrap(), m.required::<i32>("x.i16").unwrap(), m.get("x.i64")), (-3, -4, Some(Value::I64(i64::MIN))));
+    assert_eq!(
+        (m.required::<i32>("x.i8").unwrap(), m.required::<i32>("x.i16").unwrap(), m.get("x.i64")),
+        (-3, -4, Some(Value::I64(i64::MIN)))
+    );
     assert_eq!((m.f32("x.f32").unwrap(), m.f32("x.f64").unwrap(), m.bool("x.bool").unwrap()), (1e-5, 0.25, true));
     assert_eq!(m.strings("x.words").unwrap().collect::<Vec<_>>(), [&b"a"[..], b"", "ü".as_bytes()]);
-    assert_eq!((m.f32s("x.floats").unwrap(), m.i32s("x.ints").unwrap(), m.u32s("x.empty").unwrap()), (vec![0.5, -1.0], vec![1, -2], vec![]));
+    assert_eq!(
+        (m.f32s("x.floats").unwrap(), m.i32s("x.ints").unwrap(), m.u32s("x.empty").unwrap()),
+        (vec![0.5, -1.0], vec![1, -2], vec![])
+    );
     let Some(Value::Array(nested)) = m.get("x.nested") else { panic!("no array") };
     let inner = |v| if let Value::Array(a) = v { a.len } else { usize::MAX };
     assert_eq!(nested.iter().map(inner).collect::<Vec<_>>(), [2, 0]);
@@ -74,10 +80,19 @@ fn getters_name_the_key_what_it_must_be_and_what_it_is() {
     let m = file.meta();
     assert_eq!(said(m.u32("x.none").unwrap_err()), "metadata key `x.none` is missing");
     assert_eq!(said(m.u32("x.i32").unwrap_err()), "metadata key `x.i32` must be an integer from 0 to 4294967295, but is -7");
-    assert_eq!(said(m.u32("general.architecture").unwrap_err()), "metadata key `general.architecture` must be an integer from 0 to 4294967295, but is the text \"llama\"");
+    assert_eq!(
+        said(m.u32("general.architecture").unwrap_err()),
+        "metadata key `general.architecture` must be an integer from 0 to 4294967295, but is the text \"llama\""
+    );
     assert_eq!(said(m.f32("x.u8").unwrap_err()), "metadata key `x.u8` must be a floating-point number, but is 200");
-    assert_eq!(said(m.str("x.bytes").unwrap_err()), "metadata key `x.bytes` must be a text in UTF-8, but is text that is not UTF-8 (\"\u{fffd}\u{fffd}\")");
-    assert_eq!(said(m.u32s("x.ints").unwrap_err()), "metadata key `x.ints` must be an array of integers from 0 to 4294967295, but is an array of 2 × int32");
+    assert_eq!(
+        said(m.str("x.bytes").unwrap_err()),
+        "metadata key `x.bytes` must be a text in UTF-8, but is text that is not UTF-8 (\"\u{fffd}\u{fffd}\")"
+    );
+    assert_eq!(
+        said(m.u32s("x.ints").unwrap_err()),
+        "metadata key `x.ints` must be an array of integers from 0 to 4294967295, but is an array of 2 × int32"
+    );
     assert!(m.optional::<u32>("x.none").unwrap().is_none());
 }
 
@@ -133,6 +148,81 @@ fn a_count_beyond_reason_is_refused_before_it_is_believed() {
 }
 
 #[test]
+fn an_array_longer_than_the_file_is_refused_by_its_key() {
+    let head = |kind: u32, count: u64| [&b"x.floats"[..], &9u32.to_le_bytes(), &kind.to_le_bytes(), &count.to_le_bytes()].concat();
+    for (kind, count) in [(6, 1 << 62), (8, 1 << 60), (9, 1 << 60), (0, u64::MAX), (12, 1 << 61), (6, 10_000)] {
+        let said = refusal(&with(&head(6, 2), &head(kind, count)));
+        assert!(said.contains("`x.floats`") && said.contains(&count.to_string()), "{said}");
+    }
+    let said = refusal(&with(&head(6, 2), &head(13, 2)));
+    assert!(said.contains("`x.floats`") && said.contains("type 13"), "{said}");
+}
+
+#[test]
+fn arrays_nested_beyond_the_limit_are_refused_by_their_key() {
+    let nested = |depth: usize| {
+        let level = [9u32.to_le_bytes(), [1, 0, 0, 0], [0; 4]].concat();
+        let inner = [&0u32.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0], &[5]].concat();
+        let key = [&3u64.to_le_bytes()[..], b"x.y", &9u32.to_le_bytes()].concat();
+        let header = [&b"GGUF\x03\0\0\0"[..], &[0; 8], &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
+        [header, key, level.repeat(depth - 1), inner].concat()
+    };
+    assert!(open(&nested(4)).is_ok());
+    for depth in [5, 20_000] {
+        let said = refusal(&nested(depth));
+        assert!(said.contains("`x.y`") && said.contains("nested"), "{said}");
+    }
+}
+
+/// Looks at everything that a file offers.
+fn walk(file: &Gguf) -> usize {
+    fn elements(v: Value<'_>) -> usize {
+        if let Value::Array(a) = v { a.iter().map(elements).sum() } else { v.to_string().len() }
+    }
+    let m = file.meta();
+    let values: usize = m.iter().map(|(_, v)| elements(v)).sum();
+    let words: usize = m.iter().filter_map(|(k, _)| m.strings(k).ok()).flatten().map(<[u8]>::len).sum();
+    let weights = |t: &super::TensorInfo| file.tensor(&t.name).map_or(0, |v| v.data.iter().map(|b| *b as usize).sum::<usize>() + v.rows());
+    values + words + file.tensors().iter().map(weights).sum::<usize>()
+}
+
+/// A few thousand damaged files: bytes set to telling values, bits flipped, ends cut off. The seed is the case's number.
+#[test]
+fn damage_never_panics_or_reads_outside_the_file() {
+    let (whole, folder) = (bytes(), Folder::new());
+    let header = whole.len() - 24 - 8 - 68;
+    let (mut opened, cases) = (0, 6000);
+    for case in 0..cases {
+        let mut state = case as u64;
+        let mut below = |n: usize| {
+            // SplitMix64 (Steele, Lea, Flood 2014).
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) % n as u64) as usize
+        };
+        let mut b = whole.clone();
+        for _ in 0..[1, 1, 2, 8][below(4)] {
+            let at = below(header);
+            b[at] = match below(4) {
+                0 => below(256) as u8,
+                1 => 0xff,
+                2 => 0,
+                _ => b[at] ^ (1 << below(8)),
+            };
+        }
+        if below(8) == 0 {
+            b.truncate(below(whole.len()));
+        }
+        if let Ok(file) = Gguf::open(folder.write("m.gguf", &b)) {
+            opened += 1;
+            walk(&file);
+        }
+    }
+    assert!((cases / 20..cases * 19 / 20).contains(&opened), "{opened} of {cases} opened: the damage tests one side only");
+}
+
+#[test]
 fn what_is_no_regular_file_is_refused_without_waiting() {
     let folder = Folder::new();
     let fifo = folder.0.path().join("fifo");
@@ -145,14 +235,30 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
 }
 
 #[test]
-fn a_file_cut_short_while_open_is_noticed() {
+fn a_file_cut_short_while_open_reads_as_zeros_and_is_refused() {
+    let folder = Folder::new();
+    let mut p = Plan::new();
+    p.tensor("big.weight", Format::Q8_0, &[32 << 10]);
+    let path = folder.write("m.gguf", &p.to_bytes([&[7u8; 34 << 10][..]]));
+    let file = Gguf::open(&path).unwrap();
+    file.prefetch(0..u64::MAX).unwrap();
+    file.check().unwrap();
+
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    let data = file.tensor("big.weight").unwrap().data;
+    assert_eq!((data[0], data[data.len() - 1]), (7, 0));
+    assert!(matches!(file.check().unwrap_err().fault, Fault::Shrunk { now: 8192, .. }));
+    assert!(matches!(file.prefetch(0..u64::MAX), Ok(()) | Err(GgufError { fault: Fault::Shrunk { .. }, .. })));
+    std::fs::write(&path, [0; 1 << 20]).unwrap();
+    assert!(matches!(file.check().unwrap_err().fault, Fault::Lost));
+}
+
+#[test]
+fn reading_ahead_in_a_file_cut_short_is_refused() {
     let folder = Folder::new();
     let path = folder.write("m.gguf", &[bytes(), vec![0; 1 << 20]].concat());
     let file = Gguf::open(&path).unwrap();
-    file.prefetch(0..u64::MAX).unwrap();
-    file.check_length().unwrap();
     std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
-    assert!(matches!(file.check_length().unwrap_err().fault, Fault::Shrunk { now: 4096, .. }));
     assert!(matches!(file.prefetch(0..u64::MAX).unwrap_err().fault, Fault::Shrunk { now: 4096, .. }));
 }
 

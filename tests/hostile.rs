@@ -1,0 +1,123 @@
+//! Damaged and odd model files through the real command, one process a case, under limits on processor time and memory.
+//! The cases come from the generator in the shared fixtures; without it this test is skipped (the reader's own tests damage a
+//! small file of their own).
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[derive(serde::Deserialize)]
+struct Index {
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    file: String,
+    group: String,
+    what: String,
+    /// What loading may do: `error`, `load`, `either`, or `tokenize` (tokenizes or is refused, but generates nothing).
+    expect: String,
+    /// Of these a refusal names one.
+    names: Vec<String>,
+}
+
+/// A way to touch a file, `{}` standing for its path, and what goes in on stdin.
+struct Verb {
+    args: &'static [&'static str],
+    stdin: &'static str,
+}
+
+const INSPECT: Verb = Verb { args: &["inspect", "{}", "--json", "--full"], stdin: "" };
+
+impl Verb {
+    /// Runs under limits: 5 s of processor time and 256 MiB of memory of its own. Whoever exceeds one dies of a signal.
+    fn on(&self, file: &Path) -> Output {
+        let hearth = env!("CARGO_BIN_EXE_hearth");
+        let mut command = Command::new("prlimit");
+        command.args(["--cpu=5", "--data=268435456", "--core=0", hearth]);
+        command.args(self.args.iter().map(|a| if *a == "{}" { file.as_os_str() } else { a.as_ref() }));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("prlimit (util-linux) runs");
+        // A command that does not read its input may be gone already.
+        let _ = child.stdin.take().expect("stdin is piped").write_all(self.stdin.as_bytes());
+        child.wait_with_output().expect("the command can be waited for")
+    }
+}
+
+/// What is wrong with how a case went; `None` when nothing is.
+fn verdict(case: &Case, file: &Path) -> Option<String> {
+    let out = INSPECT.on(file);
+    let said = stderr(&out);
+    let named = || case.names.is_empty() || case.names.iter().any(|n| said.to_lowercase().contains(&n.to_lowercase()));
+    match (case.expect.as_str(), out.status.success()) {
+        _ if !ended_well(&out) => Some(format!("`{}` ended with {}: {said}", INSPECT.args[0], out.status)),
+        ("load" | "tokenize", false) => Some(format!("must load, but: {said}")),
+        ("error", false) if !named() => Some(format!("must name one of {:?}, but says: {said}", case.names)),
+        // The header alone does not show all that is wrong: settings, shapes and vocabularies are judged when a model is loaded.
+        ("error" | "load" | "either" | "tokenize", _) => None,
+        (other, _) => Some(format!("this test does not know the expectation `{other}`")),
+    }
+}
+
+/// Exit status 0, or 1 with one line on stderr: no signal, no panic (101).
+fn ended_well(out: &Output) -> bool {
+    match out.status.code() {
+        Some(0) => true,
+        Some(1) => stderr(out).trim_end().lines().count() == 1,
+        _ => false,
+    }
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+fn generator() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let make = std::env::var_os("HEARTH_SHARED").map_or_else(beside, PathBuf::from).join("fixtures/hostile/make.py");
+    make.exists().then_some(make)
+}
+
+#[test]
+fn no_damaged_file_crashes_hangs_or_is_taken_for_good() {
+    let Some(make) = generator() else {
+        eprintln!("SKIPPED: the generator of damaged files (../shared/fixtures/hostile) is not there");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("python3").arg(&make).arg(folder.path()).output().expect("python3 runs");
+    assert!(made.status.success(), "{}", stderr(&made));
+    let index: Index = serde_json::from_slice(&std::fs::read(folder.path().join("index.json")).unwrap()).unwrap();
+    assert!(index.cases.len() > 200, "{} cases", index.cases.len());
+
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|s| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            s.spawn(|| {
+                while let Some(case) = index.cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(verdict) = verdict(case, &folder.path().join(&case.file)) {
+                        wrong.lock().unwrap().push(format!("{}/{} ({}): {verdict}", case.group, case.file, case.what));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} of {} cases went wrong:\n{}", wrong.len(), index.cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_path_that_is_no_utf8_and_a_path_that_is_no_file_are_refused_or_read() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"m\xff\xfe.gguf"));
+    std::fs::write(&odd, b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    assert!(INSPECT.on(&odd).status.success());
+    for path in [folder.path(), Path::new("/dev/zero"), Path::new("/nowhere/m.gguf")] {
+        let out = INSPECT.on(path);
+        assert!(out.status.code() == Some(1) && ended_well(&out), "{}: {}", path.display(), stderr(&out));
+    }
+}
