@@ -1,0 +1,198 @@
+//! The formulas of [`Op`](crate::program::Op), on one row at a time unless said otherwise. Sums and square roots are in f64.
+
+use crate::program::{Activation, Gating, Matrix, Pairing};
+use hearth_kernels::quant::{Format, decode};
+use std::cmp::Ordering;
+
+/// Rows of a tensor as they lie in the file.
+pub struct Rows<'a> {
+    pub format: Format,
+    pub bytes: &'a [u8],
+    pub row_bytes: usize,
+}
+
+impl Rows<'_> {
+    /// Decodes row `index`.
+    pub fn decode(&self, index: usize, out: &mut [f32]) {
+        decode(self.format, &self.bytes[index * self.row_bytes..][..self.row_bytes], out);
+    }
+}
+
+/// Σ aᵢ·bᵢ. Eight sums side by side, so that the adder's latency is hidden.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f64 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for i in 0..8 {
+            sums[i] += f64::from(a[i]) * f64::from(b[i]);
+        }
+    }
+    tail + sums.iter().sum::<f64>()
+}
+
+/// All rows at once: `y[r, o] = Σᵢ weight[o, i] · x[r, i] (+ bias[o])`.
+pub fn linear(weight: &Rows, part: Matrix, bias: Option<&[f32]>, x: &[f32], y: &mut [f32]) {
+    let mut row = vec![0.0; part.columns];
+    for o in 0..part.rows {
+        weight.decode(part.first_row + o, &mut row);
+        let bias = bias.map_or(0.0, |b| f64::from(b[o]));
+        for (x, y) in x.chunks_exact(part.columns).zip(y.chunks_exact_mut(part.rows)) {
+            y[o] = (dot(&row, x) + bias) as f32;
+        }
+    }
+}
+
+/// One group.
+pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, y: &mut [f32]) {
+    let scale = 1.0 / (dot(x, x) / x.len() as f64 + f64::from(eps)).sqrt();
+    for (i, (x, y)) in x.iter().zip(y).enumerate() {
+        *y = (f64::from(*x) * scale * weight.map_or(1.0, |w| f64::from(w[i]))) as f32;
+    }
+}
+
+/// One group.
+pub fn layer_norm(x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+    for (i, (x, y)) in x.iter().zip(y).enumerate() {
+        let normed = (f64::from(*x) - mean) * scale;
+        *y = (normed * weight.map_or(1.0, |w| f64::from(w[i])) + bias.map_or(0.0, |b| f64::from(b[i]))) as f32;
+    }
+}
+
+/// One group.
+pub fn l2_norm(x: &[f32], eps: f32, y: &mut [f32]) {
+    let scale = 1.0 / (dot(x, x) + f64::from(eps)).sqrt();
+    for (x, y) in x.iter().zip(y) {
+        *y = (f64::from(*x) * scale) as f32;
+    }
+}
+
+/// One group at one position; elements beyond the pairs stay.
+pub fn rope(x: &[f32], pairing: Pairing, frequencies: &[f32], magnitude: f32, position: usize, y: &mut [f32]) {
+    y.copy_from_slice(x);
+    for (i, frequency) in frequencies.iter().enumerate() {
+        let angle = position as f64 * f64::from(*frequency);
+        let (sin, cos) = (angle.sin() * f64::from(magnitude), angle.cos() * f64::from(magnitude));
+        let (first, second) = match pairing {
+            Pairing::Neighbours => (2 * i, 2 * i + 1),
+            Pairing::Halves => (i, i + frequencies.len()),
+        };
+        let (a, b) = (f64::from(x[first]), f64::from(x[second]));
+        y[first] = (a * cos - b * sin) as f32;
+        y[second] = (a * sin + b * cos) as f32;
+    }
+}
+
+/// One head over the lines `keys` `[count, k_dim]` and `values` `[count, v_dim]` that it may see.
+pub struct Attend<'a> {
+    pub keys: &'a [f32],
+    pub values: &'a [f32],
+    pub scale: f32,
+    pub softcap: Option<f32>,
+    /// This head's sink.
+    pub sink: Option<f32>,
+}
+
+impl Attend<'_> {
+    pub fn head(&self, q: &[f32], y: &mut [f32]) {
+        let mut scores: Vec<f64> = self.keys.chunks_exact(q.len()).map(|k| dot(q, k) * f64::from(self.scale)).collect();
+        if let Some(cap) = self.softcap.map(f64::from) {
+            scores.iter_mut().for_each(|s| *s = cap * (*s / cap).tanh());
+        }
+        let largest = scores.iter().copied().chain(self.sink.map(f64::from)).fold(f64::NEG_INFINITY, f64::max);
+        scores.iter_mut().for_each(|s| *s = (*s - largest).exp());
+        let sink = self.sink.map_or(0.0, |sink| (f64::from(sink) - largest).exp());
+        let sum = scores.iter().sum::<f64>() + sink;
+        let mut total = vec![0.0f64; y.len()];
+        for (weight, v) in scores.iter().zip(self.values.chunks_exact(y.len())) {
+            for (total, v) in total.iter_mut().zip(v) {
+                *total += weight / sum * f64::from(*v);
+            }
+        }
+        for (y, total) in y.iter_mut().zip(total) {
+            *y = total as f32;
+        }
+    }
+}
+
+/// `f(x)`
+pub fn activate(activation: Activation, x: f32) -> f32 {
+    let x = f64::from(x);
+    let y = match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)).tanh()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        // ln(1 + eˣ) without overflow.
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+    };
+    y as f32
+}
+
+/// `cap · tanh(x / cap)`
+pub fn soft_cap(x: f32, cap: f32) -> f32 {
+    let cap = f64::from(cap);
+    (cap * (f64::from(x) / cap).tanh()) as f32
+}
+
+/// The experts of one row and their weights, the largest first.
+pub fn pick_experts(router: &[f32], used: usize, gating: Gating, normalise: bool, scale: f32) -> Vec<(usize, f32)> {
+    let largest = router.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut p: Vec<(usize, f64)> = router
+        .iter()
+        .map(|&s| match gating {
+            Gating::Softmax => (f64::from(s) - f64::from(largest)).exp(),
+            Gating::Sigmoid => 1.0 / (1.0 + (-f64::from(s)).exp()),
+        })
+        .enumerate()
+        .collect();
+    if gating == Gating::Softmax {
+        let sum: f64 = p.iter().map(|(_, p)| p).sum();
+        p.iter_mut().for_each(|(_, p)| *p /= sum);
+    }
+    // Stable, so of equals the lower index comes first; NaN goes last by chance of order, not by panic.
+    p.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+    p.truncate(used);
+    let sum = if normalise { p.iter().map(|(_, p)| p).sum() } else { 1.0 };
+    p.into_iter().map(|(e, p)| (e, (p / sum * f64::from(scale)) as f32)).collect()
+}
+
+/// One row through a causal convolution. `kernel` `[channels, length]`; `tail` `[length − 1, channels]` moves on by one.
+pub fn short_conv(kernel: &[f32], tail: &mut [f32], x: &[f32], y: &mut [f32]) {
+    let channels = x.len();
+    let length = kernel.len() / channels;
+    for c in 0..channels {
+        let inputs = (0..length - 1).map(|j| tail[j * channels + c]).chain([x[c]]);
+        y[c] = inputs.zip(&kernel[c * length..]).map(|(x, k)| f64::from(x) * f64::from(*k)).sum::<f64>() as f32;
+    }
+    tail.copy_within(channels.., 0);
+    let newest = tail.len() - channels;
+    tail[newest..].copy_from_slice(x);
+}
+
+/// One row, one head of the gated delta rule; `state` is `[k_dim, v_dim]`.
+pub fn delta_rule(state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], decay: f32, beta: f32, scale: f32, y: &mut [f32]) {
+    let v_dim = v.len();
+    let keep = f64::from(decay).exp();
+    let mut recalled = vec![0.0f64; v_dim];
+    for (row, k) in state.chunks_exact_mut(v_dim).zip(k) {
+        for (s, recalled) in row.iter_mut().zip(&mut recalled) {
+            *s = (f64::from(*s) * keep) as f32;
+            *recalled += f64::from(*s) * f64::from(*k);
+        }
+    }
+    let correction: Vec<f64> = v.iter().zip(&recalled).map(|(v, r)| f64::from(beta) * (f64::from(*v) - r)).collect();
+    let mut total = vec![0.0f64; v_dim];
+    for ((row, k), q) in state.chunks_exact_mut(v_dim).zip(k).zip(q) {
+        for (i, s) in row.iter_mut().enumerate() {
+            *s = (f64::from(*s) + f64::from(*k) * correction[i]) as f32;
+            total[i] += f64::from(*s) * f64::from(*q);
+        }
+    }
+    for (y, total) in y.iter_mut().zip(total) {
+        *y = (total * f64::from(scale)) as f32;
+    }
+}

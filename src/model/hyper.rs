@@ -1,0 +1,287 @@
+//! A model's hyper-parameters, read from metadata and checked: after this no size is zero or absurd, no number is NaN, and sizes that
+//! must divide each other do. A refusal names the key. What only one architecture knows is asked for by that architecture's file,
+//! through the same checked getters.
+
+use super::ModelError;
+use crate::gguf::{Array, Gguf, Metadata, Value as MetaValue};
+use crate::program::{Builder, Pairing, Rope, RopeFactors, RopeScaling};
+use std::path::Path;
+
+/// Most layers; the deepest models known have 126. A guess with room.
+const LAYERS_MAX: usize = 1024;
+/// Widest vector: embedding, feed-forward, all heads together. A guess with room (Llama 3 405B: 53248).
+const WIDTH_MAX: usize = 1 << 22;
+/// Most heads, and most experts, of a layer. A guess with room.
+const HEADS_MAX: usize = 4096;
+
+/// What most architectures share. Keys stand below the architecture's name, as `llama.block_count`.
+pub struct Hyper<'a> {
+    pub arch: &'a str,
+    /// `block_count`
+    pub layers: usize,
+    /// `embedding_length`
+    pub dim: usize,
+    /// `feed_forward_length`, a layer
+    pub ff: Vec<usize>,
+    /// `attention.head_count`
+    pub heads: usize,
+    /// `attention.head_count_kv`, a layer; 0 marks a layer without attention
+    pub kv_heads: Vec<usize>,
+    /// `attention.key_length`, else `embedding_length / head_count`
+    pub k_dim: usize,
+    /// `attention.value_length`, else as the keys
+    pub v_dim: usize,
+    /// `attention.layer_norm_rms_epsilon`
+    pub eps: f32,
+    /// `context_length`: positions it was trained for
+    pub context: usize,
+    /// Length of the vocabulary: of its list of tokens, else of the embedding table
+    pub vocabulary: usize,
+    pub experts: Option<Experts>,
+    meta: Metadata<'a>,
+    path: &'a Path,
+}
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    /// `expert_count`
+    pub count: usize,
+    /// `expert_used_count`
+    pub used: usize,
+    /// `expert_feed_forward_length`, else `feed_forward_length`
+    pub width: usize,
+}
+
+impl<'a> Hyper<'a> {
+    pub fn read(file: &'a Gguf, arch: &'a str) -> Result<Self, ModelError> {
+        let mut h = Hyper {
+            arch,
+            layers: 0,
+            dim: 0,
+            ff: vec![],
+            heads: 0,
+            kv_heads: vec![],
+            k_dim: 0,
+            v_dim: 0,
+            eps: 0.0,
+            context: 0,
+            vocabulary: 0,
+            experts: None,
+            meta: file.meta(),
+            path: file.path(),
+        };
+        h.layers = h.size("block_count", LAYERS_MAX)?;
+        let last = format!("blk.{}.", h.layers - 1);
+        if !file.tensors().is_empty() && !file.tensors().iter().any(|t| t.name.starts_with(&last)) {
+            return Err(h.refuse("block_count", h.layers, format!("the number of layers, but no tensor is named `{last}…`")));
+        }
+        h.dim = h.size("embedding_length", WIDTH_MAX)?;
+        h.ff = h.per_layer("feed_forward_length", 1..=WIDTH_MAX)?.ok_or_else(|| h.missing("feed_forward_length"))?;
+        h.read_heads()?;
+        h.eps = h.positive("attention.layer_norm_rms_epsilon")?;
+        h.context = h.size("context_length", usize::MAX)?;
+        h.vocabulary = h.read_vocabulary(file)?;
+        h.experts = h.read_experts()?;
+        Ok(h)
+    }
+
+    fn read_heads(&mut self) -> Result<(), ModelError> {
+        let heads = self.per_layer("attention.head_count", 1..=HEADS_MAX)?.ok_or_else(|| self.missing("attention.head_count"))?;
+        self.heads = heads[0];
+        if heads.iter().any(|&h| h != self.heads) {
+            return Err(self.refuse("attention.head_count", "a list of different numbers", "one number for all layers"));
+        }
+        self.kv_heads = self.per_layer("attention.head_count_kv", 0..=HEADS_MAX)?.unwrap_or(heads);
+        if let Some(bad) = self.kv_heads.iter().find(|&&kv| kv > self.heads || kv > 0 && !self.heads.is_multiple_of(kv)) {
+            return Err(self.refuse("attention.head_count_kv", bad, format!("a divisor of head_count, {}", self.heads)));
+        }
+        if self.kv_heads.iter().all(|&kv| kv == 0) {
+            return Err(self.refuse("attention.head_count_kv", 0, format!("a divisor of head_count, {}", self.heads)));
+        }
+        self.k_dim = match self.optional_size("attention.key_length", WIDTH_MAX / self.heads)? {
+            Some(given) => given,
+            None if self.dim.is_multiple_of(self.heads) => self.dim / self.heads,
+            None => return Err(self.refuse("attention.head_count", self.heads, format!("a divisor of embedding_length, {}", self.dim))),
+        };
+        self.v_dim = self.optional_size("attention.value_length", WIDTH_MAX / self.heads)?.unwrap_or(self.k_dim);
+        Ok(())
+    }
+
+    fn read_vocabulary(&self, file: &Gguf) -> Result<usize, ModelError> {
+        const TOKENS: &str = "tokenizer.ggml.tokens";
+        let tokens: Option<Array> = self.meta.optional(TOKENS)?;
+        let table = file.info("token_embd.weight").and_then(|t| t.shape.get(1).copied());
+        match tokens.map(|t| t.len).or(table) {
+            Some(0) => Err(ModelError::Key { path: self.path.into(), key: TOKENS.into(), found: "an empty list".into(), want: "the vocabulary".into() }),
+            Some(count) => Ok(count),
+            None => Err(ModelError::MissingTensor { path: self.path.into(), tensor: "token_embd.weight".into(), arch: self.arch.into() }),
+        }
+    }
+
+    fn read_experts(&self) -> Result<Option<Experts>, ModelError> {
+        let Some(count) = self.optional_integer("expert_count", 0..=HEADS_MAX)?.filter(|&count| count > 0) else { return Ok(None) };
+        let used = self.size("expert_used_count", HEADS_MAX)?;
+        if used > count {
+            return Err(self.refuse("expert_used_count", used, format!("at most expert_count, {count}")));
+        }
+        let width = self.optional_size("expert_feed_forward_length", WIDTH_MAX)?.unwrap_or(self.ff[0]);
+        Ok(Some(Experts { count, used, width }))
+    }
+
+    /// The model's rotary embedding, `rope.*`, for heads of `k_dim`: base, scaling, and the tensor `rope_freqs` where the file has it.
+    pub fn rope(&self, b: &Builder, pairing: Pairing) -> Result<Rope, ModelError> {
+        let rope = self.rope_of(pairing, "rope.dimension_count", self.k_dim, "rope.freq_base")?;
+        let scaling = self.rope_scaling()?;
+        let factors = match b.has("rope_freqs.weight") {
+            true => RopeFactors::Always(b.rope_factors("rope_freqs.weight", rope.dims)),
+            false => RopeFactors::None,
+        };
+        let attention_factor = self.optional_positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        Ok(Rope { scaling, factors, attention_factor, ..rope })
+    }
+
+    /// An unscaled rotary embedding for heads of `width`, its dimensions and base under keys of their own.
+    pub fn rope_of(&self, pairing: Pairing, dims_key: &str, width: usize, base_key: &str) -> Result<Rope, ModelError> {
+        let dims = self.optional_integer(dims_key, 0..=usize::MAX)?.unwrap_or(width);
+        if dims == 0 || !dims.is_multiple_of(2) || dims > width {
+            return Err(self.refuse(dims_key, dims, format!("even, and at most the head's {}.attention.key_length, {width}", self.arch)));
+        }
+        let base = self.optional_positive(base_key)?.unwrap_or(10_000.0);
+        Ok(Rope { pairing, dims, base, scaling: RopeScaling::None, factors: RopeFactors::None, attention_factor: 1.0 })
+    }
+
+    /// `rope.scaling.*`. A factor without a type is linear, as older files have it.
+    fn rope_scaling(&self) -> Result<RopeScaling, ModelError> {
+        let kind = self.text("rope.scaling.type")?;
+        let factor = match self.optional_positive("rope.scaling.factor")? {
+            Some(factor) => factor,
+            None => self.optional_positive("rope.scale_linear")?.unwrap_or(1.0),
+        };
+        match kind {
+            Some("yarn") => Ok(RopeScaling::Yarn {
+                factor,
+                original_context: self.optional_size("rope.scaling.original_context_length", usize::MAX)?.unwrap_or(self.context),
+                beta_fast: self.optional_positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: self.optional_positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+            }),
+            None | Some("linear") if factor != 1.0 => Ok(RopeScaling::Linear { factor }),
+            // Long rope lies in its two tensors of factors.
+            None | Some("none" | "linear" | "longrope") => Ok(RopeScaling::None),
+            Some(other) => Err(self.refuse("rope.scaling.type", format!("\"{}\"", shown(other)), "none, linear, yarn or longrope")),
+        }
+    }
+
+    // ---- checked getters, keys below the architecture's name --------------------------------------------------------------------
+
+    /// An integer from 1 to `max`.
+    pub fn size(&self, key: &str, max: usize) -> Result<usize, ModelError> {
+        self.optional_size(key, max)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// An integer from 1 to `max`, where the key is there.
+    pub fn optional_size(&self, key: &str, max: usize) -> Result<Option<usize>, ModelError> {
+        self.optional_integer(key, 1..=max)
+    }
+
+    /// An integer of a range, where the key is there.
+    pub fn optional_integer(&self, key: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>, ModelError> {
+        let value: Option<usize> = self.meta.optional(&self.key(key))?;
+        match value {
+            Some(n) if !range.contains(&n) => Err(self.refuse(key, n, format!("from {} to {}", range.start(), range.end()))),
+            other => Ok(other),
+        }
+    }
+
+    /// A finite number above 0.
+    pub fn positive(&self, key: &str) -> Result<f32, ModelError> {
+        self.optional_positive(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A finite number above 0, where the key is there.
+    pub fn optional_positive(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        let value: Option<f32> = self.meta.optional(&self.key(key))?;
+        match value {
+            Some(x) if !(x.is_finite() && x > 0.0) => Err(self.refuse(key, x, "a finite number above 0")),
+            other => Ok(other),
+        }
+    }
+
+    /// One integer for all layers, or a list of one a layer.
+    pub fn per_layer(&self, key: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<Vec<usize>>, ModelError> {
+        let values = match self.meta.get(&self.key(key)) {
+            None => return Ok(None),
+            Some(MetaValue::Array(_)) => self.layer_list(self.meta.required(&self.key(key))?, key)?,
+            Some(_) => vec![self.meta.required(&self.key(key))?; self.layers],
+        };
+        match values.iter().find(|n| !range.contains(n)) {
+            Some(n) => Err(self.refuse(key, n, format!("from {} to {}", range.start(), range.end()))),
+            None => Ok(Some(values)),
+        }
+    }
+
+    /// A list of true or false, one a layer, where the key holds such a list.
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>, ModelError> {
+        let Some(MetaValue::Array(array)) = self.meta.get(&self.key(key)) else { return Ok(None) };
+        let flags = array.iter().map(|v| match v {
+            MetaValue::Bool(b) => Some(b),
+            other => other.integer().map(|n| n != 0),
+        });
+        let flags: Option<Vec<bool>> = flags.collect();
+        let flags = flags.ok_or_else(|| self.refuse(key, "a list of something else", "a list of true or false"))?;
+        self.layer_list(flags, key).map(Some)
+    }
+
+    /// Which layers slide. A list of flags where the file has one; else all but every `period`-th, with the key's own period if given.
+    pub fn sliding_layers(&self, period: usize) -> Result<Vec<bool>, ModelError> {
+        const KEY: &str = "attention.sliding_window_pattern";
+        if let Some(flags) = self.flags(KEY)? {
+            return Ok(flags);
+        }
+        let period = self.optional_size(KEY, LAYERS_MAX)?.unwrap_or(period);
+        Ok((0..self.layers).map(|layer| (layer + 1) % period != 0).collect())
+    }
+
+    /// `attention.sliding_window`; `None` where it is absent or 0.
+    pub fn window(&self) -> Result<Option<usize>, ModelError> {
+        Ok(self.optional_integer("attention.sliding_window", 0..=usize::MAX)?.filter(|&w| w > 0))
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+        Ok(self.meta.optional(&self.key(key))?)
+    }
+
+    fn layer_list<T>(&self, list: Vec<T>, key: &str) -> Result<Vec<T>, ModelError> {
+        match list.len() == self.layers {
+            true => Ok(list),
+            false => Err(self.refuse(key, format!("a list of {}", list.len()), format!("one for each of {} layers", self.layers))),
+        }
+    }
+
+    /// The refusal of a key's value.
+    pub fn refuse(&self, key: &str, found: impl std::fmt::Display, want: impl std::fmt::Display) -> ModelError {
+        ModelError::Key { path: self.path.into(), key: self.key(key), found: found.to_string(), want: want.to_string() }
+    }
+
+    fn missing(&self, key: &str) -> ModelError {
+        self.refuse(key, "missing", "there")
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch)
+    }
+
+    /// The sizes that tensor shapes follow from, for messages.
+    pub(super) fn sizes(&self) -> String {
+        let Hyper { arch, dim, heads, k_dim, vocabulary, .. } = self;
+        let (ff, kv) = (self.ff[0], self.kv_heads.iter().max().copied().unwrap_or(0));
+        format!(
+            "{arch}.embedding_length {dim}, feed_forward_length {ff}, head_count {heads}, head_count_kv {kv}, key_length {k_dim}, a vocabulary of {vocabulary} tokens"
+        )
+    }
+}
+
+/// A name from a file, short and without control characters.
+pub(super) fn shown(text: &str) -> String {
+    crate::gguf::error::printable(text.as_bytes())
+}

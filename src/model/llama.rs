@@ -1,0 +1,47 @@
+//! Llama 1 to 3.2, and what took over its form: Mistral, Mixtral, SmolLM 1 and 2, TinyLlama and many more.
+//! Papers: arXiv 2302.13971 (Llama), 2407.21783 (Llama 3), 2401.04088 (Mixtral).
+//!
+//! Pre-norm blocks of grouped-query attention with rotary embedding, and SwiGLU. Beside that:
+//! - Llama 3.1 stretches its context by `rope_freqs`, a divisor a pair.
+//! - With `expert_count` the feed-forward part is a mixture: softmax over all experts, the weights of the used ones made to sum to 1.
+//! - Files without `output` tie the head to the embedding.
+
+use super::{Hyper, ModelError};
+use crate::program::builder::{Builder, FULL, MoeOptions};
+use crate::program::{Activation, Gating, Pairing, Value};
+
+pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
+    let rope = h.rope(b, Pairing::Neighbours)?;
+    if let Some(e) = h.experts.filter(|_| !b.has("blk.0.ffn_gate_inp.weight")) {
+        return Err(h.refuse("expert_count", e.count, "0 in a file without the tensor `blk.0.ffn_gate_inp.weight`"));
+    }
+    let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
+    for l in b.layers(h.layers) {
+        let kv_heads = h.kv_heads[l.layer];
+        let a = l.rms_norm(x, "attn_norm", h.eps);
+        let q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
+        let k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
+        let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+        let o = l.attention(l.rope(q, rope), l.rope(k, rope), v, FULL); // [n, heads, v_dim]
+        x = l.add(x, l.linear(o, "attn_output", h.dim));
+
+        let f = l.rms_norm(x, "ffn_norm", h.eps);
+        let f = match h.experts {
+            None => l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", h.ff[l.layer]),
+            Some(e) => l.moe(
+                f,
+                MoeOptions {
+                    experts: e.count,
+                    used: e.used,
+                    width: e.width,
+                    gating: Gating::Softmax,
+                    normalise: true,
+                    scale: 1.0,
+                    activation: Activation::Silu,
+                },
+            ),
+        };
+        x = l.add(x, f);
+    }
+    Ok(b.head(b.rms_norm(x, "output_norm", h.eps))) // [n, vocabulary]
+}

@@ -1,0 +1,20 @@
+//! Logits against references, every model on every backend.
+//!
+//! - `oracle`: tiny random models of every architecture, whose logits are known from two independent engines.
+//! - `quantized`: models in quantized formats, against float64 on the decoded weights.
+//! - `real`: two trained models, teacher-forced along an engine's greedy answers.
+//!
+//! `fixtures` finds and reads the reference data; `session` drives a loaded model.
+
+mod fixtures;
+mod oracle;
+mod quantized;
+mod real;
+mod session;
+
+use hearth::backend::{Backend, plain::Plain};
+
+/// Every backend that runs on any machine, the plain one first.
+fn backends() -> Vec<Box<dyn Backend>> {
+    vec![Box::new(Plain::new())]
+}
