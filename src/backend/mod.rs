@@ -100,6 +100,30 @@ pub struct DeviceInfo {
     pub backend: &'static str,
     /// Such as the kernels' tier or a GPU's name.
     pub detail: String,
+    /// Most threads of this process that compute at once.
+    pub threads: usize,
+}
+
+/// The backends there can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// The best that works here.
+    #[default]
+    Auto,
+    Cpu,
+    Plain,
+    Vulkan,
+    Cuda,
+}
+
+/// Opens a backend.
+pub fn open(kind: Kind) -> Result<Box<dyn Backend>, LoadError> {
+    match kind {
+        Kind::Auto | Kind::Plain => Ok(Box::new(plain::Plain::new())),
+        Kind::Cpu => Err(LoadError::NotBuilt { backend: "cpu" }),
+        Kind::Vulkan => Err(LoadError::NotBuilt { backend: "vulkan" }),
+        Kind::Cuda => Err(LoadError::NotBuilt { backend: "cuda" }),
+    }
 }
 
 /// What a model would need here.
@@ -121,6 +145,8 @@ pub struct Pace {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    #[error("this build of Hearth has no {backend} backend; use `cpu` or `auto`")]
+    NotBuilt { backend: &'static str },
     #[error("this model needs the operation `{op}`, which the {backend} backend does not have")]
     Unsupported { backend: &'static str, op: String },
     #[error("tensor `{tensor}`: {reason}")]

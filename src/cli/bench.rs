@@ -1,8 +1,57 @@
-//! `hearth bench` (being written).
+//! `hearth bench`: how fast a model runs here.
+
+use super::model_options::ModelOptions;
+use crate::measure::speed::{self, Workload};
+use anyhow::Context;
+use std::time::Duration;
 
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    options: ModelOptions,
+    /// Tokens of the prompt, computed in one request
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
+    prefill: usize,
+    /// Tokens after the prompt, one at a time
+    #[arg(short = 'n', long, value_name = "M", default_value_t = 64)]
+    decode: usize,
+    /// Tokens already in the cache before the prompt, untimed
+    #[arg(long, value_name = "D", default_value_t = 0)]
+    depth: usize,
+    /// Sequences decoded together
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    batch: u16,
+    /// Rounds, of which the median counts
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("`hearth bench` is not there yet")
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let work = Workload {
+        prefill: args.prefill,
+        decode: args.decode,
+        depth: args.depth,
+        batch: args.batch.into(),
+        rounds: args.rounds.into(),
+    };
+    let options = args.options.load_options(0, work.batch);
+    let bar = indicatif::ProgressBar::new(work.rounds as u64)
+        .with_style(indicatif::ProgressStyle::with_template("{bar:30} round {pos}/{len}, {eta} left")?);
+    bar.enable_steady_tick(Duration::from_secs(2));
+    let speed = speed::measure(&args.options.model, args.options.backend.into(), options, &work, |round| bar.set_position(round as u64))?;
+    bar.finish_and_clear();
+    if args.json {
+        println!("{}", serde_json::to_string(&speed).context("the result as JSON")?);
+        return Ok(());
+    }
+    println!("{}  {}  {} threads", args.options.model.display(), speed.backend, speed.threads);
+    println!("  prefill {:>5} tokens  {:>9.1} tok/s", speed.prefill_tokens, speed.prefill_tok_s);
+    let together = if speed.batch > 1 { format!("  ({} sequences together)", speed.batch) } else { String::new() };
+    println!("  decode  {:>5} tokens  {:>9.2} tok/s{together}   {:.1} GB/s of file", speed.decode_tokens, speed.decode_tok_s, speed.read_gb_s);
+    println!("  loaded in {:.0} ms, first token after {:.0} ms, peak memory {:.0} MiB", speed.load_ms, speed.first_token_ms, speed.peak_rss_bytes as f64 / 1048576.0);
+    println!("  This is peak speed. `hearth bench --sustained` tells what heat leaves of it.");
+    Ok(())
 }

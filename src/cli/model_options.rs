@@ -1,6 +1,6 @@
 //! The options shared by every verb that loads a model.
 
-use crate::backend::{BLOCK_TOKENS, KvType, LoadOptions};
+use crate::backend::{BLOCK_TOKENS, Kind, KvType, LoadOptions};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -39,6 +39,18 @@ pub enum KvChoice {
     F16,
     #[value(name = "q8_0")]
     Q8_0,
+}
+
+impl From<BackendChoice> for Kind {
+    fn from(b: BackendChoice) -> Self {
+        match b {
+            BackendChoice::Auto => Kind::Auto,
+            BackendChoice::Cpu => Kind::Cpu,
+            BackendChoice::Vulkan => Kind::Vulkan,
+            BackendChoice::Cuda => Kind::Cuda,
+            BackendChoice::Plain => Kind::Plain,
+        }
+    }
 }
 
 impl From<KvChoice> for KvType {

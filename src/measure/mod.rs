@@ -1,1 +1,7 @@
-//! (being written)
+//! Measuring, honestly: a model's peak speed here, and (with the governor) what heat leaves of it.
+//!
+//! - [`session`]: a model opened for measuring, step by step.
+//! - [`speed`]: prompt and single-token speed.
+
+pub mod session;
+pub mod speed;

@@ -23,7 +23,9 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(40);
 /// Looks at the flag between two looks at the clock.
 const SPIN_CHECKS: u32 = 64;
-/// Set in a phase's `done` when a worker panicked: everybody who waits there leaves.
+/// Set in a phase's state when everybody may go on.
+const DONE: u32 = 1;
+/// Set in a phase's state when a worker panicked: everybody who waits there leaves.
 const POISON: u32 = 1 << 31;
 
 /// The crew. Dropping it ends its threads.
@@ -64,8 +66,15 @@ struct Step {
 #[derive(Default)]
 struct Phase {
     claimed: Line<AtomicU32>,
-    /// Chunks done, and [`POISON`].
-    done: Line<AtomicU32>,
+    finished: Line<AtomicU32>,
+    release: Line<Release>,
+}
+
+/// What those who are through with their chunks look at.
+#[derive(Default)]
+struct Release {
+    /// [`DONE`] once all chunks and what follows them are done, and [`POISON`].
+    state: AtomicU32,
     sleepers: AtomicU32,
 }
 
@@ -184,21 +193,38 @@ impl Crew<'_> {
 
     /// Computes chunks `0..chunks` of phase `index` together with the others, each chunk once, and returns when all are done: what
     /// any worker wrote in this phase can then be read by all.
-    pub fn phase(&self, index: usize, chunks: usize, mut work: impl FnMut(usize)) {
+    pub fn phase(&self, index: usize, chunks: usize, work: impl FnMut(usize)) {
+        self.phase_then(index, chunks, work, || {});
+    }
+
+    /// As [`phase`](Self::phase); the worker that does the last chunk then does `tail` alone, before anybody goes on. For small work
+    /// that needs all chunks: cheaper than a phase of its own.
+    pub fn phase_then(&self, index: usize, chunks: usize, mut work: impl FnMut(usize), tail: impl FnOnce()) {
         let phase = &self.phases[index];
-        let chunks = chunks as u32;
+        // Without chunks there is still a tail to do, once.
+        let turns = chunks.max(1) as u32;
+        let mut last = false;
         loop {
-            let chunk = phase.claimed.0.fetch_add(1, Relaxed);
-            if chunk >= chunks {
+            let turn = phase.claimed.0.fetch_add(1, Relaxed);
+            if turn >= turns {
                 break;
             }
-            work(chunk as usize);
-            if phase.done.0.fetch_add(1, SeqCst) + 1 == chunks && phase.sleepers.load(SeqCst) != 0 {
-                _ = futex::wake(&phase.done.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+            if (turn as usize) < chunks {
+                work(turn as usize);
             }
+            last = phase.finished.0.fetch_add(1, AcqRel) + 1 == turns;
         }
-        wait_while(&phase.done.0, Some(&phase.sleepers), |done| done < chunks);
-        assert!(phase.done.0.load(Relaxed) & POISON == 0, "left a step that another worker failed in");
+        let release = &phase.release.0;
+        if last {
+            tail();
+            release.state.fetch_or(DONE, SeqCst);
+            if release.sleepers.load(SeqCst) != 0 {
+                _ = futex::wake(&release.state, futex::Flags::PRIVATE, u32::MAX >> 1);
+            }
+        } else {
+            wait_while(&release.state, Some(&release.sleepers), |state| state == 0);
+        }
+        assert!(release.state.load(Acquire) & POISON == 0, "left a step that another worker failed in");
     }
 }
 
@@ -242,8 +268,8 @@ impl Shared {
 /// Lets everybody who waits in any phase go: their step has failed.
 fn poison(phases: &[Phase]) {
     for phase in phases {
-        phase.done.0.fetch_or(POISON, SeqCst);
-        _ = futex::wake(&phase.done.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+        phase.release.0.state.fetch_or(POISON, SeqCst);
+        _ = futex::wake(&phase.release.0.state, futex::Flags::PRIVATE, u32::MAX >> 1);
     }
 }
 
@@ -325,6 +351,31 @@ mod tests {
                     });
                 }
             });
+        }
+    }
+
+    #[test]
+    fn a_tail_runs_once_after_all_chunks_and_before_the_next_phase() {
+        let mut pool = Pool::new(4, |_| {});
+        for chunks in [0, 1, 5, 33] {
+            for _ in 0..100 {
+                let (ran, tails) = (AtomicUsize::new(0), AtomicUsize::new(0));
+                pool.run(8, &|crew| {
+                    for p in 0..8 {
+                        assert_eq!(tails.load(Relaxed), p);
+                        crew.phase_then(
+                            p,
+                            chunks,
+                            |_| _ = ran.fetch_add(1, Relaxed),
+                            || {
+                                assert_eq!(ran.load(Relaxed), (p + 1) * chunks);
+                                tails.store(p + 1, Relaxed);
+                            },
+                        );
+                    }
+                });
+                assert_eq!(tails.into_inner(), 8);
+            }
         }
     }
 

@@ -21,7 +21,7 @@ pub struct Plain {
 
 impl Plain {
     pub fn new() -> Self {
-        Self { info: DeviceInfo { backend: "plain", detail: "formulas, one thread".into() } }
+        Self { info: DeviceInfo { backend: "plain", detail: "formulas, one thread".into(), threads: 1 } }
     }
 }
 

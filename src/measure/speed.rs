@@ -1,0 +1,137 @@
+//! Peak speed of a model, as others measure it: a prompt in one request with the logits of its last token, then single tokens after it.
+//! Loading is not part of it; a warm-up of 32 tokens in one batch and one single token goes first. What heat makes of the speed over
+//! time is `sustained`'s question.
+
+use super::session::{Session, SessionError, Wants};
+use crate::backend::{Kind, LoadOptions};
+use crate::units::TokenId;
+use serde::Serialize;
+use std::path::Path;
+use std::time::Instant;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Tokens of the prompt.
+    pub prefill: usize,
+    /// Tokens after it, one at a time (a batch of them, where several sequences run).
+    pub decode: usize,
+    /// Tokens in the cache beforehand, untimed.
+    pub depth: usize,
+    /// Sequences decoded together. The prompt's speed is the first one's.
+    pub batch: usize,
+    pub rounds: usize,
+}
+
+/// Medians over the rounds. Rates are tokens a second; of several sequences, all their tokens.
+#[derive(Clone, Debug, Serialize)]
+pub struct Speed {
+    pub prefill_tok_s: f64,
+    pub decode_tok_s: f64,
+    /// From the start of opening the file until the model can answer.
+    pub load_ms: f64,
+    /// From the same start until the first token after a prompt of 32.
+    pub first_token_ms: f64,
+    pub peak_rss_bytes: u64,
+    pub backend: String,
+    pub threads: usize,
+    /// How fast the file's bytes go by in decode: its size times tokens a second of one sequence. The embedding table counts though only
+    /// a row of it is read, unless it is the output matrix too.
+    pub read_gb_s: f64,
+    pub prefill_tokens: usize,
+    pub decode_tokens: usize,
+    pub depth: usize,
+    pub batch: usize,
+    pub rounds: usize,
+}
+
+/// The prompts that bench tools feed: any ids will do, but not all the same.
+fn token(i: usize, vocabulary: usize) -> TokenId {
+    TokenId(((i * 7919 + 13) % vocabulary.min(4096)) as u32)
+}
+
+/// Opens `path` and measures; `report` hears of every round.
+pub fn measure(path: &Path, kind: Kind, options: LoadOptions, work: &Workload, mut report: impl FnMut(usize)) -> Result<Speed, SessionError> {
+    let start = Instant::now();
+    let need = (work.depth + work.prefill + work.decode).max(40);
+    let options = LoadOptions { context: need, rows: work.prefill.clamp(32, 512), ..options };
+    let mut session = Session::open(path, kind, options, work.batch, &())?;
+    let load_ms = start.elapsed().as_secs_f64() * 1e3;
+
+    let vocabulary = session.vocabulary();
+    let tokens: Vec<TokenId> = (0..need).map(|i| token(i, vocabulary)).collect();
+    session.feed(0, &tokens[..32], Wants::Last(1))?;
+    let first_token_ms = start.elapsed().as_secs_f64() * 1e3;
+    session.feed(0, &tokens[..1], Wants::Last(1))?;
+
+    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    for round in 0..work.rounds {
+        session.reset();
+        for sequence in 0..work.batch {
+            session.feed(sequence, &tokens[..work.depth], Wants::Last(0))?;
+        }
+        let prompt = &tokens[work.depth..work.depth + work.prefill];
+        for sequence in 0..work.batch {
+            let start = Instant::now();
+            session.feed(sequence, prompt, Wants::Last(1))?;
+            if sequence == 0 {
+                prefill.push(work.prefill as f64 / start.elapsed().as_secs_f64());
+            }
+        }
+        let start = Instant::now();
+        let mut each = Vec::with_capacity(work.batch);
+        for &token in &tokens[work.depth + work.prefill..][..work.decode] {
+            each.clear();
+            each.resize(work.batch, token);
+            session.feed_each(&each)?;
+        }
+        decode.push((work.decode * work.batch) as f64 / start.elapsed().as_secs_f64());
+        report(round + 1);
+    }
+    let decode_tok_s = if work.decode == 0 { 0.0 } else { median(&mut decode) };
+    let info = session.loaded.info();
+    Ok(Speed {
+        prefill_tok_s: if work.prefill == 0 { 0.0 } else { median(&mut prefill) },
+        decode_tok_s,
+        load_ms,
+        first_token_ms,
+        peak_rss_bytes: peak_rss(),
+        backend: info.backend.to_owned(),
+        threads: info.threads,
+        read_gb_s: session.file.bytes() as f64 * decode_tok_s / work.batch as f64 / 1e9,
+        prefill_tokens: work.prefill,
+        decode_tokens: work.decode,
+        depth: work.depth,
+        batch: work.batch,
+        rounds: work.rounds,
+    })
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
+}
+
+/// The most memory this process ever had in use, file pages included: the kernel's own count.
+fn peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle_or_between_the_two() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn this_process_has_used_some_memory() {
+        assert!(peak_rss() > 1 << 20);
+    }
+}
