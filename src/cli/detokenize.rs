@@ -1,8 +1,74 @@
-//! `hearth detokenize` (being written).
+//! `hearth detokenize`: token ids to text; and what it shares with `hearth tokenize`.
+
+use crate::gguf::Gguf;
+use crate::tokenizer::Tokenizer;
+use crate::units::TokenId;
+use anyhow::Context;
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    vocabulary: Vocabulary,
+    /// Token ids
+    #[arg(required_unless_present = "jsonl", conflicts_with = "jsonl")]
+    ids: Vec<u32>,
+    /// Read a JSON array of ids a line, write a JSON string a line
+    #[arg(long)]
+    jsonl: bool,
+}
 
-pub fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("`hearth detokenize` is not there yet")
+/// Whose tokens.
+#[derive(clap::Args)]
+pub struct Vocabulary {
+    /// The model, a GGUF file; one that holds only a vocabulary will do
+    #[arg(short, long, value_name = "FILE")]
+    model: PathBuf,
+}
+
+impl Vocabulary {
+    /// Opens the vocabulary, and says on stderr what is doubtful about it.
+    pub fn open(&self) -> anyhow::Result<Tokenizer> {
+        let tokenizer = Tokenizer::from_gguf(&Gguf::open(&self.model)?)?;
+        for warning in tokenizer.warnings() {
+            eprintln!("hearth: {}: {warning}", self.model.display());
+        }
+        Ok(tokenizer)
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let tokenizer = args.vocabulary.open()?;
+    let text = |ids: Vec<u32>| {
+        let tokens = tokenizer.vocab().len();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= tokens) {
+            anyhow::bail!("{id} is not a token: this vocabulary has the tokens 0 to {}", tokens - 1);
+        }
+        let ids: Vec<TokenId> = ids.into_iter().map(TokenId).collect();
+        Ok(String::from_utf8_lossy(&tokenizer.decode(&ids, true)).into_owned())
+    };
+    if args.jsonl {
+        return json_lines(text);
+    }
+    writeln!(std::io::stdout(), "{}", text(args.ids)?)?;
+    Ok(())
+}
+
+/// A JSON value a line on stdin → a JSON value a line on stdout, each answered before the next is read.
+pub fn json_lines<I: DeserializeOwned, O: Serialize>(mut answer: impl FnMut(I) -> anyhow::Result<O>) -> anyhow::Result<()> {
+    let (input, mut out) = (std::io::stdin().lock(), std::io::stdout().lock());
+    for (number, line) in (1..).zip(input.split(b'\n')) {
+        let line = line?;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let value = serde_json::from_slice(&line).map_err(anyhow::Error::from).and_then(&mut answer);
+        let mut text = serde_json::to_string(&value.with_context(|| format!("line {number}"))?)?;
+        text.push('\n');
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+    }
+    Ok(())
 }
