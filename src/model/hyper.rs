@@ -3,8 +3,9 @@
 //! through the same checked getters.
 
 use super::ModelError;
-use crate::gguf::{Array, Gguf, Metadata, Value as MetaValue};
+use crate::gguf::{Array, Fault, Gguf, Metadata, Value as MetaValue};
 use crate::program::{Builder, Pairing, Rope, RopeFactors, RopeScaling};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Most layers; the deepest models known have 126. A guess with room.
@@ -16,7 +17,7 @@ const HEADS_MAX: usize = 4096;
 
 /// What most architectures share. Keys stand below the architecture's name, as `llama.block_count`.
 pub struct Hyper<'a> {
-    pub arch: &'a str,
+    pub arch: &'static str,
     /// `block_count`
     pub layers: usize,
     /// `embedding_length`
@@ -54,7 +55,7 @@ pub struct Experts {
 }
 
 impl<'a> Hyper<'a> {
-    pub fn read(file: &'a Gguf, arch: &'a str) -> Result<Self, ModelError> {
+    pub fn read(file: &'a Gguf, arch: &'static str) -> Result<Self, ModelError> {
         let mut h = Hyper {
             arch,
             layers: 0,
@@ -74,20 +75,20 @@ impl<'a> Hyper<'a> {
         h.layers = h.size("block_count", LAYERS_MAX)?;
         let last = format!("blk.{}.", h.layers - 1);
         if !file.tensors().is_empty() && !file.tensors().iter().any(|t| t.name.starts_with(&last)) {
-            return Err(h.refuse("block_count", h.layers, format!("the number of layers, but no tensor is named `{last}…`")));
+            return Err(h.refuse("block_count", h.layers, format!("the number of layers: no tensor is named `{last}…`")));
         }
         h.dim = h.size("embedding_length", WIDTH_MAX)?;
-        h.ff = h.per_layer("feed_forward_length", 1..=WIDTH_MAX)?.ok_or_else(|| h.missing("feed_forward_length"))?;
+        h.ff = h.needed("feed_forward_length", h.per_layer("feed_forward_length", 1..=WIDTH_MAX)?)?;
         h.read_heads()?;
         h.eps = h.positive("attention.layer_norm_rms_epsilon")?;
         h.context = h.size("context_length", usize::MAX)?;
         h.vocabulary = h.read_vocabulary(file)?;
-        h.experts = h.read_experts()?;
+        h.experts = h.read_experts(file)?;
         Ok(h)
     }
 
     fn read_heads(&mut self) -> Result<(), ModelError> {
-        let heads = self.per_layer("attention.head_count", 1..=HEADS_MAX)?.ok_or_else(|| self.missing("attention.head_count"))?;
+        let heads = self.needed("attention.head_count", self.per_layer("attention.head_count", 1..=HEADS_MAX)?)?;
         self.heads = heads[0];
         if heads.iter().any(|&h| h != self.heads) {
             return Err(self.refuse("attention.head_count", "a list of different numbers", "one number for all layers"));
@@ -113,14 +114,23 @@ impl<'a> Hyper<'a> {
         let tokens: Option<Array> = self.meta.optional(TOKENS)?;
         let table = file.info("token_embd.weight").and_then(|t| t.shape.get(1).copied());
         match tokens.map(|t| t.len).or(table) {
-            Some(0) => Err(ModelError::Key { path: self.path.into(), key: TOKENS.into(), found: "an empty list".into(), want: "the vocabulary".into() }),
+            Some(0) => Err(ModelError::Key {
+                path: self.path.into(),
+                key: TOKENS.into(),
+                found: "an empty list".into(),
+                want: "the vocabulary".into(),
+            }),
             Some(count) => Ok(count),
             None => Err(ModelError::MissingTensor { path: self.path.into(), tensor: "token_embd.weight".into(), arch: self.arch.into() }),
         }
     }
 
-    fn read_experts(&self) -> Result<Option<Experts>, ModelError> {
+    fn read_experts(&self, file: &Gguf) -> Result<Option<Experts>, ModelError> {
+        const ROUTER: &str = ".ffn_gate_inp.weight";
         let Some(count) = self.optional_integer("expert_count", 0..=HEADS_MAX)?.filter(|&count| count > 0) else { return Ok(None) };
+        if !file.tensors().is_empty() && !file.tensors().iter().any(|t| t.name.ends_with(ROUTER)) {
+            return Err(self.refuse("expert_count", count, format!("0 in a file without a tensor `…{ROUTER}`")));
+        }
         let used = self.size("expert_used_count", HEADS_MAX)?;
         if used > count {
             return Err(self.refuse("expert_used_count", used, format!("at most expert_count, {count}")));
@@ -176,7 +186,7 @@ impl<'a> Hyper<'a> {
 
     /// An integer from 1 to `max`.
     pub fn size(&self, key: &str, max: usize) -> Result<usize, ModelError> {
-        self.optional_size(key, max)?.ok_or_else(|| self.missing(key))
+        self.needed(key, self.optional_size(key, max)?)
     }
 
     /// An integer from 1 to `max`, where the key is there.
@@ -185,17 +195,17 @@ impl<'a> Hyper<'a> {
     }
 
     /// An integer of a range, where the key is there.
-    pub fn optional_integer(&self, key: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>, ModelError> {
+    pub fn optional_integer(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, ModelError> {
         let value: Option<usize> = self.meta.optional(&self.key(key))?;
         match value {
-            Some(n) if !range.contains(&n) => Err(self.refuse(key, n, format!("from {} to {}", range.start(), range.end()))),
+            Some(n) if !range.contains(&n) => Err(self.outside(key, n, &range)),
             other => Ok(other),
         }
     }
 
     /// A finite number above 0.
     pub fn positive(&self, key: &str) -> Result<f32, ModelError> {
-        self.optional_positive(key)?.ok_or_else(|| self.missing(key))
+        self.needed(key, self.optional_positive(key)?)
     }
 
     /// A finite number above 0, where the key is there.
@@ -208,14 +218,14 @@ impl<'a> Hyper<'a> {
     }
 
     /// One integer for all layers, or a list of one a layer.
-    pub fn per_layer(&self, key: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<Vec<usize>>, ModelError> {
+    pub fn per_layer(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<Vec<usize>>, ModelError> {
         let values = match self.meta.get(&self.key(key)) {
             None => return Ok(None),
             Some(MetaValue::Array(_)) => self.layer_list(self.meta.required(&self.key(key))?, key)?,
             Some(_) => vec![self.meta.required(&self.key(key))?; self.layers],
         };
         match values.iter().find(|n| !range.contains(n)) {
-            Some(n) => Err(self.refuse(key, n, format!("from {} to {}", range.start(), range.end()))),
+            Some(&n) => Err(self.outside(key, n, &range)),
             None => Ok(Some(values)),
         }
     }
@@ -263,8 +273,16 @@ impl<'a> Hyper<'a> {
         ModelError::Key { path: self.path.into(), key: self.key(key), found: found.to_string(), want: want.to_string() }
     }
 
-    fn missing(&self, key: &str) -> ModelError {
-        self.refuse(key, "missing", "there")
+    fn needed<T>(&self, key: &str, value: Option<T>) -> Result<T, ModelError> {
+        let missing = || Fault::MissingKey { key: self.key(key) }.at(self.path);
+        value.ok_or_else(|| missing().into())
+    }
+
+    fn outside(&self, key: &str, found: usize, range: &RangeInclusive<usize>) -> ModelError {
+        match (*range.start(), *range.end()) {
+            (least, usize::MAX) => self.refuse(key, found, format!("at least {least}")),
+            (least, most) => self.refuse(key, found, format!("from {least} to {most}")),
+        }
     }
 
     fn key(&self, key: &str) -> String {

@@ -12,9 +12,6 @@ use crate::program::{Activation, Gating, Pairing, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Neighbours)?;
-    if let Some(e) = h.experts.filter(|_| !b.has("blk.0.ffn_gate_inp.weight")) {
-        return Err(h.refuse("expert_count", e.count, "0 in a file without the tensor `blk.0.ffn_gate_inp.weight`"));
-    }
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
         let kv_heads = h.kv_heads[l.layer];

@@ -76,7 +76,7 @@ pub enum ModelError {
     MissingTensor { path: PathBuf, tensor: String, arch: String },
     #[error("{}: tensor `{tensor}` has the shape {found:?}, but {wanted:?} follows from {sizes}", path.display())]
     Shape { path: PathBuf, tensor: String, found: Vec<usize>, wanted: Vec<usize>, sizes: String },
-    #[error("{}: tensor `{tensor}` is stored in the type {found}, but must be {want}; get the model in another quantization", path.display())]
+    #[error("{}: tensor `{tensor}` is stored as {found}, but must be {want}; get the model in another quantization", path.display())]
     Type { path: PathBuf, tensor: String, found: String, want: &'static str },
     #[error("{}: the settings don't fit together: {error}", path.display())]
     Program { path: PathBuf, error: ProgramError },
@@ -84,16 +84,26 @@ pub enum ModelError {
 
 /// Builds the program of a file, and checks that the file has its weights. Reads metadata and the tensor list only.
 pub fn build(file: &Gguf) -> Result<Model, ModelError> {
+    let (h, program) = record(file, &|tensor| file.info(tensor).is_some())?;
+    program.weights.iter().try_for_each(|weight| check(file, &h, weight))?;
+    Ok(Model { program: Arc::new(program), architecture: h.arch, context: h.context, layers: h.layers, dim: h.dim })
+}
+
+/// The program of a file of metadata alone, for making models: its weights say which tensors are still to be written.
+/// `has` chooses among the optional tensors.
+pub fn outline(file: &Gguf, has: &dyn Fn(&str) -> bool) -> Result<Program, ModelError> {
+    record(file, has).map(|(_, program)| program)
+}
+
+fn record<'a>(file: &'a Gguf, has: &dyn Fn(&str) -> bool) -> Result<(Hyper<'a>, Program), ModelError> {
     let name = file.meta().str("general.architecture")?;
     let found = ARCHITECTURES.iter().find(|(known, _)| *known == name);
-    let (architecture, record) = found.ok_or_else(|| ModelError::Architecture { path: file.path().into(), name: hyper::shown(name) })?;
-    let h = Hyper::read(file, architecture)?;
-    let has = |tensor: &str| file.info(tensor).is_some();
-    let b = Builder::new(&has);
-    let logits = record(&h, &b)?;
-    let program = b.finish(architecture, logits).map_err(|error| ModelError::Program { path: file.path().into(), error })?;
-    program.weights.iter().try_for_each(|weight| check(file, &h, weight))?;
-    Ok(Model { program: Arc::new(program), architecture, context: h.context, layers: h.layers, dim: h.dim })
+    let (arch, build) = found.ok_or_else(|| ModelError::Architecture { path: file.path().into(), name: hyper::shown(name) })?;
+    let h = Hyper::read(file, arch)?;
+    let b = Builder::new(has);
+    let logits = build(&h, &b)?;
+    let program = b.finish(arch, logits).map_err(|error| ModelError::Program { path: file.path().into(), error })?;
+    Ok((h, program))
 }
 
 /// Whether the file has this weight, in its shape, and in a type it can be computed with.
@@ -114,7 +124,7 @@ fn check(file: &Gguf, h: &Hyper, weight: &Weight) -> Result<(), ModelError> {
     let want = match weight.role {
         Role::Matrix if info.format.is_some() => return Ok(()),
         Role::Vector if matches!(info.format, Some(Format::F32 | Format::F16 | Format::BF16)) => return Ok(()),
-        Role::Matrix => "a type of weights that this build knows",
+        Role::Matrix => "of a type of weights that this build knows",
         Role::Vector => "F32, F16 or BF16",
     };
     Err(ModelError::Type { path: path(), tensor: tensor(), found: info.type_name(), want })

@@ -248,7 +248,11 @@ impl<'a> Builder<'a> {
     /// The gated delta rule with a state of its own; shapes as in [`Op::DeltaRule`], scale 1 / √k_dim. → as `v`
     pub fn delta_rule(&self, q: Value, k: Value, v: Value, decay: Value, beta: Value) -> Value {
         let heads = v.groups;
-        if (q.groups, q.width) != (k.groups, k.width) || !heads.is_multiple_of(k.groups) || decay.floats() != heads || beta.floats() != heads {
+        if (q.groups, q.width) != (k.groups, k.width)
+            || !heads.is_multiple_of(k.groups)
+            || decay.floats() != heads
+            || beta.floats() != heads
+        {
             return self.fail("delta_rule", "", format!("q {}×{}, k {}×{}, {heads} value heads", q.groups, q.width, k.groups, k.width));
         }
         let state = self.state(State::Recurrent { heads, k_dim: k.width, v_dim: v.width });

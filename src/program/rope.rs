@@ -32,9 +32,16 @@ pub enum Pairing {
 pub enum RopeScaling {
     None,
     /// All frequencies divided by `factor`.
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     /// YaRN (arXiv 2309.00071): fast pairs as trained, slow pairs divided by `factor`, a ramp between; the magnitude grows.
-    Yarn { factor: f32, original_context: usize, beta_fast: f32, beta_slow: f32 },
+    Yarn {
+        factor: f32,
+        original_context: usize,
+        beta_fast: f32,
+        beta_slow: f32,
+    },
 }
 
 /// Divisors per pair from tensors of `dims/2` elements.
@@ -44,7 +51,11 @@ pub enum RopeFactors {
     Always(WeightId),
     /// Phi-3's long rope: `long` when the model is loaded for a context above `original_context`, else `short`. It is decided at load,
     /// since keys already cached can't be turned again.
-    ByContext { short: WeightId, long: WeightId, original_context: usize },
+    ByContext {
+        short: WeightId,
+        long: WeightId,
+        original_context: usize,
+    },
 }
 
 impl RopeFactors {
@@ -92,7 +103,8 @@ impl Rope {
     /// pair's index between (equations 17 to 23 of the paper, with whole indices at both ends as in the authors' code).
     fn yarn_ramp(&self, pair: f64, original_context: f64, beta_fast: f64, beta_slow: f64) -> f64 {
         let dims = self.dims as f64;
-        let pair_with_turns = |turns: f64| dims * (original_context / (turns * std::f64::consts::TAU)).ln() / (2.0 * f64::from(self.base).ln());
+        let pair_with_turns =
+            |turns: f64| dims * (original_context / (turns * std::f64::consts::TAU)).ln() / (2.0 * f64::from(self.base).ln());
         let low = pair_with_turns(beta_fast).floor().max(0.0);
         let high = pair_with_turns(beta_slow).ceil().min(dims - 1.0);
         ((pair - low) / (high - low).max(0.001)).clamp(0.0, 1.0)

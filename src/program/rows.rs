@@ -110,7 +110,8 @@ mod tests {
     fn last_layer_computes_keys_for_all_rows_and_queries_for_the_wanted() {
         let program = two_layers();
         let rows_of = |tensor: &str| {
-            let step = program.steps.iter().find(|s| matches!(s.op, Op::Linear { weight, .. } if program.weight(weight.weight).name == tensor));
+            let step =
+                program.steps.iter().find(|s| matches!(s.op, Op::Linear { weight, .. } if program.weight(weight.weight).name == tensor));
             step.expect("it is there").rows
         };
         assert_eq!(rows_of("blk.0.attn_q.weight"), Rows::All);

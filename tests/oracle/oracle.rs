@@ -60,7 +60,12 @@ impl Model {
             assert!(
                 worst <= bound,
                 "{} {} {how}, {} position {}: logit {at} is {}, not {} (off by {worst}, bound {bound})",
-                backend.info().backend, self.entry.name, prompt.name, prompt.positions[i], got[at], want[at],
+                backend.info().backend,
+                self.entry.name,
+                prompt.name,
+                prompt.positions[i],
+                got[at],
+                want[at],
             );
         }
     }

@@ -59,7 +59,14 @@ fn exact_products_differ_by_rounding_alone() {
     every_model(true, |backend, entry, rows| {
         for (i, (want, got)) in rows.iter().enumerate() {
             let (worst, at) = largest_difference(got, want);
-            assert!(worst <= EXACT, "{} {}, row {i}: logit {at} is {}, not {} (off by {worst})", backend.info().backend, entry.name, got[at], want[at]);
+            assert!(
+                worst <= EXACT,
+                "{} {}, row {i}: logit {at} is {}, not {} (off by {worst})",
+                backend.info().backend,
+                entry.name,
+                got[at],
+                want[at]
+            );
         }
     });
 }

@@ -35,7 +35,8 @@ struct Answer {
 
 /// The folder of downloaded models: `$HEARTH_MODELS`, else the cache folder that the Makefile fills.
 fn folder() -> PathBuf {
-    let cache = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let cache =
+        || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     std::env::var_os("HEARTH_MODELS").map_or_else(|| cache().unwrap_or_default().join("hearth/models"), PathBuf::from)
 }
 

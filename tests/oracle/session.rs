@@ -21,7 +21,8 @@ impl Session {
     pub fn new(backend: &dyn Backend, file: &Arc<Gguf>, program: &Arc<Program>, sequences: usize, options: &LoadOptions) -> Session {
         let each = options.context.div_ceil(BLOCK_TOKENS);
         let options = LoadOptions { blocks: each * sequences, slots: sequences, rows: options.context * sequences, ..options.clone() };
-        let loaded = backend.load(program.clone(), file.clone(), &options, &()).unwrap_or_else(|e| panic!("{}: {e}", file.path().display()));
+        let loaded =
+            backend.load(program.clone(), file.clone(), &options, &()).unwrap_or_else(|e| panic!("{}: {e}", file.path().display()));
         let blocks = (0..sequences).map(|s| (0..each).map(|i| BlockId((i * sequences + s) as u32)).collect()).collect();
         Session { loaded, vocabulary: program.vocabulary, needs_slots: program.needs_slots(), blocks, lengths: vec![0; sequences] }
     }

@@ -13,10 +13,9 @@ pub enum Memory {
 impl Memory {
     pub fn new(state: &State, options: &LoadOptions) -> Self {
         match *state {
-            State::Kv { kv_heads, k_dim, v_dim, .. } => Memory::Kv {
-                keys: Lines::new(kv_heads, k_dim, options),
-                values: Lines::new(kv_heads, v_dim, options),
-            },
+            State::Kv { kv_heads, k_dim, v_dim, .. } => {
+                Memory::Kv { keys: Lines::new(kv_heads, k_dim, options), values: Lines::new(kv_heads, v_dim, options) }
+            }
             State::Conv { .. } | State::Recurrent { .. } => {
                 let floats = state.slot_floats();
                 Memory::Slots { floats, data: vec![0.0; floats * options.slots] }

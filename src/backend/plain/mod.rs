@@ -47,10 +47,21 @@ impl Backend for Plain {
         }
     }
 
-    fn load(&self, program: Arc<Program>, file: Arc<Gguf>, options: &LoadOptions, progress: &dyn Progress) -> Result<Box<dyn Loaded>, LoadError> {
+    fn load(
+        &self,
+        program: Arc<Program>,
+        file: Arc<Gguf>,
+        options: &LoadOptions,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Loaded>, LoadError> {
         let total = file.bytes();
         if !progress.loaded(0, total) {
             return Err(LoadError::Cancelled);
+        }
+        let need = self.fit(&program, options).cache.0;
+        let have = memory_available();
+        if need > have {
+            return Err(LoadError::NoMemory { what: "its caches", need: need >> 20, have: have >> 20 });
         }
         let running = run::Running::new(program, file, options, self.info.clone())?;
         if !progress.loaded(total, total) {
@@ -58,4 +69,12 @@ impl Backend for Plain {
         }
         Ok(Box::new(running))
     }
+}
+
+/// Bytes that can be had without swapping; where the system doesn't tell, no limit.
+fn memory_available() -> u64 {
+    sysinfo::System::new().map_or(u64::MAX, |mut system| {
+        system.refresh_memory();
+        system.available_memory()
+    })
 }

@@ -222,12 +222,12 @@ impl Loaded for Running {
 
     fn step(&mut self, batch: &Batch<'_>, out: &mut StepOut) -> Result<(), StepError> {
         let start = Instant::now();
-        let lines: Vec<Line> = batch.rows.iter().enumerate().map(|(row, r)| Line {
-            sequence: r.sequence as usize,
-            position: r.position as usize,
-            token: r.token.0 as usize,
-            row,
-        }).collect();
+        let lines: Vec<Line> = batch
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(row, r)| Line { sequence: r.sequence as usize, position: r.position as usize, token: r.token.0 as usize, row })
+            .collect();
         let wanted: Vec<Line> = lines.iter().filter(|l| batch.rows[l.row].wants_logits).copied().collect();
         for line in &lines {
             assert!(line.token < self.program.vocabulary, "token {} of a vocabulary of {}", line.token, self.program.vocabulary);
