@@ -32,6 +32,8 @@ struct Verb {
 
 const INSPECT: Verb = Verb { args: &["inspect", "{}", "--json", "--full"], stdin: "" };
 
+const TOKENIZE: Verb = Verb { args: &["tokenize", "-m", "{}", "--jsonl"], stdin: "\"ab \u{e9}\u{1f525}\"\n" };
+
 impl Verb {
     /// Runs under limits: 5 s of processor time and 256 MiB of memory of its own. Whoever exceeds one dies of a signal.
     fn on(&self, file: &Path) -> Output {
@@ -49,6 +51,10 @@ impl Verb {
 
 /// What is wrong with how a case went; `None` when nothing is.
 fn verdict(case: &Case, file: &Path) -> Option<String> {
+    let tokenized = TOKENIZE.on(file);
+    if !ended_well(&tokenized) || case.expect == "load" && !tokenized.status.success() {
+        return Some(format!("`tokenize` ended with {}: {}", tokenized.status, stderr(&tokenized)));
+    }
     let out = INSPECT.on(file);
     let said = stderr(&out);
     let named = || case.names.is_empty() || case.names.iter().any(|n| said.to_lowercase().contains(&n.to_lowercase()));
