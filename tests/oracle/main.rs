@@ -3,14 +3,18 @@
 //! - `oracle`: tiny random models of every architecture, whose logits are known from two independent engines.
 //! - `quantized`: models in quantized formats, against float64 on the decoded weights.
 //! - `real`: two trained models, teacher-forced along an engine's greedy answers.
+//! - `tiny`: models made here in code, which need no fixture: they run on every backend and must agree with the plain one.
+//! - `programs`: the text of each architecture's program.
 //!
 //! `fixtures` finds and reads the reference data; `session` drives a loaded model.
 
 mod fixtures;
 mod oracle;
+mod programs;
 mod quantized;
 mod real;
 mod session;
+mod tiny;
 
 use hearth::backend::{Backend, plain::Plain};
 

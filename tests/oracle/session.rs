@@ -37,6 +37,16 @@ impl Session {
         self.lengths[sequence]
     }
 
+    /// Makes sequence `to` a copy of `from`.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        let blocks: Vec<_> = self.blocks[from].iter().copied().zip(self.blocks[to].iter().copied()).collect();
+        self.loaded.copy_blocks(&blocks).expect("blocks are copied");
+        if self.needs_slots {
+            self.loaded.copy_slots(&[(SlotId(from as u32), SlotId(to as u32))]).expect("slots are copied");
+        }
+        self.lengths[to] = self.lengths[from];
+    }
+
     /// One step: each part appends its tokens to its sequence; logits come back for positions in `wanted`, in the order of the rows.
     pub fn step(&mut self, parts: &[(usize, &[u32])], wanted: impl Fn(usize, usize) -> bool) -> Vec<Vec<f32>> {
         let mut rows = Vec::new();

@@ -1,0 +1,276 @@
+//! Models made here in code: for each architecture a few settings, and random weights for whatever its program asks. They need no
+//! fixture, so that every architecture is tested everywhere; what their logits ought to be was frozen when the plain backend agreed
+//! with the references of `oracle`.
+
+use crate::session::{Session, largest_difference};
+use hearth::backend::{KvType, LoadOptions};
+use hearth::gguf::Gguf;
+use hearth::gguf::writer::Plan;
+use hearth::model;
+use hearth::program::{Program, Role, Weight};
+use hearth_kernels::quant::Format;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const VOCABULARY: usize = 40;
+const CONTEXT: usize = 256;
+/// Largest difference of logits between two orders of the same f32 arithmetic.
+const EXACT: f32 = 1e-3;
+
+/// An architecture with what it has beside the settings all share.
+pub struct Tiny {
+    pub name: &'static str,
+    layers: u32,
+    set: fn(&mut Plan),
+    /// Optional tensors the file has.
+    tensors: &'static [&'static str],
+}
+
+pub const TINY: &[Tiny] = &[
+    Tiny { name: "llama", layers: 2, set: |_| {}, tensors: &["rope_freqs.weight"] },
+    Tiny { name: "qwen2", layers: 2, set: |_| {}, tensors: &["output.weight"] },
+    Tiny { name: "qwen3", layers: 2, set: yarn, tensors: &[] },
+    Tiny { name: "qwen3moe", layers: 2, set: experts, tensors: &[] },
+    Tiny { name: "gemma2", layers: 2, set: window, tensors: &[] },
+    Tiny { name: "gemma3", layers: 7, set: window, tensors: &[] },
+    Tiny {
+        name: "gemma4",
+        layers: 6,
+        set: gemma4,
+        tensors: &["rope_freqs.weight", "blk.0.attn_v.weight", "blk.0.layer_output_scale.weight"],
+    },
+    Tiny { name: "phi3", layers: 2, set: long_rope, tensors: &["rope_factors_long.weight", "rope_factors_short.weight"] },
+    Tiny { name: "smollm3", layers: 4, set: |_| {}, tensors: &[] },
+    Tiny { name: "lfm2", layers: 3, set: lfm2, tensors: &[] },
+    Tiny { name: "granite", layers: 2, set: granite, tensors: &[] },
+    Tiny { name: "olmo2", layers: 4, set: window, tensors: &[] },
+    Tiny { name: "qwen35", layers: 4, set: qwen35, tensors: &["output.weight"] },
+];
+
+fn yarn(p: &mut Plan) {
+    p.set("qwen3.rope.scaling.type", "yarn").set("qwen3.rope.scaling.factor", 4.0f32);
+    p.set("qwen3.rope.scaling.original_context_length", 64u32);
+}
+
+fn experts(p: &mut Plan) {
+    p.set("qwen3moe.expert_count", 4u32).set("qwen3moe.expert_used_count", 2u32).set("qwen3moe.expert_feed_forward_length", 12u32);
+}
+
+fn window(p: &mut Plan) {
+    for arch in ["gemma2", "gemma3", "olmo2"] {
+        p.set(&format!("{arch}.attention.sliding_window"), 9u32);
+    }
+}
+
+fn gemma4(p: &mut Plan) {
+    p.set("gemma4.attention.sliding_window", 9u32).set("gemma4.attention.shared_kv_layers", 2u32);
+    p.set("gemma4.attention.sliding_window_pattern", vec![true, true, true, false, true, false]);
+    p.set("gemma4.attention.key_length_swa", 4u32).set("gemma4.embedding_length_per_layer_input", 6u32);
+    p.set("gemma4.final_logit_softcapping", 8.0f32).set("gemma4.feed_forward_length", vec![40u32, 40, 40, 40, 48, 48]);
+}
+
+fn long_rope(p: &mut Plan) {
+    p.set("phi3.rope.scaling.original_context_length", 64u32).set("phi3.rope.scaling.attn_factor", 1.1f32);
+}
+
+fn lfm2(p: &mut Plan) {
+    p.set("lfm2.attention.head_count_kv", vec![0u32, 2, 0]).set("lfm2.shortconv.l_cache", 3u32);
+}
+
+fn granite(p: &mut Plan) {
+    p.set("granite.embedding_scale", 1.5f32).set("granite.residual_scale", 0.7f32);
+    p.set("granite.logit_scale", 0.9f32).set("granite.attention.scale", 0.3f32);
+}
+
+fn qwen35(p: &mut Plan) {
+    p.set("qwen35.ssm.conv_kernel", 4u32).set("qwen35.ssm.state_size", 4u32).set("qwen35.ssm.group_count", 2u32);
+    p.set("qwen35.ssm.time_step_rank", 4u32).set("qwen35.ssm.inner_size", 24u32).set("qwen35.rope.dimension_count", 4u32);
+}
+
+impl Tiny {
+    /// The keys; what an architecture sets for itself comes in place of the shared setting.
+    fn plan(&self) -> Plan {
+        let mut p = Plan::new();
+        p.set("general.architecture", self.name);
+        p.set("tokenizer.ggml.tokens", (0..VOCABULARY).map(|i| format!("<{i}>")).collect::<Vec<_>>());
+        let shared =
+            [("block_count", self.layers), ("context_length", CONTEXT as u32), ("embedding_length", 32), ("attention.head_count", 4)];
+        let unless = |other: &str, key, value| (self.name != other).then_some((key, value));
+        let lists = [unless("lfm2", "attention.head_count_kv", 2), unless("gemma4", "feed_forward_length", 40)];
+        for (key, value) in shared.into_iter().chain(lists.into_iter().flatten()) {
+            p.set(&format!("{}.{key}", self.name), value);
+        }
+        p.set(&format!("{}.attention.layer_norm_rms_epsilon", self.name), 1e-5f32);
+        (self.set)(&mut p);
+        p
+    }
+
+    pub fn program(&self, folder: &TempDir) -> Program {
+        let path = folder.path().join("outline.gguf");
+        std::fs::write(&path, self.plan().to_bytes([])).expect("the folder can be written");
+        let file = Gguf::open(&path).unwrap_or_else(|e| panic!("{e}"));
+        model::outline(&file, &|name| self.tensors.contains(&name)).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The whole file, matrices in `format`.
+    pub fn write(&self, folder: &TempDir, format: Format) -> PathBuf {
+        let program = self.program(folder);
+        let mut plan = self.plan();
+        let mut random = Random(7);
+        let mut data = Vec::new();
+        for weight in &program.weights {
+            let columns = *weight.shape.last().expect("no weight is empty");
+            let format = match weight.role {
+                Role::Matrix if format.row_bytes(columns).is_some() => format,
+                Role::Matrix | Role::Vector => Format::F32,
+            };
+            plan.tensor(&weight.name, format, &weight.shape.iter().rev().copied().collect::<Vec<_>>());
+            let numbers: Vec<f32> = (0..weight.shape.iter().product()).map(|_| random.weight(weight)).collect();
+            let mut bytes = vec![0; format.row_bytes(numbers.len()).expect("whole rows")];
+            hearth_kernels::quant::encode(format, &numbers, &mut bytes);
+            data.push(bytes);
+        }
+        let path = folder.path().join(format!("{}.gguf", self.name));
+        std::fs::write(&path, plan.to_bytes(data.iter().map(Vec::as_slice))).expect("the folder can be written");
+        path
+    }
+}
+
+/// SplitMix64: a fixed sequence.
+struct Random(u64);
+
+impl Random {
+    /// From −1 to 1.
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// A number of the size that this tensor has in trained models.
+    fn weight(&mut self, weight: &Weight) -> f32 {
+        let x = self.next();
+        let columns = *weight.shape.last().unwrap_or(&1) as f32;
+        match weight.name.as_str() {
+            name if name.contains("norm") || name.contains("scale") => 1.0 + 0.3 * x,
+            name if name.contains("rope") => 2.0 + x,
+            name if name.ends_with("ssm_a") => -1.0 - 0.5 * x,
+            name if name.ends_with(".bias") => 0.2 * x,
+            name if name.contains("token_embd") => x,
+            _ => 2.5 * x / columns.sqrt(),
+        }
+    }
+}
+
+fn tokens(count: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 17 + i * i) % VOCABULARY) as u32).collect()
+}
+
+#[test]
+fn batch_chunks_and_single_tokens_give_the_same_logits_on_every_backend() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokens = tokens(100);
+    let every: Vec<usize> = (0..tokens.len()).collect();
+    for tiny in TINY {
+        let file = crate::fixtures::open(&tiny.write(&folder, Format::F32));
+        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        let mut reference: Option<Vec<Vec<f32>>> = None;
+        for backend in crate::backends() {
+            let options = LoadOptions { context: CONTEXT, kv: KvType::F32, exact: true, ..LoadOptions::default() };
+            let mut session = Session::new(&*backend, &file, &program, 1, &options);
+            for chunk in [tokens.len(), 1, 7, 64] {
+                let got = session.feed(&tokens, chunk, &every);
+                let want = reference.get_or_insert_with(|| got.clone());
+                for (position, (got, want)) in got.iter().zip(want).enumerate() {
+                    let (worst, at) = largest_difference(got, want);
+                    assert!(
+                        worst <= EXACT,
+                        "{} {} in steps of {chunk}, position {position}: logit {at} is {}, not {}",
+                        backend.info().backend,
+                        tiny.name,
+                        got[at],
+                        want[at]
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_are_those_frozen_when_they_agreed_with_the_references() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokens = tokens(100);
+    let mut text = String::new();
+    let mut logits = Vec::new();
+    for tiny in TINY {
+        let file = crate::fixtures::open(&tiny.write(&folder, Format::F32));
+        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        let options = LoadOptions { context: CONTEXT, kv: KvType::F32, exact: true, ..LoadOptions::default() };
+        let mut session = Session::new(&*crate::backends()[0], &file, &program, 1, &options);
+        let last = session.feed(&tokens, usize::MAX, &[tokens.len() - 1]).remove(0);
+        let first: Vec<String> = last[..6].iter().map(|x| format!("{x:.4}")).collect();
+        text += &format!("{} {}\n", tiny.name, first.join(" "));
+        logits.push(last);
+    }
+    let frozen = crate::programs::golden("tiny_logits.txt", &text);
+    for ((line, tiny), logits) in frozen.lines().zip(TINY).zip(&logits) {
+        let want: Vec<f32> = line.split(' ').skip(1).map(|x| x.parse().expect("a number")).collect();
+        let (worst, at) = largest_difference(&logits[..want.len()], &want);
+        assert!(line.starts_with(tiny.name) && worst <= EXACT, "{}: logit {at} is {}, not {}", tiny.name, logits[at], want[at]);
+    }
+    assert_eq!(frozen.lines().count(), TINY.len());
+}
+
+#[test]
+fn a_copied_block_and_slot_carry_a_sequence_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokens = tokens(90);
+    for tiny in TINY {
+        let file = crate::fixtures::open(&tiny.write(&folder, Format::F32));
+        let program: Arc<Program> = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        for backend in crate::backends() {
+            let options = LoadOptions { context: CONTEXT, kv: KvType::F32, exact: true, ..LoadOptions::default() };
+            let mut session = Session::new(&*backend, &file, &program, 2, &options);
+            let want = session.feed(&tokens, usize::MAX, &[tokens.len() - 1]);
+            session.feed(&tokens[..70], usize::MAX, &[]);
+            session.copy(0, 1);
+            // The original goes another way in between.
+            session.step(&[(0, &[3, 3, 3])], |_, _| false);
+            let got = session.step(&[(1, &tokens[70..])], |_, position| position == tokens.len() - 1);
+            let (worst, at) = largest_difference(&got[0], &want[0]);
+            assert!(worst <= EXACT, "{} {}: logit {at} is {}, not {}", backend.info().backend, tiny.name, got[0][at], want[0][at]);
+        }
+    }
+}
+
+/// Quantized matrices against the same numbers decoded, and a quantized cache against an exact one.
+#[test]
+fn quantized_weights_and_caches_stay_near_their_exact_twins() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokens = tokens(70);
+    let wanted = [tokens.len() - 1];
+    for tiny in TINY {
+        let file = crate::fixtures::open(&tiny.write(&folder, Format::Q8_0));
+        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        for backend in crate::backends() {
+            let logits = |kv, exact| {
+                let options = LoadOptions { context: CONTEXT, kv, exact, ..LoadOptions::default() };
+                Session::new(&*backend, &file, &program, 1, &options).feed(&tokens, usize::MAX, &wanted).remove(0)
+            };
+            let exact = logits(KvType::F32, true);
+            for (kv, exact_products, bound) in [(KvType::F16, true, 3e-2), (KvType::Q8_0, true, 0.5), (KvType::F16, false, 0.5)] {
+                let (worst, at) = largest_difference(&logits(kv, exact_products), &exact);
+                assert!(
+                    worst <= bound,
+                    "{} {} with {kv:?}, exact {exact_products}: logit {at} off by {worst}",
+                    backend.info().backend,
+                    tiny.name
+                );
+            }
+        }
+    }
+}
