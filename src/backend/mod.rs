@@ -119,8 +119,8 @@ pub enum Kind {
 /// Opens a backend.
 pub fn open(kind: Kind) -> Result<Box<dyn Backend>, LoadError> {
     match kind {
-        Kind::Auto | Kind::Plain => Ok(Box::new(plain::Plain::new())),
-        Kind::Cpu => Err(LoadError::NotBuilt { backend: "cpu" }),
+        Kind::Auto | Kind::Cpu => Ok(Box::new(cpu::Cpu::new())),
+        Kind::Plain => Ok(Box::new(plain::Plain::new())),
         Kind::Vulkan => Err(LoadError::NotBuilt { backend: "vulkan" }),
         Kind::Cuda => Err(LoadError::NotBuilt { backend: "cuda" }),
     }
@@ -153,6 +153,8 @@ pub enum LoadError {
     Tensor { tensor: String, reason: String },
     #[error("the model needs {need} MiB for {what}, but only {have} MiB are free; choose a smaller context or model")]
     NoMemory { what: &'static str, need: u64, have: u64 },
+    #[error("{0}")]
+    File(String),
     #[error("loading was cancelled")]
     Cancelled,
 }

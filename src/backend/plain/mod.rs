@@ -6,7 +6,7 @@
 //! - `run`: a step through the program.
 
 mod cache;
-mod ops;
+pub(super) mod ops;
 mod run;
 
 use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress};

@@ -1,0 +1,234 @@
+//! Orders a program for a crew of threads: as few meeting points as its data flow allows.
+//!
+//! A *stage* is what threads do between two meetings: first its works, which are large and split over threads (products, attention,
+//! recurrences), then its tail, which is small and goes row by row (norms, rope, sums, storing keys and values). A work sits in the
+//! first stage whose predecessors hold all its operands, so q, k and v share one; a tail operation sits in the stage that finishes
+//! its operands. A layer of a Llama comes to four stages: qkv · attention · output · gate and up; and down joins the next layer's norm.
+//!
+//! Values get buffers by the stages they live through.
+
+use crate::program::{Activation, Op, Program, Rows, StateId, Step, Value, ValueId, ValueInfo};
+use std::collections::HashMap;
+
+/// A program in stages. Steps are indices into [`Program::steps`].
+#[derive(Debug)]
+pub struct Schedule {
+    pub stages: Vec<Stage>,
+    /// For each value its buffer; `None` for values that never leave a work.
+    pub buffer_of: Vec<Option<usize>>,
+    /// Floats a row and row domain of each buffer.
+    pub buffers: Vec<ValueInfo>,
+}
+
+#[derive(Debug, Default)]
+pub struct Stage {
+    pub works: Vec<Work>,
+    /// In an order in which each finds its operands.
+    pub tail: Vec<usize>,
+    /// Values that products of later stages read, in the form the kernels want: to be converted once the tail is done.
+    pub feeds: Vec<Value>,
+}
+
+/// A large piece of a stage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Work {
+    /// A step as it stands: linear, attention, moe, short convolution, delta rule.
+    Step(usize),
+    /// `f(gate · x) · (up · x)` in one go: two linear steps and the gating that alone reads them.
+    GatedLinear { gate: usize, up: usize, gated: usize, activation: Activation },
+}
+
+/// Whether an operation is split over threads by more than its rows.
+fn is_work(op: &Op) -> bool {
+    matches!(op, Op::Linear { .. } | Op::Attention { .. } | Op::Moe { .. } | Op::ShortConv { .. } | Op::DeltaRule { .. })
+}
+
+impl Schedule {
+    pub fn new(program: &Program) -> Schedule {
+        let fused = fuse_gated(program);
+        let stage_of = stages_of(program, &fused);
+        let mut stages: Vec<Stage> = Vec::new();
+        stages.resize_with(stage_of.iter().flatten().max().map_or(0, |last| last + 1), Stage::default);
+        for (index, step) in program.steps.iter().enumerate() {
+            let Some(stage) = stage_of[index] else { continue };
+            match fused.get(&index) {
+                Some(&work) => stages[stage].works.push(work),
+                None if is_work(&step.op) => stages[stage].works.push(Work::Step(index)),
+                None => stages[stage].tail.push(index),
+            }
+        }
+        add_feeds(program, &mut stages);
+        let (buffer_of, buffers) = assign_buffers(program, &stages);
+        Schedule { stages, buffer_of, buffers }
+    }
+
+    /// Floats of all buffers in a step of `n` rows, `m` of which want logits.
+    pub fn floats(&self, n: usize, m: usize) -> usize {
+        self.buffers.iter().map(|b| b.floats * if b.rows == Rows::All { n } else { m }).sum()
+    }
+
+    /// The buffer of a value that a work or tail operation reads or writes.
+    pub fn buffer(&self, id: ValueId) -> usize {
+        self.buffer_of[id.0 as usize].expect("only values inside a fused work have no buffer")
+    }
+}
+
+/// The value a product reads, as one line a row.
+pub fn fed_value(op: &Op) -> Option<Value> {
+    match *op {
+        Op::Linear { x, .. } | Op::Moe { x, .. } => Some(Value { id: x.id, groups: 1, width: x.floats() }),
+        _ => None,
+    }
+}
+
+/// Finds `gated(linear(x), linear(x))` whose halves nobody else reads. The key is the gating step; the linear steps map to `None` stage.
+fn fuse_gated(program: &Program) -> HashMap<usize, Work> {
+    let mut readers = vec![0usize; program.values.len()];
+    let mut writer = vec![None; program.values.len()];
+    for (index, step) in program.steps.iter().enumerate() {
+        for operand in step.op.operands() {
+            readers[operand.id.0 as usize] += 1;
+        }
+        if let Some(out) = step.out {
+            writer[out.0 as usize] = Some(index);
+        }
+    }
+    let plain_linear = |v: Value| {
+        let index = writer[v.id.0 as usize].filter(|_| readers[v.id.0 as usize] == 1)?;
+        match program.steps[index].op {
+            Op::Linear { x, bias: None, .. } => Some((index, x)),
+            _ => None,
+        }
+    };
+    let mut fused = HashMap::new();
+    for (index, step) in program.steps.iter().enumerate() {
+        if let Op::Gated { gate, up, activation } = step.op
+            && let (Some((g, gx)), Some((u, ux))) = (plain_linear(gate), plain_linear(up))
+            && gx == ux
+        {
+            fused.insert(index, Work::GatedLinear { gate: g, up: u, gated: index, activation });
+        }
+    }
+    fused
+}
+
+/// For each step its stage; `None` for the linear steps inside a fused work.
+fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usize>> {
+    let inner: Vec<usize> = fused.values().flat_map(|w| if let Work::GatedLinear { gate, up, .. } = w { vec![*gate, *up] } else { vec![] }).collect();
+    let mut ready = vec![0usize; program.values.len()];
+    // The stage that last wrote a state; reading it must come later, and so must writing it again.
+    let mut stored: HashMap<StateId, usize> = HashMap::new();
+    let mut stage_of = vec![None; program.steps.len()];
+    for (index, step) in program.steps.iter().enumerate() {
+        if inner.contains(&index) {
+            // Its result is not waited for: the fused work starts from the same operands.
+            let x = step.op.operands().iter().map(|v| ready[v.id.0 as usize]).max().unwrap_or(0);
+            ready[step.out.expect("a product has a result").0 as usize] = x;
+            continue;
+        }
+        let operands = step.op.operands().iter().map(|v| ready[v.id.0 as usize]).max().unwrap_or(0);
+        let stage = match step.op {
+            Op::Attention { cache, .. } => operands.max(stored.get(&cache).copied().unwrap_or(0)) + 1,
+            _ if is_work(&step.op) || fused.contains_key(&index) => operands + 1,
+            _ => operands,
+        };
+        if let Op::Store { cache, .. } = step.op {
+            stored.insert(cache, stage);
+        }
+        if let Some(out) = step.out {
+            ready[out.0 as usize] = stage;
+        }
+        stage_of[index] = Some(stage);
+    }
+    stage_of
+}
+
+/// The steps of a work that a backend runs for it.
+fn steps_of(work: Work) -> Vec<usize> {
+    match work {
+        Work::Step(index) => vec![index],
+        Work::GatedLinear { gate, up, .. } => vec![gate, up],
+    }
+}
+
+/// The value a work writes.
+pub fn result_of(program: &Program, work: Work) -> ValueId {
+    let step = match work {
+        Work::Step(index) => index,
+        Work::GatedLinear { gated, .. } => gated,
+    };
+    program.steps[step].out.expect("every work has a result")
+}
+
+/// Puts each value that a product reads into the feeds of the stage that finishes it.
+fn add_feeds(program: &Program, stages: &mut [Stage]) {
+    let mut finished = vec![0usize; program.values.len()];
+    for (number, stage) in stages.iter().enumerate() {
+        for &work in &stage.works {
+            finished[result_of(program, work).0 as usize] = number;
+        }
+        for out in stage.tail.iter().filter_map(|&s| program.steps[s].out) {
+            finished[out.0 as usize] = number;
+        }
+    }
+    let fed: Vec<Value> = stages
+        .iter()
+        .flat_map(|s| s.works.iter().flat_map(|&w| steps_of(w)).filter_map(|s| fed_value(&program.steps[s].op)).collect::<Vec<_>>())
+        .collect();
+    for value in fed {
+        let feeds = &mut stages[finished[value.id.0 as usize]].feeds;
+        if !feeds.contains(&value) {
+            feeds.push(value);
+        }
+    }
+}
+
+/// Buffers by stages: a value holds its buffer from the stage that writes it to the last that reads it.
+fn assign_buffers(program: &Program, stages: &[Stage]) -> (Vec<Option<usize>>, Vec<ValueInfo>) {
+    let mut life: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
+    let mut touch = |id: ValueId, stage: usize| {
+        let span = life[id.0 as usize].get_or_insert((stage, stage));
+        span.1 = stage;
+    };
+    for (number, stage) in stages.iter().enumerate() {
+        for &work in &stage.works {
+            for step in steps_of(work) {
+                for operand in program.steps[step].op.operands() {
+                    touch(operand.id, number);
+                }
+            }
+            touch(result_of(program, work), number);
+        }
+        for &step in &stage.tail {
+            let Step { op, out, .. } = &program.steps[step];
+            for id in op.operands().iter().map(|v| v.id).chain(*out) {
+                touch(id, number);
+            }
+        }
+    }
+    if let Some(span) = &mut life[program.logits.id.0 as usize] {
+        span.1 = stages.len();
+    }
+
+    let mut order: Vec<usize> = (0..life.len()).filter(|&v| life[v].is_some()).collect();
+    order.sort_by_key(|&v| life[v]);
+    let mut buffer_of = vec![None; program.values.len()];
+    let mut buffers: Vec<ValueInfo> = Vec::new();
+    let mut busy_until: Vec<usize> = Vec::new();
+    for value in order {
+        let (first, last) = life[value].expect("filtered");
+        let need = program.values[value];
+        let choice = (0..buffers.len())
+            .filter(|&b| buffers[b].rows == need.rows && busy_until[b] < first)
+            .min_by_key(|&b| (buffers[b].floats < need.floats, buffers[b].floats.abs_diff(need.floats)));
+        let buffer = choice.unwrap_or_else(|| {
+            buffers.push(need);
+            busy_until.push(0);
+            buffers.len() - 1
+        });
+        buffers[buffer].floats = buffers[buffer].floats.max(need.floats);
+        busy_until[buffer] = last;
+        buffer_of[value] = Some(buffer);
+    }
+    (buffer_of, buffers)
+}

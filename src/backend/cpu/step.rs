@@ -1,0 +1,86 @@
+//! A step: which rows there are, where each finds its state, and the walk of the crew through the stages.
+
+use crate::backend::{Batch, BlockId, SlotId};
+use crate::program::Rows as Domain;
+use std::ops::Range;
+
+/// One row of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Index into the batch's sequences.
+    pub sequence: usize,
+    pub position: usize,
+    pub token: usize,
+    /// Index into the batch's rows.
+    pub row: usize,
+}
+
+/// The rows of a sequence in this step.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub sequence: usize,
+    /// Indices into the batch's rows.
+    pub rows: Range<usize>,
+}
+
+/// What all workers look at during a step.
+pub struct Step<'a> {
+    pub all: Vec<Line>,
+    pub wanted: Vec<Line>,
+    pub runs: Vec<Run>,
+    pub blocks: Vec<&'a [BlockId]>,
+    pub slots: Vec<Option<SlotId>>,
+}
+
+impl<'a> Step<'a> {
+    /// # Panics
+    /// When the batch breaks its own rules (see [`Batch`]): a fault of the engine, not of a client.
+    pub fn new(batch: &Batch<'a>, vocabulary: usize, context: usize, needs_slots: bool) -> Step<'a> {
+        let all: Vec<Line> = batch
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(row, r)| Line { sequence: r.sequence as usize, position: r.position as usize, token: r.token.0 as usize, row })
+            .collect();
+        let mut runs: Vec<Run> = Vec::new();
+        for line in &all {
+            assert!(line.token < vocabulary, "token {} of a vocabulary of {vocabulary}", line.token);
+            assert!(line.position < context, "position {} of a context of {context}", line.position);
+            match runs.last_mut().filter(|run| run.sequence == line.sequence) {
+                Some(run) => {
+                    assert_eq!(all[run.rows.end - 1].position + 1, line.position, "rows of a sequence follow each other");
+                    run.rows.end += 1;
+                }
+                None => {
+                    assert!(runs.iter().all(|run| run.sequence != line.sequence), "rows of a sequence stand together");
+                    runs.push(Run { sequence: line.sequence, rows: line.row..line.row + 1 });
+                }
+            }
+        }
+        let wanted = all.iter().filter(|l| batch.rows[l.row].wants_logits).copied().collect();
+        let slots: Vec<_> = batch.sequences.iter().map(|s| s.slot).collect();
+        assert!(!needs_slots || runs.iter().all(|r| slots[r.sequence].is_some()), "a program with slots gets one for each sequence");
+        Step { all, wanted, runs, blocks: batch.sequences.iter().map(|s| s.blocks).collect(), slots }
+    }
+
+    pub fn lines(&self, domain: Domain) -> &[Line] {
+        match domain {
+            Domain::All => &self.all,
+            Domain::Wanted => &self.wanted,
+        }
+    }
+
+    /// The wanted lines among rows `rows`.
+    pub fn wanted_within(&self, rows: &Range<usize>) -> Range<usize> {
+        let first = self.wanted.partition_point(|l| l.row < rows.start);
+        first..self.wanted.partition_point(|l| l.row < rows.end)
+    }
+
+    /// Lines of `domain` that belong to rows `rows`.
+    pub fn within(&self, domain: Domain, rows: &Range<usize>) -> Range<usize> {
+        match domain {
+            Domain::All => rows.clone(),
+            Domain::Wanted => self.wanted_within(rows),
+        }
+    }
+}
