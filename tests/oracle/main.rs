@@ -16,9 +16,9 @@ mod real;
 mod session;
 mod tiny;
 
-use hearth::backend::{Backend, plain::Plain};
+use hearth::backend::{Backend, cpu::Cpu, plain::Plain};
 
 /// Every backend that runs on any machine, the plain one first.
 fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(Plain::new())]
+    vec![Box::new(Plain::new()), Box::new(Cpu::new())]
 }
