@@ -1,0 +1,128 @@
+//! Which rows go into the next step: every answer's one row, then prompts in chunks beside them, all prompts alike.
+//!
+//! A chunk's size is a matter of time, not of rows: between two tokens of a running answer nobody wants to wait longer than
+//! [`BESIDE`], and a stop or a reader that goes away is noticed only between steps, so even a prompt alone is cut after [`ALONE`].
+//! The time a row takes is measured as the engine goes.
+
+use std::time::Duration;
+
+/// How long answers may be held up by a chunk of somebody else's prompt. A guess at what still reads as flowing.
+const BESIDE: Duration = Duration::from_millis(300);
+/// How long one step may take at all: a stopping daemon has two seconds for everything.
+const ALONE: Duration = Duration::from_millis(1200);
+/// Prompt rows in a step beside answers: more gain nothing there, the weights' unpacking is paid for.
+const MOST_BESIDE: usize = 128;
+/// Before anything is measured: short even on a slow board, long enough to measure.
+const FIRST: usize = 32;
+/// Chunks are whole multiples of this, and never smaller.
+const GRAIN: usize = 16;
+
+/// One sequence that could be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Rows to compute before its next token, at least one.
+    pub pending: usize,
+    /// Whether that one row continues an answer.
+    pub answering: bool,
+}
+
+/// What a prompt row costs, as last seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pacer {
+    row_seconds: Option<f64>,
+}
+
+impl Pacer {
+    /// A step with this many prompt rows took so long.
+    pub fn measured(&mut self, prompt_rows: usize, time: Duration) {
+        if prompt_rows >= GRAIN {
+            let now = time.as_secs_f64() / prompt_rows as f64;
+            self.row_seconds = Some(self.row_seconds.map_or(now, |before| (before + now) / 2.0));
+        }
+    }
+
+    /// Most prompt rows for a step, alone or beside answers.
+    pub fn chunk(&self, answers: bool, rows: usize) -> usize {
+        let (time, most) = if answers { (BESIDE, MOST_BESIDE.min(rows)) } else { (ALONE, rows) };
+        let fitting = match self.row_seconds {
+            None => FIRST,
+            Some(cost) => (time.as_secs_f64() / cost.max(1e-9)) as usize / GRAIN * GRAIN,
+        };
+        fitting.max(GRAIN).min(most)
+    }
+}
+
+/// How many rows each sequence gets: answers their one, prompts an equal share of `chunk`, what one leaves going to the next.
+/// Never more than `rows` together.
+pub fn share(work: &[Work], chunk: usize, rows: usize, given: &mut Vec<usize>) {
+    given.clear();
+    given.resize(work.len(), 0);
+    let mut left = rows;
+    for (w, g) in work.iter().zip(given.iter_mut()).filter(|(w, _)| w.answering) {
+        *g = w.pending.min(left);
+        left -= *g;
+    }
+    let mut chunk = chunk.min(left);
+    let mut open: Vec<usize> = (0..work.len()).filter(|&i| !work[i].answering).collect();
+    while chunk > 0 && !open.is_empty() {
+        let share = (chunk / open.len()).max(1);
+        for &i in &open {
+            let more = share.min(work[i].pending - given[i]).min(chunk);
+            given[i] += more;
+            chunk -= more;
+        }
+        open.retain(|&i| given[i] < work[i].pending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(pending: usize) -> Work {
+        Work { pending, answering: false }
+    }
+
+    const ANSWER: Work = Work { pending: 1, answering: true };
+
+    fn shared(work: &[Work], chunk: usize, rows: usize) -> Vec<usize> {
+        let mut given = Vec::new();
+        share(work, chunk, rows, &mut given);
+        given
+    }
+
+    #[test]
+    fn answers_come_first_and_prompts_share_alike() {
+        assert_eq!(shared(&[prompt(1000), ANSWER, ANSWER], 128, 512), [128, 1, 1]);
+        assert_eq!(shared(&[prompt(1000), prompt(1000), ANSWER], 128, 512), [64, 64, 1]);
+        assert_eq!(shared(&[prompt(1000), prompt(10), prompt(1000)], 120, 512), [55, 10, 55]);
+        assert_eq!(shared(&[prompt(10), prompt(20)], 512, 512), [10, 20]);
+        assert_eq!(shared(&[prompt(9); 5], 3, 512), [1, 1, 1, 0, 0]);
+        assert_eq!(shared(&[], 128, 512), [0usize; 0]);
+    }
+
+    #[test]
+    fn a_step_is_never_longer_than_the_batch() {
+        assert_eq!(shared(&[ANSWER, ANSWER, prompt(100)], 128, 8), [1, 1, 6]);
+        assert_eq!(shared(&[ANSWER; 3], 128, 2), [1, 1, 0]);
+    }
+
+    #[test]
+    fn chunks_follow_the_measured_pace() {
+        let mut pacer = Pacer::default();
+        assert_eq!((pacer.chunk(false, 512), pacer.chunk(true, 512)), (32, 32));
+        pacer.measured(4, Duration::from_secs(9));
+        assert_eq!(pacer.chunk(false, 512), 32, "too few rows to tell");
+        pacer.measured(100, Duration::from_secs(1));
+        assert_eq!((pacer.chunk(false, 512), pacer.chunk(true, 512)), (112, 16));
+        for _ in 0..20 {
+            pacer.measured(100, Duration::from_millis(10));
+        }
+        assert_eq!((pacer.chunk(false, 512), pacer.chunk(true, 512)), (512, 128));
+        assert_eq!(pacer.chunk(false, 64), 64);
+        for _ in 0..20 {
+            pacer.measured(16, Duration::from_secs(16));
+        }
+        assert_eq!((pacer.chunk(false, 512), pacer.chunk(true, 512)), (16, 16));
+    }
+}
