@@ -3,7 +3,7 @@
 //! A *stage* is what threads do between two meetings: first its works, which are large and split over threads (products, attention,
 //! recurrences), then its tail, which is small and goes row by row (norms, rope, sums, storing keys and values). A work sits in the
 //! first stage whose predecessors hold all its operands, so q, k and v share one; a tail operation sits in the stage that finishes
-//! its operands. A layer of a Llama comes to four stages: qkv · attention · output · gate and up; and down joins the next layer's norm.
+//! its operands. A layer of a Llama comes to five stages: qkv · attention · output · gate and up · down.
 //!
 //! Values get buffers by the stages they live through.
 
@@ -231,4 +231,102 @@ fn assign_buffers(program: &Program, stages: &[Stage]) -> (Vec<Option<usize>>, V
         buffer_of[value] = Some(buffer);
     }
     (buffer_of, buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Builder;
+    use crate::program::builder::FULL;
+
+    /// A Llama of `layers` layers.
+    fn llama(layers: usize) -> Program {
+        let b = Builder::new(&|_| false);
+        let mut x = b.embed("token_embd", 32, 8);
+        for l in b.layers(layers) {
+            let a = l.rms_norm(x, "attn_norm", 1e-5);
+            let (q, k, v) = (l.linear(a, "attn_q", 8), l.linear(a, "attn_k", 8), l.linear(a, "attn_v", 8));
+            x = l.add(x, l.linear(l.attention(q, k, v, FULL), "attn_output", 8));
+            let f = l.rms_norm(x, "ffn_norm", 1e-5);
+            x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", 16));
+        }
+        let logits = b.head(b.rms_norm(x, "output_norm", 1e-5));
+        b.finish("llama", logits).expect("it fits together")
+    }
+
+    #[test]
+    fn a_layer_has_five_meetings() {
+        let (two, three) = (Schedule::new(&llama(2)), Schedule::new(&llama(3)));
+        assert_eq!(three.stages.len() - two.stages.len(), 5, "qkv, attention, output, gate and up, down");
+    }
+
+    #[test]
+    fn every_step_is_run_once() {
+        let program = llama(3);
+        let mut ran = vec![0; program.steps.len()];
+        for stage in &Schedule::new(&program).stages {
+            for &work in &stage.works {
+                steps_of(work).into_iter().for_each(|s| ran[s] += 1);
+                if let Work::GatedLinear { gated, .. } = work {
+                    ran[gated] += 1;
+                }
+            }
+            stage.tail.iter().for_each(|&s| ran[s] += 1);
+        }
+        assert!(ran.iter().all(|&n| n == 1), "{ran:?}");
+    }
+
+    #[test]
+    fn operands_are_there_and_not_written_over_before_they_are_read() {
+        let program = llama(3);
+        let schedule = Schedule::new(&program);
+        let mut holder: Vec<Option<ValueId>> = vec![None; schedule.buffers.len()];
+        let mut check = |reads: Vec<Value>, writes: Option<ValueId>, holder: &mut Vec<Option<ValueId>>| {
+            for read in &reads {
+                assert_eq!(holder[schedule.buffer(read.id)], Some(read.id), "{:?} is read", program.value(read.id));
+            }
+            if let Some(out) = writes {
+                assert!(reads.iter().all(|r| schedule.buffer(r.id) != schedule.buffer(out)), "a result over its own operand");
+                holder[schedule.buffer(out)] = Some(out);
+            }
+        };
+        for stage in &schedule.stages {
+            // Works of a stage run at the same time: all read before any writes, and all write before the tail.
+            for &work in &stage.works {
+                let reads = steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands()).collect();
+                check(reads, None, &mut holder);
+            }
+            for &work in &stage.works {
+                check(Vec::new(), Some(result_of(&program, work)), &mut holder);
+            }
+            for &work in &stage.works {
+                let reads: Vec<Value> = steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands()).collect();
+                check(reads, None, &mut holder);
+            }
+            for &step in &stage.tail {
+                check(program.steps[step].op.operands(), program.steps[step].out, &mut holder);
+            }
+        }
+    }
+
+    #[test]
+    fn attention_comes_after_the_meeting_that_ends_its_store() {
+        let program = llama(2);
+        let mut stored = HashMap::new();
+        for (number, stage) in Schedule::new(&program).stages.iter().enumerate() {
+            for &work in &stage.works {
+                if let Work::Step(s) = work
+                    && let Op::Attention { cache, .. } = program.steps[s].op
+                {
+                    assert!(stored[&cache] < number);
+                }
+            }
+            for &s in &stage.tail {
+                if let Op::Store { cache, .. } = program.steps[s].op {
+                    stored.insert(cache, number);
+                }
+            }
+        }
+        assert_eq!(stored.len(), 2);
+    }
 }
