@@ -78,7 +78,12 @@ impl<'a> Hyper<'a> {
             return Err(h.refuse("block_count", h.layers, format!("the number of layers: no tensor is named `{last}…`")));
         }
         h.dim = h.size("embedding_length", WIDTH_MAX)?;
-        h.ff = h.needed("feed_forward_length", h.per_layer("feed_forward_length", 1..=WIDTH_MAX)?)?;
+        // A model whose every layer is a mixture may give the width of its experts alone.
+        let ff = match h.per_layer("feed_forward_length", 1..=WIDTH_MAX)? {
+            None => h.per_layer("expert_feed_forward_length", 1..=WIDTH_MAX)?,
+            given => given,
+        };
+        h.ff = h.needed("feed_forward_length", ff)?;
         h.read_heads()?;
         h.eps = h.positive("attention.layer_norm_rms_epsilon")?;
         h.context = h.size("context_length", usize::MAX)?;

@@ -28,6 +28,7 @@ use crate::gguf::{Gguf, GgufError};
 use crate::program::{Builder, Program, ProgramError, Role, Value, Weight};
 use hearth_kernels::quant::Format;
 use hyper::Hyper;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -86,6 +87,7 @@ pub enum ModelError {
 pub fn build(file: &Gguf) -> Result<Model, ModelError> {
     let (h, program) = record(file, &|tensor| file.info(tensor).is_some())?;
     program.weights.iter().try_for_each(|weight| check(file, &h, weight))?;
+    warn_of_unused(file, &program);
     Ok(Model { program: Arc::new(program), architecture: h.arch, context: h.context, layers: h.layers, dim: h.dim })
 }
 
@@ -130,6 +132,168 @@ fn check(file: &Gguf, h: &Hyper, weight: &Weight) -> Result<(), ModelError> {
     Err(ModelError::Type { path: path(), tensor: tensor(), found: info.type_name(), want })
 }
 
+/// Tensors that the program doesn't read are either harmless extras or a variant of the architecture that we don't know.
+fn warn_of_unused(file: &Gguf, program: &Program) {
+    let used: HashSet<&str> = program.weights.iter().map(|w| w.name.as_str()).collect();
+    let mut unused = file.tensors().iter().filter(|t| !used.contains(t.name.as_str()));
+    if let Some(first) = unused.next() {
+        let (tensor, others) = (&first.name, unused.count());
+        tracing::warn!(
+            "{}: tensor `{tensor}` and {others} others are not used by the architecture {}",
+            file.path().display(),
+            program.name
+        );
+    }
+}
+
 fn supported() -> String {
     ARCHITECTURES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::writer::Plan;
+    use std::path::Path;
+
+    /// One block of Q8_0, so that a norm could be stored in it.
+    const DIM: usize = 32;
+    const KV: usize = 16;
+
+    /// A file of one Llama layer, whose metadata and tensors a test may spoil before it is written.
+    struct File {
+        keys: Plan,
+        tensors: Vec<(String, Format, Vec<usize>)>,
+    }
+
+    fn llama(spoil: impl FnOnce(&mut File)) -> Result<Model, ModelError> {
+        let mut keys = Plan::new();
+        keys.set("general.architecture", "llama");
+        let shapes: [(&str, &[usize]); 11] = [
+            ("token_embd.weight", &[DIM, 12]),
+            ("output_norm.weight", &[DIM]),
+            ("blk.0.attn_norm.weight", &[DIM]),
+            ("blk.0.attn_q.weight", &[DIM, DIM]),
+            ("blk.0.attn_k.weight", &[DIM, KV]),
+            ("blk.0.attn_v.weight", &[DIM, KV]),
+            ("blk.0.attn_output.weight", &[DIM, DIM]),
+            ("blk.0.ffn_norm.weight", &[DIM]),
+            ("blk.0.ffn_gate.weight", &[DIM, 16]),
+            ("blk.0.ffn_up.weight", &[DIM, 16]),
+            ("blk.0.ffn_down.weight", &[16, DIM]),
+        ];
+        let tensors = shapes.map(|(name, shape)| (name.to_owned(), Format::F32, shape.to_vec()));
+        let mut file = File { keys, tensors: tensors.to_vec() };
+        spoil(&mut file);
+        let mut data = Vec::new();
+        for (name, format, shape) in &file.tensors {
+            file.keys.tensor(name, *format, shape);
+            data.push(vec![0; format.row_bytes(shape.iter().product()).expect("whole blocks")]);
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("model.gguf");
+        std::fs::write(&path, file.keys.to_bytes(data.iter().map(Vec::as_slice))).expect("the folder can be written");
+        build(&Gguf::open(Path::new(&path))?)
+    }
+
+    /// The usual settings, but for `except`.
+    fn settings(file: &mut File, except: &str) {
+        let integers = [("block_count", 1), ("context_length", 64), ("embedding_length", DIM as u32), ("feed_forward_length", 16)];
+        for (key, value) in integers.into_iter().chain([("attention.head_count", 2), ("attention.head_count_kv", 1)]) {
+            if key != except {
+                file.keys.set(&format!("llama.{key}"), value);
+            }
+        }
+        if except != "attention.layer_norm_rms_epsilon" {
+            file.keys.set("llama.attention.layer_norm_rms_epsilon", 1e-5f32);
+        }
+    }
+
+    #[test]
+    fn a_whole_file_builds() {
+        let model = llama(|file| settings(file, "")).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((model.architecture, model.layers, model.dim, model.context), ("llama", 1, DIM, 64));
+        assert_eq!(model.program.vocabulary, 12);
+    }
+
+    #[test]
+    fn senseless_settings_are_refused_by_the_name_of_their_key() {
+        let integers = [
+            ("block_count", 0),
+            ("block_count", 9),
+            ("block_count", u32::MAX),
+            ("embedding_length", 0),
+            ("embedding_length", 1 << 31),
+            ("feed_forward_length", 0),
+            ("context_length", 0),
+            ("attention.head_count", 0),
+            ("attention.head_count", 3),
+            ("attention.head_count", u32::MAX),
+            ("attention.head_count_kv", 0),
+            ("attention.head_count_kv", 8),
+            ("attention.key_length", 0),
+            ("attention.key_length", u32::MAX),
+            ("rope.dimension_count", 0),
+            ("rope.dimension_count", 3),
+            ("rope.dimension_count", 1024),
+            ("expert_count", 8),
+            ("expert_count", u32::MAX),
+        ];
+        for (key, value) in integers {
+            refused(key, value);
+        }
+        for key in ["attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor"] {
+            for value in [f32::NAN, f32::INFINITY, -1.0, 0.0] {
+                refused(key, value);
+            }
+        }
+        refused("rope.scaling.type", "spiral");
+        refused("attention.head_count", "four");
+        refused("attention.head_count_kv", vec![1u32; 7]);
+    }
+
+    fn refused(key: &str, value: impl crate::gguf::writer::Put) {
+        let error = llama(|file| {
+            settings(file, key);
+            file.keys.set(&format!("llama.{key}"), value);
+        });
+        let message = error.err().unwrap_or_else(|| panic!("{key} was accepted")).to_string();
+        let last = key.rsplit('.').next().unwrap_or(key);
+        assert!(message.contains(last), "{key}: {message}");
+    }
+
+    #[test]
+    fn missing_settings_are_named() {
+        for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count", "attention.layer_norm_rms_epsilon"] {
+            let message = llama(|file| settings(file, key)).err().unwrap_or_else(|| panic!("{key} was not missed")).to_string();
+            assert!(message.contains(&format!("`llama.{key}` is missing")), "{message}");
+        }
+    }
+
+    #[test]
+    fn tensors_that_are_missing_or_of_another_shape_or_type_are_named() {
+        let message = |spoil: fn(&mut File)| {
+            let model = llama(|file| {
+                settings(file, "");
+                spoil(file);
+            });
+            model.expect_err("it is refused").to_string()
+        };
+        let missing = message(|file| file.tensors.retain(|(name, ..)| name != "blk.0.ffn_up.weight"));
+        assert!(missing.contains("`blk.0.ffn_up.weight` is missing"), "{missing}");
+        let swapped = message(|file| file.tensors[10].2.reverse());
+        assert!(swapped.contains("`blk.0.ffn_down.weight`") && swapped.contains("[16, 32]") && swapped.contains("[32, 16]"), "{swapped}");
+        let quantized = message(|file| file.tensors[1].1 = Format::Q8_0);
+        assert!(quantized.contains("`output_norm.weight` is stored as Q8_0"), "{quantized}");
+    }
+
+    #[test]
+    fn an_unknown_architecture_is_told_what_is_known() {
+        let error = llama(|file| {
+            file.keys = Plan::new();
+            file.keys.set("general.architecture", "mamba");
+        });
+        let message = error.expect_err("it is refused").to_string();
+        assert!(message.contains("`mamba`") && message.contains("llama") && message.contains("qwen35"), "{message}");
+    }
 }

@@ -119,7 +119,7 @@ impl<'a> Builder<'a> {
 
     // ---- products ---------------------------------------------------------------------------------------------------------------
 
-    /// `NAME.weight` `[out, width of x]`, plus `NAME.bias` where the file has it. → `[n, out]`
+    /// `NAME.weight` `[out, width of x]`, plus `NAME.bias` or times `NAME.scale` (one number) where the file has it. → `[n, out]`
     pub fn linear(&self, x: Value, name: &str, out: usize) -> Value {
         self.linear_part(x, name, 0..out, out)
     }
@@ -137,13 +137,14 @@ impl<'a> Builder<'a> {
             return self.fail("linear", name, format!("rows {part:?} of {whole}"));
         }
         let weight = self.matrix(name, part.clone(), whole, x.floats());
-        let bias_name = format!("{name}.bias");
-        let fused = part.len() != whole;
-        if fused && self.has(&bias_name) {
-            return self.fail("linear", &bias_name, "a bias on a fused projection is not supported".into());
+        let (bias_name, scale_name) = (format!("{name}.bias"), format!("{name}.scale"));
+        let (has_bias, has_scale) = (self.has(&bias_name), self.has(&scale_name));
+        if has_bias && (has_scale || part.len() != whole) {
+            return self.fail("linear", &bias_name, "a bias on a fused or scaled projection is not supported".into());
         }
-        let bias = (!fused && self.has(&bias_name)).then(|| self.vector(&bias_name, whole));
-        self.push(Op::Linear { x, weight, bias }, 1, part.len())
+        let bias = has_bias.then(|| self.vector(&bias_name, whole));
+        let y = self.push(Op::Linear { x, weight, bias }, 1, part.len());
+        if has_scale { self.mul_vector(y, &scale_name, 1) } else { y }
     }
 
     /// `down(silu(gate x) · up x)`, hidden width `width`. → as `x`
@@ -164,6 +165,9 @@ impl<'a> Builder<'a> {
         let dim = x.floats();
         if used == 0 || used > experts {
             return self.fail("moe", "ffn_gate_exps", format!("{used} of {experts} experts"));
+        }
+        if let Some(scale) = ["gate", "up", "down"].map(|part| format!("ffn_{part}_exps.scale")).iter().find(|name| self.has(name)) {
+            return self.fail("moe", scale, "a scale for each expert is not supported".into());
         }
         let router = self.linear(x, "ffn_gate_inp", experts);
         let stack = |name: &str, out: usize, columns: usize| {
@@ -444,5 +448,6 @@ mod tests {
         };
         assert_eq!(names(&[]), ["token_embd.weight", "proj.weight"]);
         assert_eq!(names(&["proj.bias", "output.weight"]), ["token_embd.weight", "proj.weight", "proj.bias", "output.weight"]);
+        assert_eq!(names(&["proj.scale"]), ["token_embd.weight", "proj.weight", "proj.scale"]);
     }
 }

@@ -173,26 +173,109 @@ pub fn short_conv(kernel: &[f32], tail: &mut [f32], x: &[f32], y: &mut [f32]) {
     tail[newest..].copy_from_slice(x);
 }
 
-/// One row, one head of the gated delta rule; `state` is `[k_dim, v_dim]`.
-pub fn delta_rule(state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], decay: f32, beta: f32, scale: f32, y: &mut [f32]) {
-    let v_dim = v.len();
-    let keep = f64::from(decay).exp();
-    let mut recalled = vec![0.0f64; v_dim];
-    for (row, k) in state.chunks_exact_mut(v_dim).zip(k) {
-        for (s, recalled) in row.iter_mut().zip(&mut recalled) {
-            *s = (f64::from(*s) * keep) as f32;
-            *recalled += f64::from(*s) * f64::from(*k);
+/// One row, one head of the gated delta rule.
+pub struct Delta<'a> {
+    pub q: &'a [f32],
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub decay: f32,
+    pub beta: f32,
+    pub scale: f32,
+}
+
+impl Delta<'_> {
+    /// Moves `state` `[k_dim, v_dim]` on by this row, and reads it.
+    pub fn advance(&self, state: &mut [f32], y: &mut [f32]) {
+        let v_dim = self.v.len();
+        let keep = f64::from(self.decay).exp();
+        let mut recalled = vec![0.0f64; v_dim];
+        for (row, k) in state.chunks_exact_mut(v_dim).zip(self.k) {
+            for (s, recalled) in row.iter_mut().zip(&mut recalled) {
+                *s = (f64::from(*s) * keep) as f32;
+                *recalled += f64::from(*s) * f64::from(*k);
+            }
+        }
+        let correction: Vec<f64> = self.v.iter().zip(&recalled).map(|(v, r)| f64::from(self.beta) * (f64::from(*v) - r)).collect();
+        let mut total = vec![0.0f64; v_dim];
+        for ((row, k), q) in state.chunks_exact_mut(v_dim).zip(self.k).zip(self.q) {
+            for (i, s) in row.iter_mut().enumerate() {
+                *s = (f64::from(*s) + f64::from(*k) * correction[i]) as f32;
+                total[i] += f64::from(*s) * f64::from(*q);
+            }
+        }
+        for (y, total) in y.iter_mut().zip(total) {
+            *y = (total * f64::from(self.scale)) as f32;
         }
     }
-    let correction: Vec<f64> = v.iter().zip(&recalled).map(|(v, r)| f64::from(beta) * (f64::from(*v) - r)).collect();
-    let mut total = vec![0.0f64; v_dim];
-    for ((row, k), q) in state.chunks_exact_mut(v_dim).zip(k).zip(q) {
-        for (i, s) in row.iter_mut().enumerate() {
-            *s = (f64::from(*s) + f64::from(*k) * correction[i]) as f32;
-            total[i] += f64::from(*s) * f64::from(*q);
-        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(got: &[f32], want: &[f32]) {
+        assert_eq!(got.len(), want.len());
+        assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() <= 1e-6), "{got:?}, not {want:?}");
     }
-    for (y, total) in y.iter_mut().zip(total) {
-        *y = (total * f64::from(scale)) as f32;
+
+    #[test]
+    fn a_sink_takes_its_share_of_the_softmax_and_gives_nothing() {
+        // Two equal scores of 0 and a sink of 0: a third each.
+        let attend = Attend { keys: &[0.0, 0.0], values: &[3.0, 6.0], scale: 1.0, softcap: None, sink: Some(0.0) };
+        let mut y = [0.0];
+        attend.head(&[1.0], &mut y);
+        close(&y, &[3.0]);
+    }
+
+    #[test]
+    fn layer_norm_takes_mean_and_deviation_away() {
+        let mut y = [0.0; 2];
+        layer_norm(&[1.0, 3.0], Some(&[2.0, 2.0]), Some(&[0.5, 0.5]), 0.0, &mut y);
+        close(&y, &[-1.5, 2.5]);
+    }
+
+    #[test]
+    fn sigmoid_experts_are_weighed_by_themselves_and_ties_go_to_the_lower_index() {
+        let picked = pick_experts(&[0.0, 100.0, 0.0], 2, Gating::Sigmoid, false, 2.0);
+        assert_eq!(picked, [(1, 2.0), (0, 1.0)]);
+        let normalised = pick_experts(&[0.0, 0.0, -100.0], 2, Gating::Softmax, true, 1.0);
+        assert_eq!(normalised, [(0, 0.5), (1, 0.5)]);
+    }
+
+    #[test]
+    fn nan_scores_still_pick_experts_that_exist() {
+        let picked = pick_experts(&[f32::NAN; 4], 2, Gating::Softmax, true, 1.0);
+        assert!(picked.len() == 2 && picked.iter().all(|(e, _)| *e < 4));
+    }
+
+    #[test]
+    fn a_convolution_reads_its_tail_oldest_first() {
+        // Two channels, a kernel of 3: y = k0·x[t-2] + k1·x[t-1] + k2·x[t].
+        let kernel = [1.0, 10.0, 100.0, 2.0, 20.0, 200.0];
+        let mut tail = [1.0, 1.0, 2.0, 2.0];
+        let mut y = [0.0; 2];
+        short_conv(&kernel, &mut tail, &[3.0, 3.0], &mut y);
+        close(&y, &[321.0, 642.0]);
+        assert_eq!(tail, [2.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn the_delta_rule_replaces_what_its_key_recalls() {
+        // An orthonormal key, full strength, no decay: the state then answers the key with the value, whatever it held.
+        let mut state = [5.0, 6.0, 7.0, 8.0];
+        let mut y = [0.0; 2];
+        let delta = Delta { q: &[1.0, 0.0], k: &[1.0, 0.0], v: &[-1.0, 2.0], decay: 0.0, beta: 1.0, scale: 1.0 };
+        delta.advance(&mut state, &mut y);
+        close(&y, &[-1.0, 2.0]);
+        close(&state, &[-1.0, 2.0, 7.0, 8.0]);
+    }
+
+    #[test]
+    fn activations_stay_finite_far_from_zero() {
+        let far = |activation, x| activate(activation, x);
+        assert_eq!(far(Activation::Silu, -1e4), 0.0);
+        assert_eq!(far(Activation::Softplus, 1e4), 1e4);
+        assert_eq!(far(Activation::GeluTanh, 100.0), 100.0);
+        assert_eq!(far(Activation::Sigmoid, -1e4), 0.0);
     }
 }

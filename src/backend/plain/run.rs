@@ -1,7 +1,7 @@
 //! A step through the program, operation by operation.
 
 use super::cache::Memory;
-use super::ops::{self, Attend, Rows};
+use super::ops::{self, Attend, Delta, Rows};
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, SlotId, StepError, StepOut};
 use crate::gguf::Gguf;
 use crate::program::{Matrix, Op, Plan, Program, Role, Rope, Rows as Domain, State, StateId, Value, WeightId, plan};
@@ -209,7 +209,8 @@ impl Running {
                 let key_head = head % k.groups;
                 let (q, k) = (&row(q, r)[key_head * q.width..][..q.width], &row(k, r)[key_head * k.width..][..k.width]);
                 let v = &row(v, r)[head * v.width..][..v.width];
-                ops::delta_rule(matrix, q, k, v, row(decay, r)[head], row(beta, r)[head], scale, y);
+                let (decay, beta) = (row(decay, r)[head], row(beta, r)[head]);
+                Delta { q, k, v, decay, beta, scale }.advance(matrix, y);
             }
         }
     }
