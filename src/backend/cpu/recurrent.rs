@@ -1,7 +1,7 @@
 //! What goes through a sequence row after row: short convolutions and the gated delta rule. Sequences and heads are independent.
 
 use super::running::View;
-use crate::backend::plain::ops;
+use crate::backend::plain::ops::{self, Delta};
 use crate::program::{Op, Value};
 
 impl View<'_> {
@@ -40,7 +40,8 @@ impl View<'_> {
             // SAFETY: this head of the rows of a sequence is this piece's alone.
             let y = unsafe { out.part_mut(row * floats + head * v.width..row * floats + (head + 1) * v.width) };
             let (decay, beta) = (self.rows(decay, row..row + 1)[head], self.rows(beta, row..row + 1)[head]);
-            ops::delta_rule(matrix, group(q, row, key_head), group(k, row, key_head), group(v, row, head), decay, beta, scale, y);
+            let (q, k, v) = (group(q, row, key_head), group(k, row, key_head), group(v, row, head));
+            Delta { q, k, v, decay, beta, scale }.advance(matrix, y);
         }
     }
 }
