@@ -1,1 +1,330 @@
-//! (being written)
+//! Kernels for CPUs: a table of functions, filled once from the lowest tier up, each tier overriding only what it does better.
+//! Slices and numbers go in, slices come out: no thread, no allocation, no file. Who calls splits rows, heads and tokens over threads.
+//!
+//! - [`tier`]: what this CPU can do · [`form`]: activations as products want them · [`linear`]: what a product is given ·
+//!   [`columns`]: where it goes · [`kv`]: keys and values in the cache, and partial attention.
+//! - [`plain`]: every kernel as its formula, the oracle of the others. `x86` and `arm` hold the tiers.
+//!
+//! A product goes: [`Kernels::form`] tells what it wants for so many tokens; [`Kernels::quantize`] brings activations into that form
+//! (once for all matrices that want the same); [`Kernels::mat_mul`] computes a run of rows.
+
+pub mod columns;
+pub mod form;
+pub mod kv;
+pub mod linear;
+pub mod plain;
+pub mod tier;
+
+pub use columns::Columns;
+pub use form::Form;
+pub use linear::{Activations, Weights};
+pub use tier::Tier;
+
+use crate::quant::{FORMATS, Format};
+use kv::{Cache, Kind, Partial, Scoring, Span};
+use linear::{Product, Route, Routes};
+
+/// Which elements make pair `i` of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// `2i` and `2i + 1`
+    Neighbours,
+    /// `i` and `i + pairs`
+    Halves,
+}
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · σ(x)`
+    Silu,
+    /// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`
+    GeluTanh,
+    /// `σ(x) = 1 / (1 + e⁻ˣ)`
+    Sigmoid,
+    /// `ln(1 + eˣ)`
+    Softplus,
+}
+
+/// Every kernel of one tier. [`Kernels::for_tier`] is the only way in, so a `Kernels` is proof that this CPU runs it.
+#[derive(Clone)]
+pub struct Kernels {
+    tier: Tier,
+    /// By the format's place in [`FORMATS`].
+    products: [Routes; FORMATS.len()],
+    /// [`Form::F32`], for every format.
+    exact: Route,
+    quantize: unsafe fn(Form, &[f32], usize, &mut [u8]),
+    store_key: unsafe fn(Kind, &[f32], &mut [u8], usize),
+    store_value: unsafe fn(Kind, &[f32], &mut [u8], usize),
+    attend: Attend,
+    dot: unsafe fn(&[f32], &[f32]) -> f32,
+    add_scaled: unsafe fn(&mut [f32], f32, &[f32]),
+    add: unsafe fn(&[f32], &[f32], &mut [f32]),
+    mul: unsafe fn(&[f32], &[f32], &mut [f32]),
+    scale: unsafe fn(&[f32], f32, &mut [f32]),
+    rms_norm: RmsNorm,
+    layer_norm: LayerNorm,
+    l2_norm: unsafe fn(&[f32], f32, &mut [f32]),
+    rope: unsafe fn(Pairing, &mut [f32], &[f32], &[f32]),
+    activate: unsafe fn(Activation, &[f32], &mut [f32]),
+    gated: unsafe fn(Activation, &[f32], &[f32], &mut [f32]),
+    soft_cap: unsafe fn(&[f32], f32, &mut [f32]),
+    softmax: unsafe fn(&mut [f32]),
+}
+
+type Attend = unsafe fn(&Cache, Scoring, &[f32], &[Span], &mut Partial, &mut [u8]);
+type RmsNorm = unsafe fn(&[f32], Option<&[f32]>, f32, &mut [f32]);
+type LayerNorm = unsafe fn(&[f32], Option<&[f32]>, Option<&[f32]>, f32, &mut [f32]);
+
+impl Kernels {
+    /// Those of `tier`; `None` when this CPU lacks it.
+    pub fn for_tier(tier: Tier) -> Option<Kernels> {
+        if !tier.is_available() {
+            return None;
+        }
+        Some(Self::plain())
+    }
+
+    /// Those of this CPU's highest tier.
+    pub fn best() -> Kernels {
+        Self::for_tier(Tier::best()).expect("the best tier is available")
+    }
+
+    fn plain() -> Kernels {
+        use plain::{attention, elementwise};
+        let exact = Route { form: Form::F32, row_tile: 1, scratch: |_| 0, run: plain::linear::mat_mul };
+        Kernels {
+            tier: Tier::Generic,
+            products: [Routes::all(exact); FORMATS.len()],
+            exact,
+            quantize: plain::linear::quantize,
+            store_key: attention::store_key,
+            store_value: attention::store_value,
+            attend: attention::attend,
+            dot: elementwise::dot,
+            add_scaled: elementwise::add_scaled,
+            add: elementwise::add,
+            mul: elementwise::mul,
+            scale: elementwise::scale,
+            rms_norm: elementwise::rms_norm,
+            layer_norm: elementwise::layer_norm,
+            l2_norm: elementwise::l2_norm,
+            rope: elementwise::rope,
+            activate: elementwise::activate,
+            gated: elementwise::gated,
+            soft_cap: elementwise::soft_cap,
+            softmax: elementwise::softmax,
+        }
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+}
+
+/// Products.
+impl Kernels {
+    /// The form of activations that a product of `format` with so many tokens wants. [`Form::F32`] works too, for every format and
+    /// number of tokens: the exact product, for reference.
+    pub fn form(&self, format: Format, tokens: usize) -> Form {
+        self.routes(format).by_tokens(tokens).form
+    }
+
+    /// Rows of a matrix are best given to threads in multiples of it.
+    pub fn row_tile(&self, format: Format, form: Form, tokens: usize) -> usize {
+        self.route(format, form, tokens).row_tile
+    }
+
+    /// Bytes of scratch that a thread needs for [`mat_mul`](Self::mat_mul), whatever the number of rows.
+    pub fn scratch_bytes(&self, format: Format, form: Form, cols: usize, tokens: usize) -> usize {
+        (self.route(format, form, tokens).scratch)(cols)
+    }
+
+    /// Brings activations into a form. `x`: `[tokens, cols]`, of which `tokens` may be a part of all, cut at a multiple of
+    /// [`Form::group`]; `out`: `form.bytes(cols, tokens)` long, best at a multiple of 64 bytes.
+    ///
+    /// # Panics
+    /// When a length is wrong, or `cols` is no multiple of 32 (of 256 where the form has scales of 256) in any form but F32.
+    pub fn quantize(&self, form: Form, cols: usize, x: &[f32], out: &mut [u8]) {
+        let tokens = x.len().checked_div(cols).unwrap_or(0);
+        assert_eq!(x.len(), tokens * cols, "no whole rows of {cols}");
+        assert!(form.per().is_none_or(|per| cols.is_multiple_of(per)), "rows of {cols} in {form:?}");
+        assert_eq!(out.len(), form.bytes(cols, tokens), "{tokens} rows of {cols} in {form:?}");
+        // SAFETY: `for_tier` checked that this CPU has the tier.
+        unsafe { (self.quantize)(form, x, cols, out) }
+    }
+
+    /// `out[t, r] = Σᵢ w[r, i] · x[t, i]` for the rows given.
+    ///
+    /// # Panics
+    /// When a length is wrong, or the activations are neither in the form that [`form`](Self::form) tells nor in [`Form::F32`].
+    pub fn mat_mul(&self, weights: Weights, activations: Activations, out: Columns, scratch: &mut [u8]) {
+        let Weights { format, bytes, cols } = weights;
+        let Activations { form, bytes: activations, tokens } = activations;
+        let row_bytes = format.row_bytes(cols).expect("rows of whole blocks");
+        let rows = bytes.len().checked_div(row_bytes).unwrap_or(0);
+        assert_eq!(bytes.len(), rows * row_bytes, "no whole rows of {cols} in {}", format.name());
+        assert_eq!(activations.len(), form.bytes(cols, tokens), "{tokens} rows of {cols} in {form:?}");
+        assert_eq!((out.tokens(), out.width()), (tokens, rows));
+        let route = self.route(format, form, tokens);
+        assert!(scratch.len() >= (route.scratch)(cols), "{} bytes of scratch", scratch.len());
+        if rows == 0 || tokens == 0 {
+            return;
+        }
+        let mut product = Product { format, weights: bytes, cols, rows, row_bytes, form, activations, tokens, out, scratch };
+        // SAFETY: `for_tier` checked that this CPU has the tier; the lengths were checked above.
+        unsafe { (route.run)(&mut product) }
+    }
+
+    fn routes(&self, format: Format) -> &Routes {
+        &self.products[place(format)]
+    }
+
+    fn route(&self, format: Format, form: Form, tokens: usize) -> &Route {
+        if form == Form::F32 {
+            return &self.exact;
+        }
+        let route = self.routes(format).by_tokens(tokens);
+        assert_eq!(route.form, form, "{} with {tokens} tokens", format.name());
+        route
+    }
+}
+
+/// The format's row in [`FORMATS`].
+fn place(format: Format) -> usize {
+    FORMATS.iter().position(|l| l.format == format).expect("every format has a row")
+}
+
+/// The cache, and attention over it.
+impl Kernels {
+    /// Writes one head's key at `position` of a tile.
+    pub fn store_key(&self, kind: Kind, x: &[f32], tile: &mut [u8], position: usize) {
+        assert_eq!(tile.len(), kind.key_tile(x.len()));
+        assert!(position < kv::POSITIONS);
+        // SAFETY: as in `quantize`.
+        unsafe { (self.store_key)(kind, x, tile, position) }
+    }
+
+    /// Writes one head's value at `position` of a tile.
+    pub fn store_value(&self, kind: Kind, x: &[f32], tile: &mut [u8], position: usize) {
+        assert_eq!(tile.len(), kind.value_tile(x.len()));
+        assert!(position < kv::POSITIONS);
+        // SAFETY: as in `quantize`.
+        unsafe { (self.store_value)(kind, x, tile, position) }
+    }
+
+    /// Attention of some queries to one head's cache: for each query the positions of its span, added to what `out` has seen already
+    /// ([`Partial::clear`] before the first). `queries`: `[spans, key_dim]`: all query heads that share the key head, of one token or
+    /// many; the more come together, the fewer times the cache is read. Tiles that no span touches are not read.
+    pub fn attend(&self, cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, scratch: &mut [u8]) {
+        assert_eq!(queries.len(), spans.len() * cache.key_dim);
+        assert_eq!((out.max.len(), out.sum.len(), out.acc.len()), (spans.len(), spans.len(), spans.len() * cache.value_dim));
+        assert!(spans.iter().all(|s| s.to as usize <= cache.blocks.len() * kv::POSITIONS), "a span beyond the last tile");
+        assert!(scratch.len() >= self.attend_scratch(cache.key_dim, spans.len()));
+        // SAFETY: as in `quantize`.
+        unsafe { (self.attend)(cache, scoring, queries, spans, out, scratch) }
+    }
+
+    /// Bytes of scratch that [`attend`](Self::attend) needs.
+    pub fn attend_scratch(&self, key_dim: usize, queries: usize) -> usize {
+        // Scores of a tile, and queries as int8 with a scale per 32.
+        queries.next_multiple_of(16) * (kv::POSITIONS * 4 + key_dim.next_multiple_of(64) * 2) + 64
+    }
+}
+
+/// Vectors. Slices of one call have one length unless said otherwise.
+impl Kernels {
+    /// Σ aᵢ·bᵢ
+    pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.dot)(a, b) }
+    }
+
+    /// `y += by · x`
+    pub fn add_scaled(&self, y: &mut [f32], by: f32, x: &[f32]) {
+        assert_eq!(y.len(), x.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.add_scaled)(y, by, x) }
+    }
+
+    /// `out = a + b`
+    pub fn add(&self, a: &[f32], b: &[f32], out: &mut [f32]) {
+        assert_eq!((a.len(), b.len()), (out.len(), out.len()));
+        // SAFETY: as in `quantize`.
+        unsafe { (self.add)(a, b, out) }
+    }
+
+    /// `out = a · b`, element by element
+    pub fn mul(&self, a: &[f32], b: &[f32], out: &mut [f32]) {
+        assert_eq!((a.len(), b.len()), (out.len(), out.len()));
+        // SAFETY: as in `quantize`.
+        unsafe { (self.mul)(a, b, out) }
+    }
+
+    /// `out = by · x`
+    pub fn scale(&self, x: &[f32], by: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.scale)(x, by, out) }
+    }
+
+    /// `out = x / √(mean(x²) + eps) (· weight)`
+    pub fn rms_norm(&self, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        assert!(weight.is_none_or(|w| w.len() == x.len()));
+        // SAFETY: as in `quantize`.
+        unsafe { (self.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// `out = (x − mean) / √(variance + eps) (· weight) (+ bias)`
+    pub fn layer_norm(&self, x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        assert!(weight.is_none_or(|w| w.len() == x.len()) && bias.is_none_or(|b| b.len() == x.len()));
+        // SAFETY: as in `quantize`.
+        unsafe { (self.layer_norm)(x, weight, bias, eps, out) }
+    }
+
+    /// `out = x / √(Σ x² + eps)`
+    pub fn l2_norm(&self, x: &[f32], eps: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.l2_norm)(x, eps, out) }
+    }
+
+    /// Turns pair `i` of `x` by the angle whose cosine and sine (times the magnitude) are `cos[i]` and `sin[i]`. What lies beyond the
+    /// pairs stays.
+    pub fn rope(&self, pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(cos.len() == sin.len() && 2 * cos.len() <= x.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.rope)(pairing, x, cos, sin) }
+    }
+
+    /// `out = f(x)`
+    pub fn activate(&self, f: Activation, x: &[f32], out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.activate)(f, x, out) }
+    }
+
+    /// `out = f(gate) · up`
+    pub fn gated(&self, f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert_eq!((gate.len(), up.len()), (out.len(), out.len()));
+        // SAFETY: as in `quantize`.
+        unsafe { (self.gated)(f, gate, up, out) }
+    }
+
+    /// `out = cap · tanh(x / cap)`
+    pub fn soft_cap(&self, x: &[f32], cap: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.soft_cap)(x, cap, out) }
+    }
+
+    /// `x ← exp(x − max) / Σ exp(x − max)`
+    pub fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: as in `quantize`.
+        unsafe { (self.softmax)(x) }
+    }
+}
