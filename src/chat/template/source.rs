@@ -1,0 +1,441 @@
+//! The text of a template before minijinja sees it: read with a tokenizer of its own, and rewritten where Python's Jinja and minijinja differ.
+//!
+//! What changes, always by tokens, so that strings, comments, raw blocks and plain text are left alone:
+//!
+//! - line ends become `\n`, as Jinja reads them;
+//! - `{% generation %}` (Hugging Face marks an answer's tokens for training with it) becomes a scope that renders its body;
+//! - string literals are decoded by Python's rules and written down again in the one way on which both agree;
+//! - `a < b` becomes `__compare('<', a, b)`, because minijinja orders values of different types and Python refuses to;
+//! - `'…' % x` becomes `__percent('…', x)`, which minijinja takes for arithmetic;
+//! - `{% for x in y %}` becomes `{% for x in __iterate(y) %}`, because minijinja takes `none` for an empty list;
+//! - `a + b` becomes `__add(a, b)` in templates that use `safe`, because Python escapes what it adds to a safe string.
+//!
+//! A text that this tokenizer can't read is passed on as it is, so that the syntax error is minijinja's, with its line.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// The template as minijinja is to read it.
+pub fn rewrite(source: &str) -> String {
+    let source = with_unix_line_ends(source);
+    match rewrite_tags(&source) {
+        Some(text) => text,
+        None => source.into_owned(),
+    }
+}
+
+/// Every string literal in the template's tags, decoded: what a template may look for in a message.
+pub fn string_literals(source: &str) -> Vec<String> {
+    let source = with_unix_line_ends(source);
+    let Some(tags) = tags(&source) else { return Vec::new() };
+    tags.into_iter()
+        .flat_map(|tag| tag.tokens)
+        .filter_map(|token| match token.kind {
+            Kind::Text(text) => Some(text),
+            _ => None,
+        })
+        .collect()
+}
+
+/// `{% … %}` or `{{ … }}`; the delimiters with their `-` and `+` are outside of `inner`.
+struct Tag {
+    block: bool,
+    inner: Range<usize>,
+    tokens: Vec<Token>,
+}
+
+struct Token {
+    at: Range<usize>,
+    kind: Kind,
+}
+
+enum Kind {
+    Name,
+    Number,
+    /// A string literal, decoded.
+    Text(String),
+    Operator,
+}
+
+fn rewrite_tags(source: &str) -> Option<String> {
+    let mut out = String::with_capacity(source.len() + source.len() / 8);
+    let mut done = 0;
+    let tags = tags(source)?;
+    let has_safe = tags.iter().any(|tag| tag.tokens.windows(2).any(|pair| source[pair[0].at.clone()] == *"|" && source[pair[1].at.clone()] == *"safe"));
+    for tag in tags {
+        out.push_str(&source[done..tag.inner.start]);
+        rewrite_tag(source, &tag, has_safe, &mut out);
+        done = tag.inner.end;
+    }
+    out.push_str(&source[done..]);
+    Some(out)
+}
+
+fn rewrite_tag(source: &str, tag: &Tag, has_safe: bool, out: &mut String) {
+    let texts: Vec<&str> = tag.tokens.iter().map(|t| &source[t.at.clone()]).collect();
+    if tag.block && texts == ["generation"] {
+        return out.push_str(" with ");
+    }
+    if tag.block && texts == ["endgeneration"] {
+        return out.push_str(" endwith ");
+    }
+    let calls = calls(tag, &texts, has_safe);
+    let mut done = tag.inner.start;
+    for (index, token) in tag.tokens.iter().enumerate() {
+        out.push_str(&source[done..token.at.start]);
+        for call in calls.iter().filter(|c| c.operands.start == index) {
+            out.push_str(&call.opening);
+        }
+        match &token.kind {
+            _ if calls.iter().any(|c| c.operators.contains(&index)) => out.push(','),
+            Kind::Text(text) => write_literal(text, out),
+            _ => out.push_str(texts[index]),
+        }
+        for call in calls.iter().filter(|c| c.operands.end == index + 1) {
+            out.push_str(call.closing);
+        }
+        done = token.at.end;
+    }
+    out.push_str(&source[done..tag.inner.end]);
+}
+
+/// An expression that becomes a function call: `opening operand , operand … closing`.
+struct Call {
+    opening: String,
+    closing: &'static str,
+    /// The tokens that become commas.
+    operators: Vec<usize>,
+    /// Token indices of all operands with the operators between them.
+    operands: Range<usize>,
+}
+
+/// The calls of a tag; of those that start at one token, the widest first.
+fn calls(tag: &Tag, texts: &[&str], has_safe: bool) -> Vec<Call> {
+    let line = Line { tag, texts };
+    let mut calls: Vec<Call> = line.iterated().into_iter().collect();
+    for index in 0..texts.len() {
+        if line.is(index, &["<", "<=", ">", ">="]) {
+            let opening = format!("__compare('{}', ", texts[index]);
+            calls.extend(line.chain(index, &COMPARISONS, &[&LOOSER, &COMPARISONS], opening).filter(|c| c.operators.len() == 1));
+        } else if line.is(index, &["%"]) && index > 0 && matches!(tag.tokens[index - 1].kind, Kind::Text(_)) {
+            let call = line.chain(index, &PRODUCTS, &[&LOOSER, &COMPARISONS, &SUMS, &["~"], &PRODUCTS], "__percent(".to_owned());
+            calls.extend(call.filter(|c| c.operators.len() == 1));
+        } else if has_safe && line.is(index, &["+"]) && !line.is_sign(index) {
+            let call = line.chain(index, &SUMS, &[&LOOSER, &COMPARISONS, &SUMS], "__add(".to_owned());
+            calls.extend(call.filter(|c| c.operators[0] == index && c.operators.iter().all(|&o| texts[o] == "+")));
+        }
+    }
+    calls.sort_by_key(|c| (c.operands.start, std::cmp::Reverse(c.operands.end)));
+    calls
+}
+
+const COMPARISONS: [&str; 7] = ["<", "<=", ">", ">=", "==", "!=", "in"];
+const SUMS: [&str; 2] = ["+", "-"];
+const PRODUCTS: [&str; 4] = ["*", "/", "//", "%"];
+/// What binds more loosely than a comparison, and so ends its operands.
+const LOOSER: [&str; 12] = ["and", "or", "not", "if", "else", "elif", "for", "recursive", ",", ":", "=", "set"];
+
+/// A tag's tokens with their texts.
+struct Line<'a> {
+    tag: &'a Tag,
+    texts: &'a [&'a str],
+}
+
+impl Line<'_> {
+    /// Whether the token is one of these words or operators, not a literal, and no member of something (`x.in`).
+    fn is(&self, index: usize, set: &[&str]) -> bool {
+        let member = index > 0 && self.texts[index - 1] == ".";
+        !member && matches!(self.tag.tokens[index].kind, Kind::Name | Kind::Operator) && set.contains(&self.texts[index])
+    }
+
+    /// Whether a `+` or `-` stands before its only operand.
+    fn is_sign(&self, index: usize) -> bool {
+        let first = usize::from(self.tag.block);
+        let before = [&LOOSER[..], &COMPARISONS, &SUMS, &PRODUCTS, &["~", "**", "(", "[", "{", "|"]];
+        self.is(index, &SUMS) && (index <= first || before.iter().any(|set| self.is(index - 1, set)))
+    }
+
+    /// All operands joined by `operators` around the one at `index`, each ending where one of `ends` or an outer bracket stands.
+    /// `None` if an operand is missing.
+    fn chain(&self, index: usize, operators: &[&str], ends: &[&[&str]], opening: String) -> Option<Call> {
+        let ends_at = |i: usize| ends.iter().any(|set| self.is(i, set)) && !self.is_sign(i);
+        let mut call = Call { opening, closing: ")", operators: vec![index], operands: self.operand_before(index, ends_at)..self.operand_after(index, ends_at) };
+        while call.operands.start > usize::from(self.tag.block) && self.is(call.operands.start - 1, operators) {
+            call.operators.insert(0, call.operands.start - 1);
+            call.operands.start = self.operand_before(call.operands.start - 1, ends_at);
+        }
+        while call.operands.end < self.texts.len() && self.is(call.operands.end, operators) {
+            call.operators.push(call.operands.end);
+            call.operands.end = self.operand_after(call.operands.end, ends_at);
+        }
+        let edges = call.operands.start < call.operators[0] && call.operators[call.operators.len() - 1] + 1 < call.operands.end;
+        (edges && call.operators.windows(2).all(|pair| pair[0] + 1 < pair[1])).then_some(call)
+    }
+
+    /// Where the operand that ends before `index` starts.
+    fn operand_before(&self, index: usize, ends_at: impl Fn(usize) -> bool) -> usize {
+        let mut depth = 0usize;
+        // The first word of a block is its name and belongs to no operand.
+        for i in (usize::from(self.tag.block)..index).rev() {
+            if self.is(i, &[")", "]", "}"]) {
+                depth += 1;
+            } else if self.is(i, &["(", "[", "{"]) {
+                if depth == 0 {
+                    return i + 1;
+                }
+                depth -= 1;
+            } else if depth == 0 && ends_at(i) {
+                return i + 1;
+            }
+        }
+        usize::from(self.tag.block)
+    }
+
+    /// Where the operand that starts after `index` ends.
+    fn operand_after(&self, index: usize, ends_at: impl Fn(usize) -> bool) -> usize {
+        let mut depth = 0usize;
+        for i in index + 1..self.texts.len() {
+            if self.is(i, &["(", "[", "{"]) {
+                depth += 1;
+            } else if self.is(i, &[")", "]", "}"]) {
+                if depth == 0 {
+                    return i;
+                }
+                depth -= 1;
+            } else if depth == 0 && ends_at(i) {
+                return i;
+            }
+        }
+        self.texts.len()
+    }
+
+    /// What a `for` goes through: from its `in` to its `if`.
+    fn iterated(&self) -> Option<Call> {
+        (self.tag.block && self.texts.first() == Some(&"for")).then_some(())?;
+        let start = (1..self.texts.len()).find(|&i| self.is(i, &["in"]))? + 1;
+        let end = self.operand_after(start - 1, |i| self.is(i, &["if", "recursive"]));
+        (start < end).then(|| Call { opening: "__iterate((".to_owned(), closing: "))", operators: Vec::new(), operands: start..end })
+    }
+}
+
+/// All tags of a template, or `None` where it can't be read.
+fn tags(source: &str) -> Option<Vec<Tag>> {
+    let mut tags = Vec::new();
+    let mut at = 0;
+    while let Some(open) = source[at..].find('{') {
+        let start = at + open;
+        let rest = &source[start..];
+        if rest.starts_with("{#") {
+            at = start + 2 + rest[2..].find("#}")? + 2;
+        } else if rest.starts_with("{%") || rest.starts_with("{{") {
+            let tag = read_tag(source, start)?;
+            at = tag.inner.end + source[tag.inner.end..].find(if tag.block { "%}" } else { "}}" })? + 2;
+            let raw = tag.block && matches!(tag.tokens.as_slice(), [only] if &source[only.at.clone()] == "raw");
+            if raw {
+                at = end_of_raw(source, at)?;
+            } else {
+                tags.push(tag);
+            }
+        } else {
+            at = start + 1;
+        }
+    }
+    Some(tags)
+}
+
+/// The position after the `{% endraw %}` that follows `at`.
+fn end_of_raw(source: &str, mut at: usize) -> Option<usize> {
+    loop {
+        let inner = at + source[at..].find("{%")? + 2;
+        let rest = source[inner..].trim_start_matches(['-', '+']).trim_start();
+        if let Some(rest) = rest.strip_prefix("endraw") {
+            let rest = rest.trim_start().trim_start_matches(['-', '+']);
+            if rest.starts_with("%}") {
+                return Some(source.len() - rest.len() + 2);
+            }
+        }
+        at = inner;
+    }
+}
+
+fn read_tag(source: &str, start: usize) -> Option<Tag> {
+    let block = source[start..].starts_with("{%");
+    let close = if block { "%}" } else { "}}" };
+    let mut at = start + 2;
+    at += usize::from(source[at..].starts_with(['-', '+']));
+    let inner_start = at;
+    let mut tokens = Vec::new();
+    let mut open_brackets = 0usize;
+    loop {
+        let rest = &source[at..];
+        let first = rest.chars().next()?;
+        if first.is_whitespace() {
+            at += first.len_utf8();
+            continue;
+        }
+        if open_brackets == 0 && (rest.starts_with(close) || (first == '-' || first == '+') && rest[1..].starts_with(close)) {
+            return Some(Tag { block, inner: inner_start..at, tokens });
+        }
+        let (len, kind) = match first {
+            '\'' | '"' => read_literal(rest, first)?,
+            c if c.is_ascii_digit() => (number_len(rest, source[..at].ends_with('.')), Kind::Number),
+            c if c == '_' || c.is_alphabetic() => {
+                (rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len()), Kind::Name)
+            }
+            _ => {
+                let double = rest.get(..2).is_some_and(|two| ["//", "**", "==", "!=", ">=", "<="].contains(&two));
+                match first {
+                    '(' | '[' | '{' => open_brackets += 1,
+                    ')' | ']' | '}' => open_brackets = open_brackets.checked_sub(1)?,
+                    _ => {}
+                }
+                (if double { 2 } else { first.len_utf8() }, Kind::Operator)
+            }
+        };
+        tokens.push(Token { at: at..at + len, kind });
+        at += len;
+    }
+}
+
+/// Bytes of the number that `rest` begins with; after a dot (`x.0.1`) it has no fraction.
+fn number_len(rest: &str, after_dot: bool) -> usize {
+    let bytes = rest.as_bytes();
+    let digits = |from: usize| from + bytes[from..].iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
+    let mut len = digits(0);
+    if !after_dot && bytes.get(len) == Some(&b'.') && bytes.get(len + 1).is_some_and(u8::is_ascii_digit) {
+        len = digits(len + 1);
+    }
+    let radix = bytes.get(1).is_some_and(|b| matches!(b, b'x' | b'X' | b'o' | b'O' | b'b' | b'B'));
+    if !radix && matches!(bytes[len - 1], b'e' | b'E') && matches!(bytes.get(len), Some(b'+' | b'-')) {
+        len = digits(len + 1);
+    }
+    len
+}
+
+/// A string literal as Python's `unicode-escape` reads it: an escape that means nothing stays as it stands.
+fn read_literal(rest: &str, quote: char) -> Option<(usize, Kind)> {
+    let mut text = String::new();
+    let mut chars = rest.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        if c == quote {
+            return Some((at + 1, Kind::Text(text)));
+        }
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        let (_, escape) = chars.next()?;
+        let (value, digits) = match escape {
+            '\n' => continue,
+            'n' => ('\n', 0),
+            't' => ('\t', 0),
+            'r' => ('\r', 0),
+            'a' => ('\x07', 0),
+            'b' => ('\x08', 0),
+            'f' => ('\x0c', 0),
+            'v' => ('\x0b', 0),
+            '\\' | '\'' | '"' => (escape, 0),
+            '0'..='7' => {
+                let octal: String = rest[at + 1..].chars().take(3).take_while(|c| c.is_digit(8)).collect();
+                (char::from_u32(u32::from_str_radix(&octal, 8).ok()?)?, octal.len() - 1)
+            }
+            'x' => (hex(rest, at + 2, 2)?, 2),
+            'u' => match hex(rest, at + 2, 4) {
+                Some(c) => (c, 4),
+                None => (surrogate_pair(rest.get(at..)?)?, 10),
+            },
+            'U' => (hex(rest, at + 2, 8)?, 8),
+            other => {
+                text.push('\\');
+                (other, 0)
+            }
+        };
+        text.push(value);
+        for _ in 0..digits {
+            chars.next()?;
+        }
+    }
+    None
+}
+
+fn hex(rest: &str, at: usize, digits: usize) -> Option<char> {
+    char::from_u32(u32::from_str_radix(rest.get(at..at + digits)?, 16).ok()?)
+}
+
+/// `\ud83d\ude00`, the one character that two escapes of UTF-16 stand for.
+fn surrogate_pair(text: &str) -> Option<char> {
+    let unit = |at: usize| u16::from_str_radix(text.get(at..at + 4)?, 16).ok();
+    (text.get(6..8)? == "\\u").then_some(())?;
+    char::decode_utf16([unit(2)?, unit(8)?]).next()?.ok()
+}
+
+fn write_literal(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+fn with_unix_line_ends(source: &str) -> Cow<'_, str> {
+    if source.contains('\r') { Cow::Owned(source.replace("\r\n", "\n").replace('\r', "\n")) } else { Cow::Borrowed(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generation_becomes_a_scope_only_where_it_is_a_tag() {
+        let source = "{%- generation -%}a{% endgeneration %}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ '{% generation %}' }}";
+        assert_eq!(
+            rewrite(source),
+            "{%- with -%}a{% endwith %}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ \"{% generation %}\" }}"
+        );
+    }
+
+    #[test]
+    fn literals_are_decoded_as_python_does() {
+        let literals = string_literals(r#"{{ '\x41\n\d\101\u00e9\ud83d\ude00\'' ~ "\"" }} 'not this' {# 'nor' #}"#);
+        assert_eq!(literals, ["A\n\\dAé😀'", "\""]);
+    }
+
+    #[test]
+    fn comparison_takes_whole_operands() {
+        assert_eq!(rewrite("{% if a.b[1 < 2]|length + 1 > c % 2 and d %}"), "{% if __compare('>', a.b[__compare('<', 1 , 2)]|length + 1 , c % 2) and d %}");
+        assert_eq!(rewrite("{{ x if not m.in >= 3 else y }}"), "{{ x if not __compare('>=', m.in , 3) else y }}");
+        assert_eq!(rewrite("{% set q = f(a=b <= c) %}"), "{% set q = f(a=__compare('<=', b , c)) %}");
+    }
+
+    #[test]
+    fn chained_comparison_is_left_alone() {
+        assert_eq!(rewrite("{{ 1 < 2 < 3 }}"), "{{ 1 < 2 < 3 }}");
+    }
+
+    #[test]
+    fn percent_is_formatting_only_after_a_literal() {
+        assert_eq!(rewrite("{{ 'a' ~ '%s' % x ~ n % 2 }}"), "{{ \"a\" ~ __percent(\"%s\" , x) ~ n % 2 }}");
+    }
+
+    #[test]
+    fn loops_check_what_they_go_through() {
+        assert_eq!(rewrite("{%- for k, v in d.items() if v -%}"), "{%- for k, v in __iterate((d.items())) if v -%}");
+        assert_eq!(rewrite("{% for x in (a if b else c) recursive %}"), "{% for x in __iterate(((a if b else c))) recursive %}");
+    }
+
+    #[test]
+    fn sums_become_calls_only_beside_safe_strings() {
+        assert_eq!(rewrite("{{ a + b }}"), "{{ a + b }}");
+        assert_eq!(rewrite("{{ 'x'|safe + a.b + -c|d if e else f + g - h }}"), "{{ __add(\"x\"|safe , a.b , -c|d) if e else f + g - h }}");
+    }
+
+    #[test]
+    fn unreadable_source_is_passed_on() {
+        for source in ["{{ 'unclosed }}", "{# never closed", "{% if )", "{{ '\\x' }}", "{% raw %} x"] {
+            assert_eq!(rewrite(source), source);
+        }
+    }
+}
