@@ -18,10 +18,14 @@ pub enum Form {
     F32,
     /// Int8 with a scale per 32.
     Int8By32,
+    /// Int8 with a scale per 64; a row's last 32 may have one of their own.
+    Int8By64,
     /// Int8 with a scale per 256.
     Int8By256,
     /// The tier's own arrangement of [`Int8By32`](Form::Int8By32) for many tokens at once, in groups of [`Form::group`] tokens.
     PanelBy32,
+    /// The same of [`Int8By64`](Form::Int8By64), with no sums: tiles of eight tokens, a last run of 32 filled up with zeros.
+    PanelBy64,
     /// The same of [`Int8By256`](Form::Int8By256).
     PanelBy256,
 }
@@ -42,7 +46,7 @@ impl Planes {
     /// Of rows of `cols` numbers (a multiple of 32) with a scale per `per`.
     pub const fn new(cols: usize, per: usize) -> Planes {
         let scales = cols + cols / 16 * 2;
-        Planes { sums: cols, scales, stride: (scales + cols / per * 4).next_multiple_of(64) }
+        Planes { sums: cols, scales, stride: (scales + cols.div_ceil(per) * 4).next_multiple_of(64) }
     }
 }
 
@@ -52,12 +56,13 @@ impl Form {
         match self {
             Form::F32 => None,
             Form::Int8By32 | Form::PanelBy32 => Some(32),
+            Form::Int8By64 | Form::PanelBy64 => Some(64),
             Form::Int8By256 | Form::PanelBy256 => Some(256),
         }
     }
 
     pub const fn is_panel(self) -> bool {
-        matches!(self, Form::PanelBy32 | Form::PanelBy256)
+        matches!(self, Form::PanelBy32 | Form::PanelBy64 | Form::PanelBy256)
     }
 
     /// The token-major form with the same scales.
@@ -65,19 +70,34 @@ impl Form {
         match self {
             Form::F32 => Form::F32,
             Form::Int8By32 | Form::PanelBy32 => Form::Int8By32,
+            Form::Int8By64 | Form::PanelBy64 => Form::Int8By64,
             Form::Int8By256 | Form::PanelBy256 => Form::Int8By256,
         }
     }
 
     /// Tokens that are stored together. Threads that share the work of quantizing cut at multiples of it.
     pub const fn group(self) -> usize {
-        if self.is_panel() { PANEL_TOKENS } else { 1 }
+        match self {
+            Form::PanelBy64 => TILE_TOKENS,
+            Form::PanelBy32 | Form::PanelBy256 => PANEL_TOKENS,
+            _ => 1,
+        }
+    }
+
+    /// Numbers of which a row must be a multiple.
+    pub const fn step(self) -> usize {
+        match self {
+            Form::F32 => 1,
+            Form::Int8By32 | Form::PanelBy32 | Form::Int8By64 | Form::PanelBy64 => 32,
+            Form::Int8By256 | Form::PanelBy256 => 256,
+        }
     }
 
     /// Bytes that `tokens` rows of `cols` numbers take; whole groups, so the last may hold room for tokens that are not there.
     pub const fn bytes(self, cols: usize, tokens: usize) -> usize {
         match self.per() {
             None => cols * tokens * 4,
+            Some(per) if matches!(self, Form::PanelBy64) => tokens.next_multiple_of(TILE_TOKENS) * cols.div_ceil(per) * (per + 4),
             Some(per) => Planes::new(cols, per).stride * tokens.next_multiple_of(self.group()),
         }
     }
@@ -85,3 +105,5 @@ impl Form {
 
 /// Tokens in a group of a panel: a multiple of every tier's micro-kernel tile (4, 6, 8 and 12 tokens).
 const PANEL_TOKENS: usize = 24;
+/// Tokens in a tile of [`Form::PanelBy64`].
+const TILE_TOKENS: usize = 8;

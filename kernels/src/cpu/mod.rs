@@ -145,11 +145,11 @@ impl Kernels {
     /// [`Form::group`]; `out`: `form.bytes(cols, tokens)` long, best at a multiple of 64 bytes.
     ///
     /// # Panics
-    /// When a length is wrong, or `cols` is no multiple of 32 (of 256 where the form has scales of 256) in any form but F32.
+    /// When a length is wrong, or `cols` is no multiple of [`Form::step`].
     pub fn quantize(&self, form: Form, cols: usize, x: &[f32], out: &mut [u8]) {
         let tokens = x.len().checked_div(cols).unwrap_or(0);
         assert_eq!(x.len(), tokens * cols, "no whole rows of {cols}");
-        assert!(form.per().is_none_or(|per| cols.is_multiple_of(per)), "rows of {cols} in {form:?}");
+        assert!(cols.is_multiple_of(form.step()), "rows of {cols} in {form:?}");
         assert_eq!(out.len(), form.bytes(cols, tokens), "{tokens} rows of {cols} in {form:?}");
         // SAFETY: `for_tier` checked that this CPU has the tier.
         unsafe { (self.quantize)(form, x, cols, out) }

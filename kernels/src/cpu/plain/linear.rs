@@ -4,7 +4,7 @@ use crate::cpu::form::{Form, Planes, SMALLEST};
 use crate::cpu::linear::Product;
 use crate::quant;
 
-/// `x` `[tokens, cols]` in form [`Form::F32`], [`Form::Int8By32`] or [`Form::Int8By256`]. Rounds to nearest, ties to even:
+/// `x` `[tokens, cols]` in any form but panels. Rounds to nearest, ties to even:
 /// `code = round(x · (127 / largest))`, `scale = largest / 127`.
 pub fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
     let Some(per) = form.per() else {
@@ -17,7 +17,7 @@ pub fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(planes.stride)) {
         let (codes, rest) = out.split_at_mut(planes.sums);
         let (sums, scales) = rest.split_at_mut(planes.scales - planes.sums);
-        for ((x, codes), scale) in x.chunks_exact(per).zip(codes.chunks_exact_mut(per)).zip(scales.chunks_exact_mut(4)) {
+        for ((x, codes), scale) in x.chunks(per).zip(codes.chunks_mut(per)).zip(scales.chunks_exact_mut(4)) {
             scale.copy_from_slice(&quantize_run(x, codes).to_le_bytes());
         }
         for (codes, sum) in codes.chunks_exact(16).zip(sums.chunks_exact_mut(2)) {
