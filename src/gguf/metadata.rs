@@ -211,6 +211,12 @@ impl<'a> Array<'a> {
         (0..self.len).map_while(move |_| cursor.value(kind).ok())
     }
 
+    /// Elements of four bytes as they lie, little-endian: vocabularies hold hundreds of thousands. `None` for other sizes.
+    pub fn of_four_bytes(&self) -> Option<&'a [[u8; 4]]> {
+        let four = matches!(self.kind, Kind::U32 | Kind::I32 | Kind::F32);
+        self.bytes.get(..self.len.checked_mul(4)?).filter(|_| four).map(|bytes| bytes.as_chunks().0)
+    }
+
     fn collect<T: FromValue<'a>>(&self) -> Option<Vec<T>> {
         self.iter().map(T::from_value).collect()
     }

@@ -17,8 +17,8 @@ pub enum TokenizerError {
     Empty { path: PathBuf, key: &'static str },
     #[error("{}: `{key}` has {found} entries for {tokens} tokens; convert the model again", path.display())]
     Short { path: PathBuf, key: &'static str, found: usize, tokens: usize },
-    #[error("{}: `{key}` has {count} entries of {bytes} bytes together, more than can be numbered", path.display())]
-    TooMany { path: PathBuf, key: &'static str, count: usize, bytes: usize },
+    #[error("{}: `{key}` has {count} entries, more than can be numbered (16 million, of 4 GiB together)", path.display())]
+    TooMany { path: PathBuf, key: &'static str, count: usize },
     #[error("{}: `{key}` holds {found} at position {index}, where a number belongs", path.display())]
     NotANumber { path: PathBuf, key: &'static str, index: usize, found: String },
 }

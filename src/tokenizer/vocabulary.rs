@@ -4,33 +4,40 @@ use super::error::{TokenizerError, Warning};
 use super::special::{self, SpecialTokens};
 use super::words::Words;
 use crate::gguf::metadata::Strings;
-use crate::gguf::{Array, Gguf, Value};
+use crate::gguf::{Array, Gguf, Kind, Value};
 use crate::units::TokenId;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const KINDS: &str = "tokenizer.ggml.token_type";
 
-/// What a token is for. The discriminant is its number in the file.
+/// What a token is for, in the order of their numbers in the file (0 to 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum TokenKind {
-    Undefined = 0,
-    Normal = 1,
-    Unknown = 2,
+    Undefined,
+    Normal,
+    Unknown,
     /// Structure: begin, end, turns of a chat. Hidden from readers, and in text only where the caller allows it.
-    Control = 3,
+    Control,
     /// Always one token, wherever its text occurs.
-    UserDefined = 4,
-    Unused = 5,
+    UserDefined,
+    Unused,
     /// Stands for one byte, written `<0xAB>`.
-    Byte = 6,
+    Byte,
 }
 
 impl TokenKind {
     fn from_number(number: i128) -> TokenKind {
         use TokenKind::*;
-        [Undefined, Normal, Unknown, Control, UserDefined, Unused, Byte].into_iter().find(|k| *k as i128 == number).unwrap_or(Undefined)
+        match number {
+            1 => Normal,
+            2 => Unknown,
+            3 => Control,
+            4 => UserDefined,
+            5 => Unused,
+            6 => Byte,
+            _ => Undefined,
+        }
     }
 }
 
@@ -49,15 +56,17 @@ impl Vocabulary {
         let meta = gguf.meta();
         let words = indexed(gguf, TOKENS, meta.strings(TOKENS)?)?;
         let scores = match meta.optional::<Array>(SCORES)? {
-            Some(array) => numbers(gguf, SCORES, array, words.len(), |v| match v {
-                Value::F32(x) => Some(x),
+            Some(array) => numbers(gguf, SCORES, (array, Kind::F32), words.len(), f32::from_le_bytes, |v| match v {
                 Value::F64(x) => Some(x as f32),
                 other => other.integer().map(|n| n as f32),
             })?,
             None => Vec::new(),
         };
         let kinds = match meta.optional::<Array>(KINDS)? {
-            Some(array) => numbers(gguf, KINDS, array, words.len(), |v| v.integer().map(TokenKind::from_number))?,
+            Some(array) => {
+                let kind = |bytes| TokenKind::from_number(i32::from_le_bytes(bytes).into());
+                numbers(gguf, KINDS, (array, Kind::I32), words.len(), kind, |v| v.integer().map(TokenKind::from_number))?
+            }
             None => vec![TokenKind::Normal; words.len()],
         };
         let mut vocabulary = Vocabulary { words, scores, kinds, special: defaults };
@@ -140,20 +149,25 @@ pub(super) fn indexed(gguf: &Gguf, key: &'static str, list: Strings) -> Result<W
     if list.len() == 0 {
         return Err(TokenizerError::Empty { path: path(), key });
     }
-    Words::new(list).map_err(|e| TokenizerError::TooMany { path: path(), key, count: e.0, bytes: e.1 })
+    Words::new(list).map_err(|e| TokenizerError::TooMany { path: path(), key, count: e.count })
 }
 
-/// One number a token; a list that is too short, or of something else, is refused.
+/// One number a token; a list that is too short, or of something else, is refused. Elements of the usual type are read by
+/// `usual`, others by `number`.
 fn numbers<'a, T>(
     gguf: &Gguf,
     key: &'static str,
-    array: Array<'a>,
+    (array, kind): (Array<'a>, Kind),
     tokens: usize,
+    usual: impl Fn([u8; 4]) -> T,
     number: impl Fn(Value<'a>) -> Option<T>,
 ) -> Result<Vec<T>, TokenizerError> {
     let path = || gguf.path().to_owned();
     if array.len < tokens {
         return Err(TokenizerError::Short { path: path(), key, found: array.len, tokens });
+    }
+    if let Some(elements) = array.of_four_bytes().filter(|_| array.kind == kind) {
+        return Ok(elements.iter().take(tokens).map(|bytes| usual(*bytes)).collect());
     }
     let mut list = Vec::with_capacity(tokens);
     for (index, value) in array.iter().take(tokens).enumerate() {

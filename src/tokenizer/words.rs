@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Most strings that the 24 bits of an entry can number.
 const COUNT_MAX: usize = (1 << 24) - 2;
+/// Bytes of a usual token or merge; only a first guess at the room they need.
+const BYTES_EXPECTED: usize = 10;
 
 pub struct Words {
     bytes: Vec<u8>,
@@ -21,31 +23,35 @@ pub struct Words {
     longest: usize,
 }
 
-/// More or longer strings than an index can number: (strings, their bytes).
+/// More strings, or more bytes of them, than an index can number.
 #[derive(Debug)]
-pub struct TooMany(pub usize, pub usize);
+pub struct TooMany {
+    pub count: usize,
+}
 
 impl Words {
     /// Copies the strings. Of equal ones the first is found.
-    pub fn new<'a>(words: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Result<Words, TooMany> {
-        let (count, total) = (words.len(), words.clone().map(<[u8]>::len).sum());
-        if count > COUNT_MAX || total > u32::MAX as usize {
-            return Err(TooMany(count, total));
+    pub fn new<'a>(words: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<Words, TooMany> {
+        let count = words.len();
+        if count > COUNT_MAX {
+            return Err(TooMany { count });
         }
         let mut index = Words {
-            bytes: Vec::with_capacity(total),
+            bytes: Vec::with_capacity(count * BYTES_EXPECTED),
             ends: Vec::with_capacity(count),
             table: vec![0; (count * 2).next_power_of_two().max(2)],
             seed: RandomState::new().build_hasher().finish(),
             longest: 0,
         };
-        for word in words {
+        for (number, word) in (0..count as u32).zip(words) {
+            let hash = index.hash(word);
+            let slot = index.slot_of(word, hash);
+            if index.table[slot] == 0 {
+                index.table[slot] = tag_of(hash) << 24 | (number + 1);
+            }
             index.longest = index.longest.max(word.len());
             index.bytes.extend_from_slice(word);
-            index.ends.push(index.bytes.len() as u32);
-        }
-        for number in 0..index.ends.len() {
-            index.enter(number);
+            index.ends.push(u32::try_from(index.bytes.len()).map_err(|_| TooMany { count })?);
         }
         Ok(index)
     }
@@ -71,15 +77,6 @@ impl Words {
         (entry != 0).then(|| number_of(entry))
     }
 
-    fn enter(&mut self, number: usize) {
-        let range = self.range(number);
-        let hash = self.hash(&self.bytes[range.clone()]);
-        let slot = self.slot_of(&self.bytes[range], hash);
-        if self.table[slot] == 0 {
-            self.table[slot] = tag_of(hash) << 24 | (number as u32 + 1);
-        }
-    }
-
     /// The slot that holds `word`, or else the empty one where it would go.
     fn slot_of(&self, word: &[u8], hash: u64) -> usize {
         let (mask, tag) = (self.table.len() - 1, tag_of(hash));
@@ -98,24 +95,33 @@ impl Words {
         start as usize..self.ends[number] as usize
     }
 
-    /// Eight bytes at a time by folded multiplication, as wyhash does: the strings are short, so set-up costs more than mixing.
+    /// Folded multiplication, as in wyhash. Most strings are short, so they are read in one or two (overlapping) loads.
     fn hash(&self, word: &[u8]) -> u64 {
-        const K: u64 = 0x9E37_79B9_7F4A_7C15;
-        let fold = |x: u64| {
-            let wide = u128::from(x) * u128::from(K);
-            wide as u64 ^ (wide >> 64) as u64
+        let mut h = self.seed ^ word.len() as u64;
+        let rest = match (word, word.last_chunk::<8>()) {
+            (_, Some(last)) => {
+                for chunk in word.as_chunks::<8>().0 {
+                    h = fold(h ^ u64::from_le_bytes(*chunk));
+                }
+                u64::from_le_bytes(*last)
+            }
+            ([a, b, c, d, ..], _) => {
+                let last = word.last_chunk::<4>().map_or(0, |l| u32::from_le_bytes(*l));
+                u64::from(u32::from_le_bytes([*a, *b, *c, *d])) << 32 | u64::from(last)
+            }
+            ([a, b, c], _) => u64::from(*a) << 16 | u64::from(*b) << 8 | u64::from(*c),
+            ([a, b], _) => u64::from(*a) << 8 | u64::from(*b),
+            ([a], _) => u64::from(*a),
+            ([], _) => 0,
         };
-        let (chunks, tail) = word.as_chunks::<8>();
-        let mut h = fold(self.seed ^ word.len() as u64);
-        for chunk in chunks {
-            h = fold(h ^ u64::from_le_bytes(*chunk));
-        }
-        let mut rest = 0;
-        for byte in tail {
-            rest = rest << 8 | u64::from(*byte);
-        }
-        fold(fold(h ^ rest) ^ K)
+        fold(fold(h) ^ rest)
     }
+}
+
+/// Both halves of a product with an odd constant (the golden ratio's), one on the other.
+fn fold(x: u64) -> u64 {
+    let wide = u128::from(x) * 0x9E37_79B9_7F4A_7C15;
+    wide as u64 ^ (wide >> 64) as u64
 }
 
 fn tag_of(hash: u64) -> u32 {

@@ -13,7 +13,8 @@ pub const MODIFIER: Kinds = Kinds(1 << 3); // Lm
 pub const OTHER_LETTER: Kinds = Kinds(1 << 4); // Lo
 pub const MARK: Kinds = Kinds(1 << 5); // M
 pub const DIGIT: Kinds = Kinds(1 << 6); // Nd
-pub const OTHER_NUMBER: Kinds = Kinds(1 << 7); // Nl, No
+pub const LETTER_NUMBER: Kinds = Kinds(1 << 7); // Nl
+pub const OTHER_NUMBER: Kinds = Kinds(1 << 16); // No
 pub const CONNECTOR: Kinds = Kinds(1 << 8); // Pc
 pub const OTHER_PUNCTUATION: Kinds = Kinds(1 << 9);
 pub const SYMBOL: Kinds = Kinds(1 << 10); // S
@@ -28,7 +29,7 @@ pub const SLASH: Kinds = Kinds(1 << 14);
 pub const HAN: Kinds = Kinds(1 << 15);
 
 pub const LETTER: Kinds = UPPER.or(LOWER).or(TITLE).or(MODIFIER).or(OTHER_LETTER);
-pub const NUMBER: Kinds = DIGIT.or(OTHER_NUMBER);
+pub const NUMBER: Kinds = DIGIT.or(LETTER_NUMBER).or(OTHER_NUMBER);
 pub const PUNCTUATION: Kinds = CONNECTOR.or(OTHER_PUNCTUATION);
 
 impl Kinds {
@@ -50,7 +51,8 @@ impl Kinds {
             OtherLetter => OTHER_LETTER,
             NonspacingMark | SpacingMark | EnclosingMark => MARK,
             DecimalNumber => DIGIT,
-            LetterNumber | GeneralCategory::OtherNumber => OTHER_NUMBER,
+            LetterNumber => LETTER_NUMBER,
+            GeneralCategory::OtherNumber => OTHER_NUMBER,
             ConnectorPunctuation => CONNECTOR,
             DashPunctuation | OpenPunctuation | ClosePunctuation | InitialPunctuation | FinalPunctuation => OTHER_PUNCTUATION,
             GeneralCategory::OtherPunctuation => OTHER_PUNCTUATION,

@@ -9,7 +9,7 @@
 pub mod class;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use rules::{DEFAULT_FAMILY, Family, family};
 
@@ -24,8 +24,8 @@ pub enum Step {
     /// Cuts out every leftmost match; at each place the first alternative that matches counts.
     Matches(&'static [Alternative]),
     /// Cuts runs of this class into threes counted from their end: 12 345 678. `\d{1,3}(?=(\d{3})*…)` and its kin,
-    /// which would look at a long run of digits again for every digit of it.
-    Threes { of: Class, unless_before: Option<Class> },
+    /// which would look at a long run of digits again for every digit of it. `alone`: the run is cut from its surroundings too.
+    Threes { of: Class, unless_before: Option<Class>, alone: bool },
     /// Cuts off the white space at the very end, `\s+$`, which would try again at every space of a long run.
     TrailingSpace,
 }
@@ -85,13 +85,14 @@ impl Characters {
                     }
                     None => at + 1,
                 },
-                Step::Threes { of, unless_before } => {
+                Step::Threes { of, unless_before, alone } => {
                     let count = self.run(of, at, range.end);
                     let end = at + count;
                     let barred = unless_before.is_some_and(|class| end < range.end && self.is(&class, end));
-                    if count > 0 && !barred {
-                        cut_until(at);
-                        (at + (count - 1) % 3 + 1..=end).step_by(3).for_each(&mut cut_until);
+                    if !barred {
+                        let around = |place: usize| (*alone && count > 0).then_some(place);
+                        let threes = (at + count % 3..end).step_by(3);
+                        around(at).into_iter().chain(threes).chain(around(end)).for_each(&mut cut_until);
                     }
                     end.max(at + 1)
                 }

@@ -4,11 +4,11 @@
 //! each rule stands its expression; where llama.cpp approximates a published rule (marks counted as letters in `tekken` and
 //! `gpt-4o`), the published one is meant.
 
-use super::class::{self, Class, not, of, ranges};
 use super::class::{
-    BLANK, DIGIT, HAN, LETTER, LOWER, MARK, MODIFIER, NEWLINE, NUMBER, OTHER_LETTER, PUNCTUATION, Ranges, SLASH, SPACE, SYMBOL, TITLE,
-    UPPER,
+    BLANK, CONNECTOR, DIGIT, HAN, LETTER, LETTER_NUMBER, LOWER, MARK, MODIFIER, NEWLINE, NUMBER, OTHER_LETTER, PUNCTUATION, Ranges, SLASH,
+    SPACE, SYMBOL, TITLE, UPPER,
 };
+use super::class::{Class, not, of, ranges};
 use super::{Alternative, Item, Rule, Step};
 
 /// What the name of a pre-tokenizer stands for.
@@ -242,8 +242,10 @@ const GPT_4O_WORDS: Step = Step::Matches(&[
 const GPT_4O: Rule = &[GPT_4O_WORDS];
 
 /// `\d{1,3}(?=(?:\d{3})*\b)`, then `GPT_4O`
-const TINY_AYA: Rule =
-    &[Step::Threes { of: of(DIGIT), unless_before: Some(of(LETTER.or(MARK).or(DIGIT).or(class::CONNECTOR))) }, GPT_4O_WORDS];
+const TINY_AYA: Rule = &[Step::Threes { of: of(DIGIT), unless_before: Some(WORD_CHARACTER), alone: true }, GPT_4O_WORDS];
+
+/// `\w`: letters, marks, digits, connectors and joiners.
+const WORD_CHARACTER: Class = of(LETTER.or(MARK).or(DIGIT).or(LETTER_NUMBER).or(CONNECTOR)).and(&[('\u{200C}', '\u{200D}')]);
 
 /// Hangul, full-width signs, Bopomofo, Chinese and Japanese runs, then `GPT_4O` with `\p{N}`
 const YOUTU: Rule = &[
@@ -338,7 +340,7 @@ const DEEPSEEK_LLM: Rule = &[
 
 /// Digits in threes from the end, runs of scripts without spaces, then DeepSeek's words
 const AFMOE: Rule = &[
-    Step::Threes { of: of(DIGIT), unless_before: None },
+    Step::Threes { of: of(DIGIT), unless_before: None, alone: true },
     Step::Matches(&[&[some(ranges(&[
         ('\u{E00}', '\u{EFF}'),
         ('\u{1000}', '\u{109F}'),
@@ -383,7 +385,7 @@ const BLOOM: Rule = &[BLOOM_WORDS];
 const VIKING: Rule = &[BLOOM_WORDS, Step::Matches(&[DIGIT_ALONE])];
 
 /// `\p{N}+`, then digits in threes from the end; words go on across spaces
-const SUPERBPE: Rule = &[Step::Matches(&[NUMBERS]), Step::Threes { of: of(DIGIT), unless_before: None }];
+const SUPERBPE: Rule = &[Step::Matches(&[NUMBERS]), Step::Threes { of: of(DIGIT), unless_before: None, alone: false }];
 
 /// Letters with case as `deepseek-llm` lists them.
 const CASED: Ranges = &[
