@@ -5,6 +5,7 @@
 use super::ModelError;
 use crate::gguf::{Array, Fault, Gguf, Metadata, Value as MetaValue};
 use crate::program::{Builder, Pairing, Rope, RopeFactors, RopeScaling};
+use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -41,6 +42,8 @@ pub struct Hyper<'a> {
     pub experts: Option<Experts>,
     meta: Metadata<'a>,
     path: &'a Path,
+    /// Keys of integers that were asked for, with their values.
+    read: RefCell<Vec<(String, String)>>,
 }
 
 /// A mixture of experts.
@@ -71,6 +74,7 @@ impl<'a> Hyper<'a> {
             experts: None,
             meta: file.meta(),
             path: file.path(),
+            read: RefCell::default(),
         };
         h.layers = h.size("block_count", LAYERS_MAX)?;
         let last = format!("blk.{}.", h.layers - 1);
@@ -126,7 +130,7 @@ impl<'a> Hyper<'a> {
                 want: "the vocabulary".into(),
             }),
             Some(count) => Ok(count),
-            None => Err(ModelError::MissingTensor { path: self.path.into(), tensor: "token_embd.weight".into(), arch: self.arch.into() }),
+            None => Err(Fault::MissingTensor { tensor: "token_embd.weight".into() }.at(self.path).into()),
         }
     }
 
@@ -204,7 +208,10 @@ impl<'a> Hyper<'a> {
         let value: Option<usize> = self.meta.optional(&self.key(key))?;
         match value {
             Some(n) if !range.contains(&n) => Err(self.outside(key, n, &range)),
-            other => Ok(other),
+            other => {
+                other.iter().for_each(|n| self.note(key, n));
+                Ok(other)
+            }
         }
     }
 
@@ -226,8 +233,15 @@ impl<'a> Hyper<'a> {
     pub fn per_layer(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<Vec<usize>>, ModelError> {
         let values = match self.meta.get(&self.key(key)) {
             None => return Ok(None),
-            Some(MetaValue::Array(_)) => self.layer_list(self.meta.required(&self.key(key))?, key)?,
-            Some(_) => vec![self.meta.required(&self.key(key))?; self.layers],
+            Some(MetaValue::Array(_)) => {
+                self.note(key, &"a list");
+                self.layer_list(self.meta.required(&self.key(key))?, key)?
+            }
+            Some(_) => {
+                let value: usize = self.meta.required(&self.key(key))?;
+                self.note(key, &value);
+                vec![value; self.layers]
+            }
         };
         match values.iter().find(|n| !range.contains(n)) {
             Some(&n) => Err(self.outside(key, n, &range)),
@@ -294,13 +308,17 @@ impl<'a> Hyper<'a> {
         format!("{}.{key}", self.arch)
     }
 
-    /// The sizes that tensor shapes follow from, for messages.
+    /// The integers that were read, which tensor shapes follow from, for messages.
     pub(super) fn sizes(&self) -> String {
-        let Hyper { arch, dim, heads, k_dim, vocabulary, .. } = self;
-        let (ff, kv) = (self.ff[0], self.kv_heads.iter().max().copied().unwrap_or(0));
-        format!(
-            "{arch}.embedding_length {dim}, feed_forward_length {ff}, head_count {heads}, head_count_kv {kv}, key_length {k_dim}, a vocabulary of {vocabulary} tokens"
-        )
+        let read: Vec<String> = self.read.borrow().iter().map(|(key, value)| format!("{key} {value}")).collect();
+        format!("{}.({}), and a vocabulary of {} tokens", self.arch, read.join(", "), self.vocabulary)
+    }
+
+    fn note(&self, key: &str, value: &dyn std::fmt::Display) {
+        let mut read = self.read.borrow_mut();
+        if !read.iter().any(|(known, _)| known == key) {
+            read.push((key.to_owned(), value.to_string()));
+        }
     }
 }
 

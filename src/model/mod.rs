@@ -73,14 +73,14 @@ pub enum ModelError {
     Architecture { path: PathBuf, name: String },
     #[error("{}: metadata key `{key}` is {found}, but must be {want}", path.display())]
     Key { path: PathBuf, key: String, found: String, want: String },
-    #[error("{}: tensor `{tensor}` is missing, which the architecture {arch} needs", path.display())]
-    MissingTensor { path: PathBuf, tensor: String, arch: String },
-    #[error("{}: tensor `{tensor}` has the shape {found:?}, but {wanted:?} follows from {sizes}", path.display())]
+    #[error("{}: tensor `{tensor}` is missing; it is called for by {sizes}", path.display())]
+    MissingTensor { path: PathBuf, tensor: String, sizes: String },
+    #[error("{}: tensor `{tensor}` has the shape {found:?}; {wanted:?} is called for by {sizes}", path.display())]
     Shape { path: PathBuf, tensor: String, found: Vec<usize>, wanted: Vec<usize>, sizes: String },
     #[error("{}: tensor `{tensor}` is stored as {found}, but must be {want}; get the model in another quantization", path.display())]
     Type { path: PathBuf, tensor: String, found: String, want: &'static str },
-    #[error("{}: the settings don't fit together: {error}", path.display())]
-    Program { path: PathBuf, error: ProgramError },
+    #[error("{}: the settings don't fit together: {error}, by {sizes}", path.display())]
+    Program { path: PathBuf, error: ProgramError, sizes: String },
 }
 
 /// Builds the program of a file, and checks that the file has its weights. Reads metadata and the tensor list only.
@@ -104,7 +104,7 @@ fn record<'a>(file: &'a Gguf, has: &dyn Fn(&str) -> bool) -> Result<(Hyper<'a>, 
     let h = Hyper::read(file, arch)?;
     let b = Builder::new(has);
     let logits = build(&h, &b)?;
-    let program = b.finish(arch, logits).map_err(|error| ModelError::Program { path: file.path().into(), error })?;
+    let program = b.finish(arch, logits).map_err(|error| ModelError::Program { path: file.path().into(), error, sizes: h.sizes() })?;
     Ok((h, program))
 }
 
@@ -113,7 +113,7 @@ fn check(file: &Gguf, h: &Hyper, weight: &Weight) -> Result<(), ModelError> {
     let path = || PathBuf::from(file.path());
     let tensor = || weight.name.clone();
     let Some(info) = file.info(&weight.name) else {
-        return Err(ModelError::MissingTensor { path: path(), tensor: tensor(), arch: h.arch.into() });
+        return Err(ModelError::MissingTensor { path: path(), tensor: tensor(), sizes: h.sizes() });
     };
     // A file lists the length of a row first, and may leave out or add axes of 1 at the end.
     let mut found: Vec<usize> = info.shape.iter().rev().copied().collect();

@@ -4,10 +4,12 @@
 //! - `quantized`: models in quantized formats, against float64 on the decoded weights.
 //! - `real`: two trained models, teacher-forced along an engine's greedy answers.
 //! - `tiny`: models made here in code, which need no fixture: they run on every backend and must agree with the plain one.
+//! - `command`: `hearth logits`, as a script calls it.
 //! - `programs`: the text of each architecture's program.
 //!
 //! `fixtures` finds and reads the reference data; `session` drives a loaded model.
 
+mod command;
 mod fixtures;
 mod oracle;
 mod programs;
