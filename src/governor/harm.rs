@@ -1,0 +1,140 @@
+//! Do no harm: whether being held below the throttle pays, measured against the board left alone.
+//!
+//! Speed is work per busy second, each phase in units of its own first rate, so that prompts and answers add up. A hold must beat
+//! the last free minutes; when it seems not to, the board is left alone for a fresh look, and if free wins, the hold is off for an hour.
+
+/// Seconds of one side of a comparison.
+pub const SIDE_S: f32 = 300.0;
+/// Busy seconds after a change that count for neither side; a mixed load needs some turns to find its two caps.
+pub const SETTLE_S: f32 = 90.0;
+pub const SETTLE_MIXED_S: f32 = 400.0;
+pub const BAN_S: f64 = 3600.0;
+
+/// Work and busy seconds of one tick, and whether it was a prompt's.
+type Slot = (f32, f32, bool);
+
+/// Speed over the last minutes on one side.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    slots: std::collections::VecDeque<Slot>,
+    work: f32,
+    busy: f32,
+    prompts: (f32, f32),
+    settle_s: f32,
+    /// Nothing is dropped: a cycle may last longer than a side.
+    cyclic: bool,
+}
+
+impl Side {
+    /// A side that begins now and leaves out its first busy seconds.
+    pub fn begin(settle_s: f32) -> Side {
+        Side { settle_s, ..Side::default() }
+    }
+
+    /// A side that begins with a throttle's own first cut, so that its cycles are counted whole.
+    pub fn begin_with_cycle() -> Side {
+        Side { cyclic: true, ..Side::default() }
+    }
+
+    fn add(&mut self, work: f32, busy: f32, prompt: bool) {
+        if self.settle_s > 0.0 {
+            self.settle_s -= busy;
+            return;
+        }
+        self.slots.push_back((work, busy, prompt));
+        self.count((work, busy, prompt), 1.0);
+        while self.busy > if self.cyclic { 4.0 * SIDE_S } else { SIDE_S } {
+            let Some(slot) = self.slots.pop_front() else { break };
+            self.count(slot, -1.0);
+        }
+    }
+
+    fn count(&mut self, (work, busy, prompt): Slot, sign: f32) {
+        self.work += sign * work;
+        self.busy += sign * busy;
+        if prompt {
+            self.prompts.0 += sign * work;
+            self.prompts.1 += sign * busy;
+        }
+    }
+
+    /// Speed of the prompts alone, once there are some.
+    fn prompt_speed(&self) -> Option<f32> {
+        (self.prompts.1 >= 20.0).then(|| self.prompts.0 / self.prompts.1)
+    }
+
+    /// Whether both halves of a full side agree within `share`: the board has come to rest, or to a cycle.
+    pub fn is_steady(&self, share: f32) -> bool {
+        let half = self.slots.len() / 2;
+        let mean = |slots: &mut dyn Iterator<Item = &Slot>| {
+            let (work, busy) = slots.fold((0.0, 0.0), |(w, b), s| (w + s.0, b + s.1));
+            work / busy.max(1e-3)
+        };
+        let (first, second) = (mean(&mut self.slots.iter().take(half)), mean(&mut self.slots.iter().skip(half)));
+        self.speed().is_some() && (second / first.max(1e-6) - 1.0).abs() < share
+    }
+
+    /// Work per busy second once the side is full.
+    pub fn speed(&self) -> Option<f32> {
+        (self.busy >= 0.95 * SIDE_S).then(|| self.work / self.busy)
+    }
+}
+
+/// Both sides, and the unit of each phase.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    unit: [(f32, f32); 2],
+    pub free: Side,
+    pub held: Side,
+    pub banned_until_s: f64,
+}
+
+impl Watch {
+    /// Takes in a busy second: `held` says whose side it counts for (`None` for neither).
+    pub fn feed(&mut self, phase: usize, tokens: f32, busy: f32, held: Option<bool>) {
+        let unit = &mut self.unit[phase];
+        if unit.1 < 10.0 {
+            unit.0 += tokens;
+            unit.1 += busy;
+        }
+        let work = tokens / (unit.0 / unit.1.max(1e-3)).max(1e-3);
+        match held {
+            Some(true) => self.held.add(work, busy, phase == 0),
+            Some(false) => self.free.add(work, busy, phase == 0),
+            None => (),
+        }
+    }
+
+    /// Held against free, as a relative gain, when both sides are full.
+    pub fn gain(&self) -> Option<f32> {
+        Some(self.held.speed()? / self.free.speed()? - 1.0)
+    }
+
+    /// The same for prompts alone, where both sides have had some beside answers.
+    pub fn prompt_gain(&self) -> Option<f32> {
+        Some(self.held.prompt_speed()? / self.free.prompt_speed()? - 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_add_up_in_their_own_units() {
+        let mut watch = Watch::default();
+        for i in 0..800 {
+            let (phase, rate) = if i % 2 == 0 { (0, 100.0) } else { (1, 10.0) };
+            watch.feed(phase, rate, 1.0, Some(false));
+            watch.feed(phase, rate * 1.1, 1.0, Some(true));
+        }
+        assert!((watch.gain().unwrap() - 0.1).abs() < 0.06);
+    }
+
+    #[test]
+    fn an_unfilled_side_says_nothing() {
+        let mut watch = Watch::default();
+        (0..100).for_each(|_| watch.feed(1, 10.0, 1.0, Some(false)));
+        assert_eq!(watch.gain(), None);
+    }
+}

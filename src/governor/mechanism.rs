@@ -1,0 +1,226 @@
+//! Which mechanism throttles this board: first the kernel's and the profile's word, then what temperature and clock show.
+//!
+//! | seen over up to 30 min, our own caps aside | verdict |
+//! |---|---|
+//! | two clocks, the lower < 75 % of the upper, three flips (two on a slow zone) | cliff (of the die, or of the skin) |
+//! | capped while the die is far below any trip, a slow zone is hot | skin |
+//! | the clock's *change* goes with the temperature, its level does not | step |
+//! | < 95 % of the request, 10 K below the lowest trip, 30 s, no power bit | stuck cap |
+//! | 95 °C (or 3 K above the known trip) and no cap | missing |
+//! | anything else | progressive: the answer that can do no harm |
+
+use super::observation::{Flags, Mechanism};
+use super::policy::Prior;
+use std::collections::VecDeque;
+
+const WINDOW: usize = 1800;
+const FLIP: f32 = 0.75;
+/// A clock below this share of the request is a cap; measured clocks differ by up to a step's rounding.
+const CAPPED: f32 = 0.97;
+const STUCK_S: f64 = 30.0;
+const MISSING_C: f32 = 95.0;
+
+/// Where a limit is felt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Zone {
+    #[default]
+    Die,
+    Skin,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    soc: f32,
+    skin: Option<f32>,
+    mhz: f32,
+    request: f32,
+    /// The sample before it is one second older, at the same request and work.
+    follows: bool,
+}
+
+/// What was seen and what follows from it.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    samples: VecDeque<Sample>,
+    throttled_s: f64,
+    stuck_s: f64,
+    missing_s: f64,
+    since_review_s: f64,
+    last_sample_s: f64,
+    before: (f32, f32),
+    capped: bool,
+    pub verdict: Mechanism,
+    pub confidence: f32,
+    pub zone: Zone,
+    /// Temperature of `zone` at which the board took clock away, as its sensor read.
+    pub trip_c: Option<f32>,
+    /// The lower clock of a cliff.
+    pub low_mhz: Option<f32>,
+    /// When throttling was first seen, in seconds of governor time.
+    pub first_s: Option<f64>,
+    /// Last time it was seen.
+    pub last_s: Option<f64>,
+}
+
+/// One busy second.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub soc: f32,
+    pub skin: Option<f32>,
+    pub mhz: f32,
+    pub request: f32,
+    pub flags: Option<Flags>,
+    pub same_work: bool,
+    pub now_s: f64,
+    pub dt: f64,
+}
+
+impl Evidence {
+    pub fn new(prior: &Prior) -> Evidence {
+        Evidence { confidence: if prior.mechanism == Mechanism::Unknown { 0.0 } else { 0.7 }, ..Evidence::default() }
+    }
+
+    /// Whether the last look was capped by the board.
+    pub fn is_capped(&self) -> bool {
+        self.capped
+    }
+
+    /// The constant clock that would draw as much as the board's own throttle lets through: power goes with about the third power
+    /// of the clock, so this is the cubic mean of what was measured since throttling began.
+    pub fn equal_power_mhz(&self) -> Option<f32> {
+        let sum: f32 = self.samples.iter().map(|s| (s.mhz / 1000.0).powi(3)).sum();
+        (!self.samples.is_empty()).then(|| (sum / self.samples.len() as f32).cbrt() * 1000.0)
+    }
+
+    /// Takes in one look of a working board.
+    pub fn look(&mut self, prior: &Prior, look: Look) {
+        let was = self.capped;
+        let power = look.flags.is_some_and(|f| f.under_voltage || f.power_limit);
+        self.capped = look.mhz < CAPPED * look.request && !power;
+        let lowest_trip = self.trip_c.filter(|_| self.zone == Zone::Die).or(prior.trip_c).unwrap_or(75.0);
+        let skin_explains = look.skin.is_some_and(|s| s >= 36.0);
+        let cool = look.soc < lowest_trip - 10.0 && !skin_explains;
+        self.stuck_s = if look.mhz < 0.95 * look.request && cool && !power { self.stuck_s + look.dt } else { 0.0 };
+        let missing_c = prior.trip_c.map_or(MISSING_C, |t| MISSING_C.max(t + 3.0));
+        self.missing_s = if look.soc >= missing_c && !self.capped { self.missing_s + look.dt } else { 0.0 };
+        if self.stuck_s >= STUCK_S {
+            (self.verdict, self.confidence) = (Mechanism::StuckCap, 0.95);
+            return;
+        }
+        if self.verdict == Mechanism::StuckCap && self.stuck_s == 0.0 {
+            (self.verdict, self.confidence) = (Mechanism::Unknown, 0.0);
+        }
+        if self.missing_s >= 5.0 && self.verdict != Mechanism::Missing {
+            (self.verdict, self.confidence) = (Mechanism::Missing, 0.9);
+        }
+        if self.capped && !cool {
+            self.first_s.get_or_insert(look.now_s);
+            self.last_s = Some(look.now_s);
+            self.throttled_s += look.dt;
+            if !was && look.same_work {
+                self.note_trip(look);
+            }
+        }
+        self.before = (look.soc, look.skin.unwrap_or(look.soc));
+        if self.first_s.is_none() {
+            return;
+        }
+        if self.samples.len() == WINDOW {
+            self.samples.pop_front();
+        }
+        // Under a cap of ours the board shows our steps, not its own.
+        if look.request < 0.99 * prior.max_mhz() {
+            return;
+        }
+        let follows = look.same_work && look.now_s - self.last_sample_s < 1.5;
+        self.last_sample_s = look.now_s;
+        let Look { soc, skin, mhz, request, .. } = look;
+        self.samples.push_back(Sample { soc, skin, mhz, request, follows });
+        self.since_review_s += look.dt;
+        if self.since_review_s >= 10.0 {
+            self.since_review_s = 0.0;
+            self.review(prior);
+        }
+    }
+
+    /// A cap set in: the trip is what the zone read just before or after, the mean over what was seen so far.
+    fn note_trip(&mut self, look: Look) {
+        let seen = match self.zone {
+            Zone::Die => look.soc.max(self.before.0),
+            Zone::Skin => look.skin.unwrap_or(look.soc).max(self.before.1),
+        };
+        self.trip_c = Some(self.trip_c.map_or(seen, |t| t + 0.25 * (seen - t)));
+    }
+
+    fn review(&mut self, prior: &Prior) {
+        if self.verdict == Mechanism::Missing || self.throttled_s < 10.0 {
+            return;
+        }
+        let capped = || self.samples.iter().filter(|s| s.mhz < CAPPED * s.request);
+        let count = capped().count();
+        if count < 5 {
+            return;
+        }
+        let mean_soc = capped().map(|s| s.soc).sum::<f32>() / count as f32;
+        let far_below_die_trip = mean_soc < prior.trip_c.unwrap_or(80.0) - 5.0;
+        let zone = if far_below_die_trip && capped().all(|s| s.skin.is_some()) { Zone::Skin } else { Zone::Die };
+        if zone != self.zone {
+            self.zone = zone;
+            let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
+            let onset = pairs.filter(|(a, b)| a.mhz >= CAPPED * a.request && b.mhz < CAPPED * b.request).map(|(_, b)| b);
+            self.trip_c = onset.chain(capped().take(1)).find_map(|s| if zone == Zone::Skin { s.skin } else { Some(s.soc) });
+        }
+        if let Some(low) = self.cliff(if zone == Zone::Skin { 2 } else { 3 }) {
+            self.low_mhz = Some(low);
+            (self.verdict, self.confidence) = (Mechanism::Cliff, 0.95);
+        } else if zone == Zone::Skin {
+            (self.verdict, self.confidence) = (Mechanism::Skin, 0.9);
+        } else if self.verdict != Mechanism::Cliff {
+            (self.verdict, self.confidence) = self.step_or_progressive(prior);
+        }
+    }
+
+    /// The lower clock, when there are two clocks only and enough flips between them.
+    fn cliff(&self, flips_min: usize) -> Option<f32> {
+        let low: Vec<f32> = self.samples.iter().filter(|s| s.mhz < FLIP * s.request).map(|s| s.mhz).collect();
+        let mut sorted = low.clone();
+        sorted.sort_by(f32::total_cmp);
+        let level = *sorted.get(sorted.len() / 2)?;
+        let at_low = |s: &&Sample| (s.mhz / level - 1.0).abs() < 0.04;
+        let full = |s: &&Sample| s.mhz >= 0.95 * s.request;
+        let on_two = self.samples.iter().filter(|s| at_low(s) || full(s)).count();
+        let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
+        let flips = pairs.filter(|(a, b)| full(a) && at_low(b) || at_low(a) && full(b)).count();
+        (flips >= flips_min && on_two as f32 >= 0.9 * self.samples.len() as f32).then_some(level)
+    }
+
+    fn step_or_progressive(&self, prior: &Prior) -> (Mechanism, f32) {
+        let pairs: Vec<_> = self.samples.iter().zip(self.samples.iter().skip(1)).filter(|(_, b)| b.follows).collect();
+        let level = correlation(pairs.iter().map(|(a, _)| (a.soc, a.mhz)));
+        let change = correlation(pairs.iter().filter(|(a, b)| a.mhz < 0.97 * a.request || b.mhz < 0.97 * b.request).map(|(a, b)| (a.soc, b.mhz - a.mhz)));
+        let stepping = pairs.len() >= 60 && change < -0.25 && change < level - 0.05;
+        match (prior.mechanism, stepping) {
+            (Mechanism::Step, true) => (Mechanism::Step, 0.95),
+            (Mechanism::Step, false) => (Mechanism::Step, 0.9),
+            (Mechanism::Progressive, _) => (Mechanism::Progressive, 0.9),
+            (_, true) if pairs.len() >= 180 => (Mechanism::Step, 0.9),
+            _ => (Mechanism::Progressive, 0.6),
+        }
+    }
+}
+
+/// Pearson's r, 0 when either side does not vary.
+fn correlation(pairs: impl Iterator<Item = (f32, f32)>) -> f32 {
+    let (mut n, mut sx, mut sy, mut sxx, mut syy, mut sxy) = (0.0f64, 0.0, 0.0, 0.0, 0.0, 0.0);
+    for (x, y) in pairs {
+        let (x, y) = (x as f64, y as f64);
+        n += 1.0;
+        sx += x;
+        sy += y;
+        sxx += x * x;
+        syy += y * y;
+        sxy += x * y;
+    }
+    let (vx, vy) = (sxx - sx * sx / n.max(1.0), syy - sy * sy / n.max(1.0));
+    if vx <= 1e-6 || vy <= 1e-6 { 0.0 } else { ((sxy - sx * sy / n) / (vx * vy).sqrt()) as f32 }
+}

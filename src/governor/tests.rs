@@ -1,0 +1,241 @@
+//! The governor as a whole: its promises on boards, and under every fault of a sensor. The full tables are `make thermal`'s.
+
+use super::plant::{Model, Plant};
+use super::profile::Throttle;
+use super::simulate::{Constant, Governor, Load, Outcome, Scenario, Second, follow, prior_of, run};
+use super::*;
+use crate::governor::observation::{Aged, Flags};
+
+fn policy(model: &Model, goal: Goal) -> Policy {
+    Policy { goal, prior: prior_of(model) }
+}
+
+fn governed(model: &Model, load: Load, ambient: f32) -> Outcome {
+    let mut governor = Governor::new(policy(model, Goal::Performance));
+    run(model, &Scenario::new(load, ambient, 1), &mut governor, &mut |_, _, _| ())
+}
+
+fn stock(model: &Model, load: Load, ambient: f32) -> Outcome {
+    let n = model.soc.cores;
+    run(model, &Scenario::new(load, ambient, 1), &mut Constant::threads(n, n), &mut |_, _, _| ())
+}
+
+#[test]
+fn a_cliff_is_stayed_below_and_pays() {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let (with, without) = (governed(&model, Load::Decode, 30.0), stock(&model, Load::Decode, 30.0));
+    assert_eq!(with.mechanism, Mechanism::Cliff);
+    assert!(with.speed > 1.08 * without.speed, "{} against {}", with.speed, without.speed);
+    assert!(with.max_c <= without.max_c + 1.0);
+}
+
+#[test]
+fn boards_that_throttle_well_are_left_alone() {
+    for name in ["pi5-bare", "zero2w-case", "rk3588-bare", "h618-bare", "phone-graded"] {
+        let model = Model::named(name).unwrap();
+        let mut caps = 0;
+        let mut governor = Governor::new(policy(&model, Goal::Performance));
+        let scenario = Scenario { minutes: 30.0, ..Scenario::new(Load::Decode, 30.0, 1) };
+        let outcome = follow(&model, &scenario, &mut governor, &mut |_, _, _| (), &mut |s: Second| {
+            caps += s.decision.map_or(0, |d| usize::from(d.decode.cap.is_some()));
+        });
+        assert_eq!(caps, 0, "{name}");
+        assert!(matches!(outcome.mechanism, Mechanism::Progressive | Mechanism::Skin), "{name}: {:?}", outcome.mechanism);
+    }
+}
+
+#[test]
+fn observe_caps_a_proven_cliff_and_nothing_else() {
+    for (name, caps) in [("rk3588-cliff75", true), ("pi4-bare", false), ("rk3588-bare-stepwise", false)] {
+        let model = Model::named(name).unwrap();
+        let mut seen = false;
+        let mut governor = Governor::new(policy(&model, Goal::Observe));
+        let scenario = Scenario { minutes: 30.0, ..Scenario::new(Load::Decode, 30.0, 1) };
+        follow(&model, &scenario, &mut governor, &mut |_, _, _| (), &mut |s: Second| {
+            seen |= s.decision.is_some_and(|d| d.decode.cap.is_some());
+        });
+        assert_eq!(seen, caps, "{name}");
+    }
+}
+
+#[test]
+fn off_changes_nothing() {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let mut governor = Governor::new(policy(&model, Goal::Off));
+    let off = run(&model, &Scenario::new(Load::Decode, 30.0, 1), &mut governor, &mut |_, _, _| ());
+    assert_eq!(off.speed, stock(&model, Load::Decode, 30.0).speed);
+}
+
+/// Runs 20 min on the cliff board with the sensors tampered with from minute 15 to 16. Returns seconds from the fault's start until
+/// nothing is capped any more, from its end until the level is Stay again, and whether the loss was told.
+fn under_fault(load: Load, mut fault: impl FnMut(&mut Observation)) -> (f32, f32, bool) {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let mut governor = Governor::new(policy(&model, Goal::Performance));
+    let scenario = Scenario { minutes: 20.0, window_minutes: 5.0, ..Scenario::new(load, 32.0, 1) };
+    let (mut capped_last, mut stay_again, mut told) = (900.0f32, f32::INFINITY, false);
+    let mut tamper = |t: f32, _: &mut Plant, seen: &mut Observation| {
+        if (900.0..960.0).contains(&t) {
+            fault(seen);
+        }
+    };
+    follow(&model, &scenario, &mut governor, &mut tamper, &mut |s: Second| {
+        let Some(d) = s.decision else { return };
+        if (900.0..960.0).contains(&s.at_s) {
+            if d.decode.cap.is_some() || d.prefill.cap.is_some() {
+                capped_last = s.at_s;
+            }
+            told |= d.degraded == Degraded::SensorLost;
+        }
+        if s.at_s >= 960.0 && d.level == Level::Stay {
+            stay_again = stay_again.min(s.at_s - 960.0);
+        }
+    });
+    (capped_last - 900.0, stay_again, told)
+}
+
+#[test]
+fn a_lost_or_lying_sensor_ends_in_stock_behaviour_within_ten_seconds_and_is_told() {
+    let reading = |c: f32, age: f64| Some(Aged { value: Celsius(c), age: Seconds(age) });
+    for load in [Load::Decode, Load::Prefill, Load::Voice] {
+        let mut stale = 0.0;
+        let faults: [(&str, Box<dyn FnMut(&mut Observation)>); 6] = [
+            ("vanished", Box::new(|o| o.soc = None)),
+            ("-256", Box::new(move |o| o.soc = reading(-256.0, 0.1))),
+            ("-40", Box::new(move |o| o.soc = reading(-40.0, 0.1))),
+            ("127", Box::new(move |o| o.soc = reading(127.0, 0.1))),
+            ("NaN", Box::new(move |o| o.soc = reading(f32::NAN, 0.1))),
+            ("stale", Box::new(move |o| {
+                stale += 1.0;
+                o.soc = reading(73.0, stale);
+            })),
+        ];
+        for (name, fault) in faults {
+            let (until_stock, until_back, told) = under_fault(load, fault);
+            assert!(until_stock <= 10.0, "{name} in {load:?}: still capped after {until_stock} s");
+            assert!(told, "{name} in {load:?}: not told");
+            assert!(until_back <= 5.0, "{name} in {load:?}: back after {until_back} s");
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_cannot_be_read_or_heard_does_no_harm() {
+    for fault in [|o: &mut Observation| o.measured = None, |o: &mut Observation| o.requested = None, |o: &mut Observation| o.flags = None] {
+        let (_, back, _) = under_fault(Load::Decode, fault);
+        assert!(back <= 5.0);
+    }
+}
+
+#[test]
+fn a_cap_that_is_written_without_effect_is_given_up() {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let mut governor = Governor::new(policy(&model, Goal::Performance));
+    let mut causes = std::collections::BTreeSet::new();
+    let scenario = Scenario { minutes: 20.0, may_cap: false, ..Scenario::new(Load::Decode, 30.0, 1) };
+    // The board says that caps can be written; the scenario drops them.
+    follow(&model, &scenario, &mut governor, &mut |_, _, seen| seen.may_cap = true, &mut |s: Second| {
+        causes.extend(s.decision.map(|d| format!("{:?}", d.level)));
+    });
+    assert!(causes.contains("Stay") && causes.contains("Ride"), "{causes:?}");
+}
+
+#[test]
+fn a_cap_that_never_returns_is_reported_as_stuck_and_recovers() {
+    let model = Model::named("h618-bare").unwrap();
+    let mut governor = Governor::new(policy(&model, Goal::Observe));
+    let mut words = Vec::new();
+    let mut stick = |t: f32, plant: &mut Plant, _: &mut Observation| plant.stick_cap((t < 120.0).then_some(480.0));
+    let scenario = Scenario { minutes: 4.0, ..Scenario::new(Load::Decode, 5.0, 1) };
+    follow(&model, &scenario, &mut governor, &mut stick, &mut |s: Second| words.extend(s.decision.map(|d| d.degraded)));
+    assert_eq!(words[100], Degraded::StuckCap);
+    assert_ne!(words[200], Degraded::StuckCap);
+}
+
+#[test]
+fn a_board_without_a_throttle_is_held_below_95_degrees() {
+    let mut model = Model::named("rk3588-bare").unwrap();
+    model.throttle = Throttle::Cliff { trip_c: 500.0, hyst_c: 1.0, low_mhz: 408.0, poll_s: 1.0 };
+    let mut governor = Governor::new(Policy { goal: Goal::Observe, prior: Prior { trip_c: None, ..prior_of(&model) } });
+    let outcome = run(&model, &Scenario::new(Load::Decode, 30.0, 1), &mut governor, &mut |_, _, _| ());
+    assert_eq!((outcome.mechanism, outcome.cause), (Mechanism::Missing, Cause::OwnCeiling));
+    assert!(outcome.mean_c < 95.5 && stock(&model, Load::Decode, 30.0).mean_c > 100.0, "{}", outcome.mean_c);
+}
+
+#[test]
+fn above_the_hard_ceiling_nothing_is_let_in_until_it_is_cooler() {
+    let model = Model::named("pi5-bare").unwrap();
+    let policy = policy(&model, Goal::Off);
+    let mut state = State::new(&policy);
+    let mut at = |t: f32| {
+        let seen = Observation { dt: Seconds(1.0), soc: Some(Aged { value: Celsius(t), age: Seconds(0.1) }), ..Observation::default() };
+        let (next, decision) = decide(&policy, state.clone(), &seen);
+        state = next;
+        decision.admission
+    };
+    assert_eq!(at(100.0), Admission::Open);
+    assert_eq!(at(105.0), Admission::Stop);
+    assert_eq!(at(101.0), Admission::Stop);
+    assert_eq!(at(98.0), Admission::Open);
+}
+
+#[test]
+fn under_voltage_is_its_own_fault_and_no_heat() {
+    let model = Model::named("pi5-active").unwrap();
+    let mut governor = Governor::new(policy(&model, Goal::Observe));
+    let mut last = None;
+    let scenario = Scenario { minutes: 5.0, ..Scenario::new(Load::Decode, 22.0, 1) };
+    let mut sag = |_: f32, plant: &mut Plant, seen: &mut Observation| {
+        plant.stick_cap(Some(1500.0));
+        seen.flags = Some(Flags { under_voltage: true, ..Flags::default() });
+    };
+    follow(&model, &scenario, &mut governor, &mut sag, &mut |s: Second| last = s.decision.cloned());
+    let last = last.unwrap();
+    assert_eq!((last.degraded, last.level), (Degraded::UnderVoltage, Level::Free));
+}
+
+#[test]
+fn a_trace_replays_to_the_same_decisions() {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let policy = policy(&model, Goal::Performance);
+    let mut governor = Governor::new(policy.clone());
+    let header = replay::Header { kind: "hearth-trace".into(), version: 1, source: "simulated".into(), board: model.name.clone(), policy };
+    let mut lines = vec![serde_json::to_string(&header).unwrap()];
+    let scenario = Scenario { minutes: 12.0, ..Scenario::new(Load::Voice, 35.0, 1) };
+    follow(&model, &scenario, &mut governor, &mut |_, _, _| (), &mut |s: Second| {
+        let tick = replay::Tick { seen: s.seen.clone(), decided: s.decision.cloned().unwrap() };
+        lines.push(serde_json::to_string(&tick).unwrap());
+    });
+    let mut different = 0;
+    replay::replay(lines.iter().map(String::as_str), |r| different += usize::from(r.recorded != r.decided)).unwrap();
+    assert_eq!((different, lines.len()), (0, 721));
+}
+
+#[test]
+fn what_comes_in_never_panics() {
+    let model = Model::named("pi4-bare").unwrap();
+    let policy = policy(&model, Goal::Eco);
+    let mut noise = plant::noise::Noise::new(3);
+    let mut state = State::new(&policy);
+    let odd = [0.0, -1.0, 1e30, f32::NAN, f32::INFINITY, 55.0];
+    for i in 0..20_000usize {
+        let mut pick = || odd[noise.bits() as usize % odd.len()];
+        let seen = Observation {
+            dt: Seconds(pick() as f64),
+            soc: (i % 3 > 0).then(|| Aged { value: Celsius(pick()), age: Seconds(pick() as f64) }),
+            skin: (i % 5 == 0).then(|| Aged { value: Celsius(pick()), age: Seconds(pick() as f64) }),
+            measured: (i % 2 == 0).then(|| Aged { value: Hertz(pick() as u64), age: Seconds(0.0) }),
+            tokens: pick(),
+            busy: Seconds(pick() as f64),
+            phase: [Phase::Idle, Phase::Prefill, Phase::Decode][i % 7 % 3],
+            threads: (i % 256) as u8,
+            memory_pressure: pick(),
+            may_cap: i % 4 > 0,
+            resumed: i % 97 == 0,
+            ..Observation::default()
+        };
+        let (next, d) = decide(&policy, state, &seen);
+        state = next;
+        assert!((1..=4).contains(&d.decode.threads), "{}", d.decode.threads);
+        assert!(d.decode.cap.is_none_or(|c| (600e6 as u64..1_800_000_000).contains(&c.0)));
+    }
+}
