@@ -31,10 +31,6 @@ impl Bpe {
         Self { merges, letters }
     }
 
-    pub fn is_over_characters(&self) -> bool {
-        matches!(self.letters, Letters::Characters)
-    }
-
     /// Appends the tokens of `text`.
     pub fn encode(&self, vocabulary: &Vocabulary, text: &str, out: &mut Vec<TokenId>) {
         let mut encoder = Encoder { bpe: self, vocabulary, merger: Merger::new(), pair: Vec::new(), out };

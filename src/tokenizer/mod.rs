@@ -80,13 +80,14 @@ impl Tokenizer {
         let (bos, eos) = (Some(TokenId(1)), Some(TokenId(2)));
         let (algorithm, adds_bos, defaults) = match kind {
             "llama" => (Algorithm::SentencePiece, true, SpecialTokens { bos, eos, unknown: Some(TokenId(0)), ..Default::default() }),
-            "gpt2" if pre != Some("gemma4") => {
+            "gemma4" => over_characters(gguf)?,
+            "gpt2" if pre.is_some_and(|p| OVER_CHARACTERS.contains(&p)) => over_characters(gguf)?,
+            "gpt2" => {
                 let family = family_of(pre, &mut warnings);
                 let eleven = Some(TokenId(11));
                 let bpe = Bpe::new(merges(gguf)?, Letters::Bytes(family));
                 (Algorithm::Bpe(bpe), family.adds_bos, SpecialTokens { bos: eleven, eos: eleven, ..Default::default() })
             }
-            "gemma4" | "gpt2" => (Algorithm::Bpe(Bpe::new(merges(gguf)?, Letters::Characters)), true, SpecialTokens::default()),
             "bert" => {
                 let lower_case = meta.optional("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
                 let strip_accents = meta.optional("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lower_case);
@@ -108,10 +109,9 @@ impl Tokenizer {
         let flag = |key: &str, default: bool| -> Result<bool, GgufError> { Ok(meta.optional(key)?.unwrap_or(default)) };
         Ok(Tokenizer {
             added: added(gguf, &vocabulary, pre),
-            // Files of Gemma 4 were written with `false` here by mistake; all its models need the token.
-            adds_bos: matches!(&algorithm, Algorithm::Bpe(bpe) if bpe.is_over_characters())
-                || flag("tokenizer.ggml.add_bos_token", adds_bos)?,
-            adds_eos: flag("tokenizer.ggml.add_eos_token", is_wpm)?,
+            // Files of Gemma 4 were written with `false` here by mistake; all its models need the token. BERT's need both ends.
+            adds_bos: is_wpm || kind == "gemma4" || pre == Some("gemma4") || flag("tokenizer.ggml.add_bos_token", adds_bos)?,
+            adds_eos: is_wpm || flag("tokenizer.ggml.add_eos_token", false)?,
             space_prefix: matches!(algorithm, Algorithm::SentencePiece) && flag("tokenizer.ggml.add_space_prefix", true)?,
             vocabulary,
             algorithm,
@@ -215,6 +215,13 @@ impl Tokenizer {
             out.remove(start);
         }
     }
+}
+
+/// Names of pre-tokenizers whose vocabularies are Gemma 4's in kind.
+const OVER_CHARACTERS: [&str; 3] = ["gemma4", "granite-embed-multi-311m", "sarvam-moe"];
+
+fn over_characters(gguf: &Gguf) -> Result<(Algorithm, bool, SpecialTokens), TokenizerError> {
+    Ok((Algorithm::Bpe(Bpe::new(merges(gguf)?, Letters::Characters)), false, SpecialTokens::default()))
 }
 
 fn family_of(pre: Option<&str>, warnings: &mut Vec<Warning>) -> split::Family {
