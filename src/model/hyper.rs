@@ -148,13 +148,21 @@ impl<'a> Hyper<'a> {
         Ok(Some(Experts { count, used, width }))
     }
 
-    /// The model's rotary embedding, `rope.*`, for heads of `k_dim`: base, scaling, and the tensor `rope_freqs` where the file has it.
+    /// The model's rotary embedding, `rope.*`, for heads of `k_dim`: base, scaling, and divisors where the file has them: `rope_freqs`,
+    /// or long rope's `rope_factors_{short,long}` (arXiv 2402.13753).
     pub fn rope(&self, b: &Builder, pairing: Pairing) -> Result<Rope, ModelError> {
         let rope = self.rope_of(pairing, "rope.dimension_count", self.k_dim, "rope.freq_base")?;
         let scaling = self.rope_scaling()?;
-        let factors = match b.has("rope_freqs.weight") {
-            true => RopeFactors::Always(b.rope_factors("rope_freqs.weight", rope.dims)),
-            false => RopeFactors::None,
+        let factors = if b.has("rope_freqs.weight") {
+            RopeFactors::Always(b.rope_factors("rope_freqs.weight", rope.dims))
+        } else if b.has("rope_factors_long.weight") {
+            RopeFactors::ByContext {
+                short: b.rope_factors("rope_factors_short.weight", rope.dims),
+                long: b.rope_factors("rope_factors_long.weight", rope.dims),
+                original_context: self.optional_size("rope.scaling.original_context_length", usize::MAX)?.unwrap_or(self.context),
+            }
+        } else {
+            RopeFactors::None
         };
         let attention_factor = self.optional_positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
         Ok(Rope { scaling, factors, attention_factor, ..rope })

@@ -2,11 +2,11 @@
 //!
 //! - Most layers (those with 0 key/value heads) are a gated short convolution in place of attention: the input is projected to `b`, `c`
 //!   and `x`; `b · x` runs through a causal convolution of a few tokens, each channel by itself; the result times `c` is projected back.
-//! - The others are Qwen 3's attention.
+//! - The others are Qwen 3's attention, with a sliding window where the key says so.
 //! - The final norm is named `token_embd_norm`.
 
 use super::{Hyper, ModelError, qwen3};
-use crate::program::builder::Builder;
+use crate::program::builder::{AttentionOptions, Builder, FULL};
 use crate::program::{Pairing, Value};
 
 /// Longest convolution, a guess with room (all known models: 3).
@@ -14,11 +14,12 @@ const KERNEL_MAX: usize = 64;
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Halves)?;
+    let attention = AttentionOptions { window: h.window()?, ..FULL };
     let length = h.size("shortconv.l_cache", KERNEL_MAX)?;
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
         let a = l.rms_norm(x, "attn_norm", h.eps);
-        let mixed = if h.kv_heads[l.layer] > 0 { qwen3::attention(h, &l, a, rope) } else { convolution(h, &l, a, length) };
+        let mixed = if h.kv_heads[l.layer] > 0 { qwen3::attention(h, &l, a, rope, attention) } else { convolution(h, &l, a, length) };
         x = l.add(x, mixed);
         let f = l.rms_norm(x, "ffn_norm", h.eps);
         x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", h.ff[l.layer]));

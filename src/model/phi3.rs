@@ -2,23 +2,16 @@
 //!
 //! Llama's form with fused tensors, and:
 //! - `attn_qkv` holds the rows of query, key and value one after the other, `ffn_up` those of gate and up.
-//! - Long rope (arXiv 2402.13753): a divisor a pair, one list within the original context and one beyond; sine and cosine are multiplied
-//!   by `rope.scaling.attn_factor`.
+//! - Long rope: a divisor a pair, one list within the original context and one beyond; sine and cosine are multiplied by
+//!   `rope.scaling.attn_factor`.
 //! - A sliding window in every layer, where the key says so.
 
 use super::{Hyper, ModelError};
 use crate::program::builder::{AttentionOptions, Builder, FULL};
-use crate::program::{Activation, Pairing, RopeFactors, Value};
+use crate::program::{Activation, Pairing, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
-    let mut rope = h.rope(b, Pairing::Halves)?;
-    if b.has("rope_factors_long.weight") {
-        rope.factors = RopeFactors::ByContext {
-            short: b.rope_factors("rope_factors_short.weight", rope.dims),
-            long: b.rope_factors("rope_factors_long.weight", rope.dims),
-            original_context: h.optional_size("rope.scaling.original_context_length", usize::MAX)?.unwrap_or(h.context),
-        };
-    }
+    let rope = h.rope(b, Pairing::Halves)?;
     let window = h.window()?;
 
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]

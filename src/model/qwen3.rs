@@ -4,14 +4,14 @@
 //! (`heads · k_dim` need not be `dim`).
 
 use super::{Hyper, ModelError};
-use crate::program::builder::{Builder, FULL};
+use crate::program::builder::{AttentionOptions, Builder, FULL};
 use crate::program::{Pairing, Rope, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Halves)?;
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
-        x = l.add(x, attention(h, &l, l.rms_norm(x, "attn_norm", h.eps), rope));
+        x = l.add(x, attention(h, &l, l.rms_norm(x, "attn_norm", h.eps), rope, FULL));
         let f = l.rms_norm(x, "ffn_norm", h.eps);
         x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", h.ff[l.layer]));
     }
@@ -19,12 +19,12 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
 }
 
 /// Attention with normalised query and key heads. `[n, dim]` → `[n, dim]`
-pub(super) fn attention(h: &Hyper, l: &Builder, a: Value, rope: Rope) -> Value {
+pub(super) fn attention(h: &Hyper, l: &Builder, a: Value, rope: Rope, options: AttentionOptions) -> Value {
     let kv_heads = h.kv_heads[l.layer];
     let q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
     let k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
     let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
     let q = l.rope(l.rms_norm(q, "attn_q_norm", h.eps), rope);
     let k = l.rope(l.rms_norm(k, "attn_k_norm", h.eps), rope);
-    l.linear(l.attention(q, k, v, FULL), "attn_output", h.dim)
+    l.linear(l.attention(q, k, v, options), "attn_output", h.dim)
 }

@@ -3,7 +3,7 @@
 //! Qwen 3 whose feed-forward part is a mixture in every layer: softmax over all experts, the weights of the used ones made to sum to 1.
 
 use super::{Hyper, ModelError, qwen3};
-use crate::program::builder::{Builder, MoeOptions};
+use crate::program::builder::{Builder, FULL, MoeOptions};
 use crate::program::{Activation, Gating, Pairing, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
@@ -20,7 +20,7 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     };
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
-        x = l.add(x, qwen3::attention(h, &l, l.rms_norm(x, "attn_norm", h.eps), rope));
+        x = l.add(x, qwen3::attention(h, &l, l.rms_norm(x, "attn_norm", h.eps), rope, FULL));
         x = l.add(x, l.moe(l.rms_norm(x, "ffn_norm", h.eps), moe));
     }
     Ok(b.head(b.rms_norm(x, "output_norm", h.eps))) // [n, vocabulary]
