@@ -65,10 +65,17 @@ pub fn json_lines<I: DeserializeOwned, O: Serialize>(mut answer: impl FnMut(I) -
             continue;
         }
         let value = serde_json::from_slice(&line).map_err(anyhow::Error::from).and_then(&mut answer);
-        let mut text = serde_json::to_string(&value.with_context(|| format!("line {number}"))?)?;
-        text.push('\n');
-        out.write_all(text.as_bytes())?;
+        let text = serde_json::to_string(&value.with_context(|| format!("line {number}"))?)?;
+        writeln!(out, "{}", one_line(text))?;
         out.flush()?;
     }
     Ok(())
+}
+
+/// JSON leaves these line ends of Unicode as they are, and some readers cut lines at them. They occur within strings only.
+fn one_line(json: String) -> String {
+    if !json.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
+        return json;
+    }
+    json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
