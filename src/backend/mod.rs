@@ -119,7 +119,7 @@ pub enum Kind {
 /// Opens a backend.
 pub fn open(kind: Kind) -> Result<Box<dyn Backend>, LoadError> {
     match kind {
-        Kind::Auto | Kind::Cpu => Ok(Box::new(cpu::Cpu::new())),
+        Kind::Auto | Kind::Cpu => Ok(Box::new(cpu::Cpu::new()?)),
         Kind::Plain => Ok(Box::new(plain::Plain::new())),
         Kind::Vulkan => Err(LoadError::NotBuilt { backend: "vulkan" }),
         Kind::Cuda => Err(LoadError::NotBuilt { backend: "cuda" }),
@@ -155,6 +155,8 @@ pub enum LoadError {
     NoMemory { what: &'static str, need: u64, have: u64 },
     #[error("{0}")]
     File(String),
+    #[error("{0}")]
+    Cpu(String),
     #[error("loading was cancelled")]
     Cancelled,
 }

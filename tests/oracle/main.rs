@@ -22,5 +22,5 @@ use hearth::backend::{Backend, cpu::Cpu, plain::Plain};
 
 /// Every backend that runs on any machine, the plain one first.
 fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(Plain::new()), Box::new(Cpu::new())]
+    vec![Box::new(Plain::new()), Box::new(Cpu::new().expect("HEARTH_CPU is unset or sound"))]
 }

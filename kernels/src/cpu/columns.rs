@@ -29,6 +29,15 @@ impl<'a> Columns<'a> {
         Columns { first: matrix.as_mut_ptr(), stride: width, tokens, width, matrix: PhantomData }
     }
 
+    /// `width` columns of a matrix that has rows of `stride` numbers, from the first of them on.
+    ///
+    /// # Safety
+    /// `first` points to the first of `tokens` rows that lie `stride` numbers apart, in memory that lives for `'a`; while the result
+    /// lives, nothing else may touch those columns. (Threads that share a matrix take disjoint ranges.)
+    pub unsafe fn new(first: *mut f32, stride: usize, tokens: usize, width: usize) -> Columns<'a> {
+        Columns { first, stride, tokens, width, matrix: PhantomData }
+    }
+
     /// Some of the columns.
     ///
     /// # Safety

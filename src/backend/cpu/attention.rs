@@ -1,57 +1,161 @@
-//! Attention over the cache, one key head and one row at a time: each stored key and value is read once for all query heads that share it.
+//! Attention over the cache. A piece is one key head for a few lines of one sequence: each stored key and value is read once for all the
+//! query heads that share it and all the lines of the piece.
+//!
+//! Where a step has too few pieces for the threads (one line, few key heads) and the past is long, positions are split too: each piece
+//! leaves a partial result, and whoever ends the stage merges them. Splits are made at fixed positions, so the result does not depend on
+//! the number of threads.
 
-use super::running::View;
-use crate::backend::plain::ops::Attend;
-use crate::backend::{BLOCK_TOKENS, KvType};
-use crate::program::Op;
-use hearth_kernels::quant::{Format, decode};
+use super::running::{Scratch, View};
+use crate::program::{Op, Rows as Domain};
+use hearth_kernels::cpu::kv::{Cache, Partial, Scoring, Span};
+use std::ops::Range;
 
-impl View<'_> {
-    /// One a line and key head.
+/// Lines of a prompt that are computed together: enough that reading the cache costs little beside computing on it, few enough that the
+/// accumulators of a head's queries stay in the second-level cache.
+const LINES: usize = 16;
+/// Positions of one split: a few microseconds of reading.
+const SPLIT: usize = 512;
+/// With so many pieces, threads are busy without splitting positions.
+const ENOUGH_PIECES: usize = 16;
+
+/// Lines of one sequence that are computed together.
+pub type Group = Range<usize>;
+
+impl<'a> View<'a> {
+    /// Lines of the domain in groups of one sequence each.
+    pub fn attention_groups(&self, domain: Domain) -> Vec<Group> {
+        let lines = self.step.lines(domain);
+        let mut groups: Vec<Group> = Vec::new();
+        for (i, line) in lines.iter().enumerate() {
+            match groups.last_mut().filter(|g| g.len() < LINES && lines[g.start].sequence == line.sequence) {
+                Some(group) => group.end = i + 1,
+                None => groups.push(i..i + 1),
+            }
+        }
+        groups
+    }
+
+    /// Splits of the positions of `line`, where a step of these groups needs them.
+    fn splits(&self, groups: &[Group], kv_heads: usize, domain: Domain) -> usize {
+        if groups.len() * kv_heads >= ENOUGH_PIECES || groups.iter().any(|g| g.len() > 1) {
+            return 1;
+        }
+        let longest = self.step.lines(domain).iter().map(|l| l.position + 1).max().unwrap_or(0);
+        longest.div_ceil(SPLIT)
+    }
+
+    /// One a group, key head and split.
     pub fn attention_pieces(&self, index: usize) -> usize {
         let Op::Attention { cache, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
-        self.step.lines(self.domain(index)).len() * self.run.layout.region(cache).kv_heads
+        let domain = self.domain(index);
+        let groups = self.attention_groups(domain);
+        let kv_heads = self.run.layout.region(cache).kv_heads;
+        groups.len() * kv_heads * self.splits(&groups, kv_heads, domain)
     }
 
-    pub fn attend(&self, index: usize, piece: usize) {
+    pub fn attend(&self, index: usize, piece: usize, scratch: &mut Scratch) {
         let Op::Attention { q, cache, scale, window, softcap, sinks } = self.run.program.steps[index].op else { unreachable!("an attention") };
         let region = self.run.layout.region(cache);
-        let (row, kv_head) = (piece / region.kv_heads, piece % region.kv_heads);
-        let line = self.step.lines(self.domain(index))[row];
-        let heads = q.groups / region.kv_heads;
-        let first = window.map_or(0, |w| (line.position + 1).saturating_sub(w));
-        let count = line.position + 1 - first;
-        let (mut keys, mut values) = (vec![0.0; count * region.k_dim], vec![0.0; count * region.v_dim]);
-        for position in first..=line.position {
-            let block = self.step.blocks[line.sequence][position / BLOCK_TOKENS];
-            let within = position % BLOCK_TOKENS;
-            let at = region.keys(block, kv_head).start + within * region.k_bytes;
-            // SAFETY: nobody writes to the cache in a stage that reads it.
-            read_row(self.run.layout.kv, unsafe { self.cache.part(at..at + region.k_bytes) }, &mut keys[(position - first) * region.k_dim..][..region.k_dim]);
-            let at = region.values(block, kv_head).start + within * region.v_bytes;
-            // SAFETY: as above.
-            read_row(self.run.layout.kv, unsafe { self.cache.part(at..at + region.v_bytes) }, &mut values[(position - first) * region.v_dim..][..region.v_dim]);
+        let domain = self.domain(index);
+        let groups = self.attention_groups(domain);
+        let splits = self.splits(&groups, region.kv_heads, domain);
+        let (group, head, split) = (groups[piece / splits / region.kv_heads].clone(), piece / splits % region.kv_heads, piece % splits);
+        let shared = q.groups / region.kv_heads;
+        let lines = &self.step.lines(domain)[group.clone()];
+
+        scratch.queries.clear();
+        scratch.spans.clear();
+        for (row, line) in group.clone().zip(lines) {
+            let q_row = self.rows(q, row..row + 1);
+            scratch.queries.extend_from_slice(&q_row[head * shared * region.k_dim..(head + 1) * shared * region.k_dim]);
+            let seen_to = line.position + 1;
+            let seen_from = window.map_or(0, |w| seen_to.saturating_sub(w));
+            let (from, to) = if splits == 1 {
+                (seen_from, seen_to)
+            } else {
+                let to = seen_to.min((split + 1) * SPLIT);
+                (seen_from.max(split * SPLIT).min(to), to)
+            };
+            scratch.spans.extend(std::iter::repeat_n(Span { from: from as u32, to: to as u32 }, shared));
         }
-        let q_row = self.rows(q, row..row + 1);
+        let queries = scratch.spans.len();
+        let need = self.run.kernels.attend_scratch(region.k_dim, queries);
+        scratch.kernel.reserve(need);
+        scratch.max.resize(queries, 0.0);
+        scratch.sum.resize(queries, 0.0);
+        scratch.acc.resize(queries * region.v_dim, 0.0);
+        let mut partial = if splits == 1 {
+            Partial { max: &mut scratch.max, sum: &mut scratch.sum, acc: &mut scratch.acc }
+        } else {
+            self.partial(region.v_dim, shared, piece)
+        };
+        partial.clear();
+        let blocks = &self.step.blocks[lines[0].sequence];
+        // SAFETY: nobody writes to the cache in a stage that reads it.
+        let (keys, values) = unsafe { (self.cache.part(region.keys_of(head)), self.cache.part(region.values_of(head))) };
+        let cache = Cache { kind: region.kind, keys, values, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
+        self.run.kernels.attend(&cache, Scoring { scale, softcap }, &scratch.queries, &scratch.spans, &mut partial, scratch.kernel.as_mut());
+        if splits > 1 {
+            return;
+        }
         let (out, floats) = self.result(index);
-        for head in kv_head * heads..(kv_head + 1) * heads {
-            let attend = Attend { keys: &keys, values: &values, scale, softcap, sink: sinks.map(|id| self.vector(id)[head]) };
-            let at = row * floats + head * region.v_dim;
-            // SAFETY: this head of this row is this piece's alone.
-            let y = unsafe { out.part_mut(at..at + region.v_dim) };
-            attend.head(&q_row[head * region.k_dim..][..region.k_dim], y);
+        for (i, row) in group.enumerate() {
+            let part = i * shared..(i + 1) * shared;
+            let of_line = Partial {
+                max: &mut partial.max[part.clone()],
+                sum: &mut partial.sum[part.clone()],
+                acc: &mut partial.acc[part.start * region.v_dim..part.end * region.v_dim],
+            };
+            let at = row * floats + head * shared * region.v_dim;
+            // SAFETY: these heads of this line are this piece's alone.
+            let y = unsafe { out.part_mut(at..at + shared * region.v_dim) };
+            of_line.finish(sinks.map(|id| &self.vector(id)[head * shared..(head + 1) * shared]), y);
         }
     }
-}
 
-fn read_row(kv: KvType, place: &[u8], x: &mut [f32]) {
-    match kv {
-        KvType::F32 => decode(Format::F32, place, x),
-        KvType::F16 => decode(Format::F16, place, x),
-        KvType::Q8_0 => {
-            let mut padded = vec![0.0; x.len().next_multiple_of(32)];
-            decode(Format::Q8_0, place, &mut padded);
-            x.copy_from_slice(&padded[..x.len()]);
+    /// Merges what the splits left, if there were any. Run by one worker at the end of the stage.
+    pub fn close_attention(&self, index: usize) {
+        let Op::Attention { q, cache, sinks, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
+        let region = self.run.layout.region(cache);
+        let domain = self.domain(index);
+        let groups = self.attention_groups(domain);
+        let splits = self.splits(&groups, region.kv_heads, domain);
+        if splits == 1 {
+            return;
         }
+        let shared = q.groups / region.kv_heads;
+        let (out, floats) = self.result(index);
+        for (row, head) in (0..groups.len()).flat_map(|row| (0..region.kv_heads).map(move |head| (row, head))) {
+            let first = (row * region.kv_heads + head) * splits;
+            let mut whole = self.partial(region.v_dim, shared, first);
+            for split in 1..splits {
+                whole.merge(&self.partial(region.v_dim, shared, first + split));
+            }
+            let at = row * floats + head * shared * region.v_dim;
+            // SAFETY: the stage's works are over, and one worker closes it.
+            let y = unsafe { out.part_mut(at..at + shared * region.v_dim) };
+            whole.finish(sinks.map(|id| &self.vector(id)[head * shared..(head + 1) * shared]), y);
+        }
+    }
+
+    /// The place of a split's partial result.
+    fn partial(&self, v_dim: usize, queries: usize, piece: usize) -> Partial<'a> {
+        let size = queries * (2 + v_dim);
+        // SAFETY: one piece, one place; whoever closes the stage comes after all pieces.
+        let (max, rest) = unsafe { self.partials.part_mut(piece * size..(piece + 1) * size) }.split_at_mut(queries);
+        let (sum, acc) = rest.split_at_mut(queries);
+        Partial { max, sum, acc }
+    }
+
+    /// Floats that the splits of this step need.
+    pub fn partial_floats(&self) -> usize {
+        let need = |(index, step): (usize, &crate::program::Step)| match step.op {
+            Op::Attention { q, cache, .. } => {
+                let region = self.run.layout.region(cache);
+                self.attention_pieces(index) * (q.groups / region.kv_heads) * (2 + region.v_dim)
+            }
+            _ => 0,
+        };
+        self.run.program.steps.iter().enumerate().map(need).max().unwrap_or(0)
     }
 }

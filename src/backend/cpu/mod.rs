@@ -3,7 +3,7 @@
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows.
 //! - [`pool`], [`cores`]: the crew, and where it may run.
 //! - `running`: a loaded model; `step`: the rows of one step; then what stages consist of: `products`, `attention`, `recurrent`,
-//!   `experts`, and `rowwise` for all that goes row by row.
+//!   `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want.
 //! - `cache`: keys, values and slots; `arena`: memory that threads share.
 
 mod arena;
@@ -11,6 +11,7 @@ mod attention;
 mod cache;
 pub mod cores;
 mod experts;
+mod feeds;
 pub mod pool;
 mod products;
 mod recurrent;
@@ -24,24 +25,29 @@ use crate::gguf::Gguf;
 use crate::program::{Program, Role};
 use crate::units::Bytes;
 use cores::Cores;
+use hearth_kernels::cpu::{Kernels, Tier};
 use schedule::Schedule;
 use std::sync::Arc;
 
 pub struct Cpu {
     info: DeviceInfo,
     cores: Cores,
+    kernels: Kernels,
 }
 
 impl Cpu {
-    pub fn new() -> Self {
-        let cores = Cores::of_this_machine();
-        Self { info: DeviceInfo { backend: "cpu", detail: String::new(), threads: cores.workers() }, cores }
+    /// With the kernels of this machine's best tier, or of the lower one that `HEARTH_CPU` names.
+    pub fn new() -> Result<Self, LoadError> {
+        let tier = Tier::from_environment().map_err(|e| LoadError::Cpu(e.to_string()))?;
+        Ok(Self::with_tier(tier).expect("a tier from the environment is available"))
     }
-}
 
-impl Default for Cpu {
-    fn default() -> Self {
-        Self::new()
+    /// With the kernels of one tier; `None` where this CPU lacks it.
+    pub fn with_tier(tier: Tier) -> Option<Self> {
+        let cores = Cores::of_this_machine();
+        let kernels = Kernels::for_tier(tier)?;
+        let info = DeviceInfo { backend: "cpu", detail: tier.name().to_owned(), threads: cores.workers() };
+        Some(Self { info, cores, kernels })
     }
 }
 
@@ -63,6 +69,6 @@ impl Backend for Cpu {
     }
 
     fn load(&self, program: Arc<Program>, file: Arc<Gguf>, options: &LoadOptions, progress: &dyn Progress) -> Result<Box<dyn Loaded>, LoadError> {
-        Ok(Box::new(running::Running::load(program, file, options, &self.cores, progress)?))
+        Ok(Box::new(running::Running::load(program, file, options, self.kernels.clone(), &self.cores, self.info.clone(), progress)?))
     }
 }

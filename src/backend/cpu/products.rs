@@ -1,71 +1,95 @@
 //! Matrix products: rows of weights where they lie in the file, times the activations of all rows of the step.
 
-use super::running::View;
-use crate::backend::plain::ops;
-use crate::program::{Activation, Op};
-use hearth_kernels::quant::{Format, decode};
+use super::feeds;
+use super::running::{Scratch, View};
+use super::rowwise::activation as kernel_activation;
+use crate::program::{Activation, Matrix, Op, Value};
+use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
 
-/// Rows of a matrix as they lie in the file.
-#[derive(Clone, Copy)]
-pub struct Weights<'a> {
-    pub format: Format,
-    pub bytes: &'a [u8],
-    pub cols: usize,
-    pub row_bytes: usize,
-}
-
-/// Bytes of weights in one chunk: long runs for the memory, enough chunks for all threads.
+/// Bytes of weights in one chunk of a small batch: long runs for the memory, enough chunks for all threads.
 const CHUNK_BYTES: usize = 64 << 10;
 
-impl View<'_> {
+impl<'a> View<'a> {
     /// Ranges of weight rows.
     pub fn product_pieces(&self, index: usize) -> Vec<Range<usize>> {
-        let Op::Linear { weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
-        if self.step.lines(self.domain(index)).is_empty() {
+        let Op::Linear { x, weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
+        let tokens = self.step.lines(self.domain(index)).len();
+        if tokens == 0 {
             return Vec::new();
         }
-        let each = (CHUNK_BYTES / self.weights(weight).row_bytes).clamp(1, weight.rows).next_multiple_of(8);
+        let weights = self.weights(weight);
+        let form = self.form(weights, tokens);
+        let tile = self.run.kernels.row_tile(weights.format, form, tokens);
+        // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
+        let each = if form.is_panel() { tile } else { (CHUNK_BYTES * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
+        debug_assert_eq!(x.floats(), weight.columns);
         (0..weight.rows.div_ceil(each)).map(|i| i * each..((i + 1) * each).min(weight.rows)).collect()
     }
 
     /// `y[r, o] = Σᵢ weight[o, i] · x[r, i] (+ bias[o])` for `o` in `rows`.
-    pub fn product(&self, index: usize, rows: Range<usize>) {
+    pub fn product(&self, index: usize, rows: Range<usize>, scratch: &mut Scratch) {
         let Op::Linear { x, weight, bias } = self.run.program.steps[index].op else { unreachable!("a product") };
-        let count = self.step.lines(self.domain(index)).len();
+        let tokens = self.step.lines(self.domain(index)).len();
         let (out, floats) = self.result(index);
-        self.multiply(self.weights(weight), self.rows(x, 0..count), rows.clone(), |row, o, y| {
-            let y = y + bias.map_or(0.0, |b| self.vector(b)[o]);
-            // SAFETY: column `o` belongs to this chunk alone.
-            unsafe { out.part_mut(row * floats + o..row * floats + o + 1)[0] = y };
-        });
+        // SAFETY: these columns belong to this piece alone.
+        let columns = || unsafe { out.columns(tokens, floats, rows.clone()) };
+        self.multiply(weight, rows.clone(), x, tokens, columns(), scratch.kernel.as_mut());
+        if let Some(bias) = bias {
+            let (bias, mut columns) = (&self.vector(bias)[rows.clone()], columns());
+            for token in 0..tokens {
+                columns.token(token).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
     }
 
     /// `y = f(gate · x) · (up · x)` for rows `rows` of both.
-    pub fn gated_product(&self, gate: usize, up: usize, gated: usize, activation: Activation, rows: Range<usize>) {
+    pub fn gated_product(&self, gate: usize, up: usize, gated: usize, activation: Activation, rows: Range<usize>, scratch: &mut Scratch) {
         let (Op::Linear { x, weight: g, .. }, Op::Linear { weight: u, .. }) = (&self.run.program.steps[gate].op, &self.run.program.steps[up].op)
         else {
             unreachable!("two products")
         };
-        let count = self.step.lines(self.domain(gated)).len();
+        let tokens = self.step.lines(self.domain(gated)).len();
+        let size = tokens * rows.len();
+        scratch.gates.resize(size.max(scratch.gates.len()), 0.0);
+        scratch.ups.resize(size.max(scratch.ups.len()), 0.0);
+        let (gates, ups) = (&mut scratch.gates[..size], &mut scratch.ups[..size]);
+        self.multiply(*g, rows.clone(), *x, tokens, Columns::of(gates, rows.len()), scratch.kernel.as_mut());
+        self.multiply(*u, rows.clone(), *x, tokens, Columns::of(ups, rows.len()), scratch.kernel.as_mut());
         let (out, floats) = self.result(gated);
-        let x = self.rows(*x, 0..count);
-        let mut gates = vec![0.0; count * rows.len()];
-        self.multiply(self.weights(*g), x, rows.clone(), |row, o, y| gates[row * rows.len() + o - rows.start] = y);
-        self.multiply(self.weights(*u), x, rows.clone(), |row, o, y| {
-            let gate = gates[row * rows.len() + o - rows.start];
-            // SAFETY: column `o` belongs to this chunk alone.
-            unsafe { out.part_mut(row * floats + o..row * floats + o + 1)[0] = ops::activate(activation, gate) * y };
-        });
+        // SAFETY: these columns belong to this piece alone.
+        let mut out = unsafe { out.columns(tokens, floats, rows.clone()) };
+        for (token, (gate, up)) in gates.chunks_exact(rows.len()).zip(ups.chunks_exact(rows.len())).enumerate() {
+            self.run.kernels.gated(kernel_activation(activation), gate, up, out.token(token));
+        }
     }
 
-    pub fn multiply(&self, weights: Weights, x: &[f32], rows: Range<usize>, mut put: impl FnMut(usize, usize, f32)) {
-        let mut row = vec![0.0; weights.cols];
-        for o in rows {
-            decode(weights.format, &weights.bytes[o * weights.row_bytes..][..weights.row_bytes], &mut row);
-            for (r, x) in x.chunks_exact(weights.cols).enumerate() {
-                put(r, o, ops::dot(&row, x) as f32);
-            }
-        }
+    fn multiply(&self, weight: Matrix, rows: Range<usize>, x: Value, tokens: usize, out: Columns, scratch: &mut [u8]) {
+        let weights = self.weights(weight);
+        let form = self.form(weights, tokens);
+        let numbers = self.rows(x, 0..tokens);
+        // SAFETY: the feed was finished by the stage before, and its memory is not reused while this value is read.
+        let bytes = unsafe { self.fed.bytes(x.id, form, numbers, weights.cols, tokens) };
+        let row_bytes = weights.bytes.len() / weight.rows;
+        let part = Weights { bytes: &weights.bytes[rows.start * row_bytes..rows.end * row_bytes], ..weights };
+        self.run.kernels.mat_mul(part, Activations { form, bytes, tokens }, out, scratch);
+    }
+
+    fn form(&self, weights: Weights, tokens: usize) -> Form {
+        feeds::form(self.run.kernels, weights.format, weights.cols, tokens, self.run.exact)
+    }
+
+    /// Scratch that the products of the program need in this step.
+    pub fn product_scratch(&self) -> usize {
+        let need = |matrix: Matrix, tokens: usize| {
+            let weights = self.weights(matrix);
+            self.run.kernels.scratch_bytes(weights.format, self.form(weights, tokens), weights.cols, tokens)
+        };
+        let of_step = |step: &crate::program::Step| match step.op {
+            Op::Linear { weight, .. } => need(weight, self.step.lines(step.rows).len()),
+            Op::Moe { gate, up, down, .. } => need(gate, 1).max(need(up, 1)).max(need(down, 1)),
+            _ => 0,
+        };
+        self.run.program.steps.iter().map(of_step).max().unwrap_or(0)
     }
 }

@@ -1,11 +1,11 @@
-//! All that goes row by row: norms, rotations, sums, look-ups, and storing keys and values.
+//! All that goes row by row: norms, rotations, sums, look-ups, storing keys and values, and bringing activations into the form that
+//! products want.
 
 use super::running::View;
-use crate::backend::plain::ops;
-use crate::backend::{BLOCK_TOKENS, KvType};
-use crate::program::{Op, Value};
-use half::f16;
-use hearth_kernels::quant::{Format, decode, encode};
+use crate::backend::BLOCK_TOKENS;
+use crate::program::{self, Op, Value};
+use hearth_kernels::cpu::{self, Form};
+use hearth_kernels::quant::decode;
 use std::ops::Range;
 
 impl View<'_> {
@@ -19,6 +19,7 @@ impl View<'_> {
         if let Op::Store { .. } = step.op {
             return self.store(index, lines);
         }
+        let k = self.run.kernels;
         let (out, floats) = self.result(index);
         // SAFETY: these rows of the result are this chunk's alone, and no operand shares its buffer.
         let y = unsafe { out.part_mut(lines.start * floats..lines.end * floats) };
@@ -26,36 +27,42 @@ impl View<'_> {
         match step.op {
             Op::Embed { table } => {
                 let weights = self.weights(table);
+                let row_bytes = weights.bytes.len() / table.rows;
                 for (line, y) in self.step.lines(step.rows)[lines].iter().zip(y.chunks_exact_mut(floats)) {
-                    decode(weights.format, &weights.bytes[line.token * weights.row_bytes..][..weights.row_bytes], y);
+                    decode(weights.format, &weights.bytes[line.token * row_bytes..][..row_bytes], y);
                 }
             }
             Op::RmsNorm { x, weight, eps } => {
                 let weight = weight.map(|w| self.vector(w));
-                each_group(x, read(x), y, |x, y| ops::rms_norm(x, weight, eps, y));
+                each_group(x, read(x), y, |x, y| k.rms_norm(x, weight, eps, y));
             }
             Op::LayerNorm { x, weight, bias, eps } => {
                 let (weight, bias) = (weight.map(|w| self.vector(w)), bias.map(|b| self.vector(b)));
-                each_group(x, read(x), y, |x, y| ops::layer_norm(x, weight, bias, eps, y));
+                each_group(x, read(x), y, |x, y| k.layer_norm(x, weight, bias, eps, y));
             }
-            Op::L2Norm { x, eps } => each_group(x, read(x), y, |x, y| ops::l2_norm(x, eps, y)),
+            Op::L2Norm { x, eps } => each_group(x, read(x), y, |x, y| k.l2_norm(x, eps, y)),
             Op::Rope { x, rope } => {
-                let (_, frequencies, magnitude) = self.run.turns.iter().find(|(known, ..)| *known == rope).expect("found at load");
-                let rows = read(x).chunks_exact(floats).zip(y.chunks_exact_mut(floats));
-                for (line, (row, y)) in self.step.lines(step.rows)[lines.clone()].iter().zip(rows) {
-                    each_group(x, row, y, |x, y| ops::rope(x, rope.pairing, frequencies, *magnitude, line.position, y));
+                let turn = self.run.turns.iter().position(|t| t.rope == rope).expect("found at load");
+                let pairing = match rope.pairing {
+                    program::Pairing::Neighbours => cpu::Pairing::Neighbours,
+                    program::Pairing::Halves => cpu::Pairing::Halves,
+                };
+                y.copy_from_slice(read(x));
+                for (line, y) in self.step.lines(step.rows)[lines.clone()].iter().zip(y.chunks_exact_mut(floats)) {
+                    let (cos, sin) = self.step.angles(turn, line.row);
+                    y.chunks_exact_mut(x.width).for_each(|y| k.rope(pairing, y, cos, sin));
                 }
             }
-            Op::Gated { gate, up, activation } => pairwise(read(gate), read(up), y, |gate, up| ops::activate(activation, gate) * up),
-            Op::Apply { x, activation } => elementwise(read(x), y, |x| ops::activate(activation, x)),
-            Op::Add { a, b } => pairwise(read(a), read(b), y, |a, b| a + b),
-            Op::Mul { a, b } => pairwise(read(a), read(b), y, |a, b| a * b),
+            Op::Gated { gate, up, activation: f } => k.gated(activation(f), read(gate), read(up), y),
+            Op::Apply { x, activation: f } => k.activate(activation(f), read(x), y),
+            Op::Add { a, b } => k.add(read(a), read(b), y),
+            Op::Mul { a, b } => k.mul(read(a), read(b), y),
             Op::MulVector { x, weight } => match self.vector(weight) {
-                &[by] => elementwise(read(x), y, |x| x * by),
-                weight => each_group(x, read(x), y, |x, y| pairwise(x, weight, y, |x, w| x * w)),
+                &[by] => k.scale(read(x), by, y),
+                weight => each_group(x, read(x), y, |x, y| k.mul(x, weight, y)),
             },
-            Op::Scale { x, by } => elementwise(read(x), y, |x| x * by),
-            Op::SoftCap { x, cap } => elementwise(read(x), y, |x| ops::soft_cap(x, cap)),
+            Op::Scale { x, by } => k.scale(read(x), by, y),
+            Op::SoftCap { x, cap } => k.soft_cap(read(x), cap, y),
             Op::Slice { x, start, width } => {
                 for (x, y) in read(x).chunks_exact(x.width).zip(y.chunks_exact_mut(width)) {
                     y.copy_from_slice(&x[start..start + width]);
@@ -73,7 +80,7 @@ impl View<'_> {
     }
 
     /// Appends keys and values of the lines to the cache.
-    fn store(&self, index: usize, lines: Range<usize>) {
+    pub fn store(&self, index: usize, lines: Range<usize>) {
         let Op::Store { k, v, cache } = self.run.program.steps[index].op else { unreachable!("a store") };
         let region = self.run.layout.region(cache);
         for (line, row) in self.step.all[lines.clone()].iter().zip(lines) {
@@ -81,47 +88,43 @@ impl View<'_> {
             let within = line.position % BLOCK_TOKENS;
             let (keys, values) = (self.rows(k, row..row + 1), self.rows(v, row..row + 1));
             for head in 0..region.kv_heads {
-                let at = region.keys(block, head).start + within * region.k_bytes;
-                // SAFETY: a position of a sequence is one row's, and no attention reads the cache before the next stage.
-                let place = unsafe { self.cache.part_mut(at..at + region.k_bytes) };
-                write_row(self.run.layout.kv, &keys[head * k.width..][..k.width], place);
-                let at = region.values(block, head).start + within * region.v_bytes;
+                // SAFETY: a position of a sequence is one row's, and no attention reads the cache before the next stage. Rows of one
+                // sequence that share a tile are in one chunk: chunks begin at the blocks' first positions.
+                let tile = unsafe { self.cache.part_mut(region.key_tile(block, head)) };
+                self.run.kernels.store_key(region.kind, &keys[head * k.width..][..k.width], tile, within);
                 // SAFETY: as above.
-                let place = unsafe { self.cache.part_mut(at..at + region.v_bytes) };
-                write_row(self.run.layout.kv, &values[head * v.width..][..v.width], place);
+                let tile = unsafe { self.cache.part_mut(region.value_tile(block, head)) };
+                self.run.kernels.store_value(region.kind, &values[head * v.width..][..v.width], tile, within);
             }
         }
     }
-}
 
-/// A row of keys or values as the cache keeps it.
-fn write_row(kv: KvType, x: &[f32], place: &mut [u8]) {
-    match kv {
-        KvType::F32 => x.iter().zip(place.chunks_exact_mut(4)).for_each(|(x, p)| p.copy_from_slice(&x.to_le_bytes())),
-        KvType::F16 => x.iter().zip(place.chunks_exact_mut(2)).for_each(|(x, p)| p.copy_from_slice(&f16::from_f32(*x).to_le_bytes())),
-        KvType::Q8_0 if x.len() % 32 == 0 => encode(Format::Q8_0, x, place),
-        KvType::Q8_0 => {
-            let mut padded = x.to_vec();
-            padded.resize(x.len().next_multiple_of(32), 0.0);
-            encode(Format::Q8_0, &padded, place);
+    /// Brings tokens `tokens` (whole groups of the form) of feed `feed` into one of its forms.
+    pub fn convert(&self, feed: usize, place: usize, tokens: Range<usize>) {
+        let Value { width, .. } = self.run.feeds.feed(feed).value;
+        let (form, memory) = self.fed.forms(feed)[place];
+        if form == Form::F32 || tokens.is_empty() {
+            return;
         }
+        let x = self.rows(self.run.feeds.feed(feed).value, tokens.clone());
+        let start = form.bytes(width, tokens.start);
+        // SAFETY: these tokens' bytes are this chunk's alone, and who read what lay here before is done.
+        let out = unsafe { memory.part_mut(start..start + form.bytes(width, tokens.len())) };
+        self.run.kernels.quantize(form, width, x, out);
     }
 }
 
-pub fn each_group(operand: Value, x: &[f32], y: &mut [f32], mut f: impl FnMut(&[f32], &mut [f32])) {
+pub fn activation(f: program::Activation) -> cpu::Activation {
+    match f {
+        program::Activation::Silu => cpu::Activation::Silu,
+        program::Activation::GeluTanh => cpu::Activation::GeluTanh,
+        program::Activation::Sigmoid => cpu::Activation::Sigmoid,
+        program::Activation::Softplus => cpu::Activation::Softplus,
+    }
+}
+
+fn each_group(operand: Value, x: &[f32], y: &mut [f32], mut f: impl FnMut(&[f32], &mut [f32])) {
     for (x, y) in x.chunks_exact(operand.width).zip(y.chunks_exact_mut(operand.width)) {
         f(x, y);
-    }
-}
-
-fn elementwise(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
-    for (x, y) in x.iter().zip(y) {
-        *y = f(*x);
-    }
-}
-
-fn pairwise(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-    for ((a, b), y) in a.iter().zip(b).zip(y) {
-        *y = f(*a, *b);
     }
 }

@@ -1,16 +1,18 @@
 //! A loaded model: its parts, and the walk of the crew through the stages of a step.
 
-use super::arena::Shared;
+use super::arena::{AlignedBytes, Shared};
 use super::cache::{Cache, Layout};
 use super::cores::Cores;
+use super::feeds::{Fed, FeedList, Feeds};
 use super::pool::{Crew, Pool};
-use super::products::Weights;
-use super::schedule::{Schedule, Work};
+use super::schedule::{Schedule, Stage, Work};
 use super::step::Step;
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
 use crate::gguf::Gguf;
 use crate::program::{Matrix, Op, Program, Role, Rope, Rows as Domain, StateId, Value, WeightId};
 use crate::units::Bytes;
+use hearth_kernels::cpu::kv::Span;
+use hearth_kernels::cpu::{Kernels, Weights};
 use hearth_kernels::quant::decode;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,42 +24,87 @@ const PREFETCH: u64 = 16 << 20;
 const FEW_ROWS: usize = 4;
 /// Rows of one chunk of small work: what a core's first caches hold of them.
 const TAIL_ROWS: usize = 8;
+/// Tokens of one chunk of conversion: a multiple of every form's group.
+const CONVERT_TOKENS: usize = 24;
+/// Meetings of a stage: its works, its tail, its conversions and stores.
+const PHASES: usize = 3;
 
 pub struct Running {
     info: DeviceInfo,
-    pub program: Arc<Program>,
-    pub file: Arc<Gguf>,
-    pub options: LoadOptions,
-    pub schedule: Schedule,
+    program: Arc<Program>,
+    file: Arc<Gguf>,
+    options: LoadOptions,
+    kernels: Kernels,
+    schedule: Schedule,
+    feeds: Feeds,
     pool: Pool,
     /// The vectors among the weights, as f32; empty for matrices.
-    pub vectors: Vec<Vec<f32>>,
-    /// Each distinct rotation of the program: frequencies and magnitude.
-    pub turns: Vec<(Rope, Vec<f32>, f32)>,
+    vectors: Vec<Vec<f32>>,
+    /// Each distinct rotation of the program.
+    turns: Vec<Turn>,
     cache: Cache,
     /// For each state its slots, `[slots, floats]`; empty for key/value caches.
     slots: Vec<Vec<f32>>,
     /// By [`Schedule::buffers`].
     buffers: Vec<Vec<f32>>,
+    /// What pieces of a stage leave for its end: parts of an attention, picks of a mixture.
+    partials: Vec<f32>,
+    /// One a worker.
+    scratch: Vec<Scratch>,
+}
+
+/// A rotation, ready to be turned by a position.
+pub struct Turn {
+    pub rope: Rope,
+    pub frequencies: Vec<f32>,
+    pub magnitude: f32,
+}
+
+/// Memory of one worker.
+#[derive(Default)]
+pub struct Scratch {
+    /// What kernels ask for.
+    pub kernel: AlignedBytes,
+    /// A quantized row.
+    pub row: AlignedBytes,
+    pub gates: Vec<f32>,
+    pub ups: Vec<f32>,
+    pub queries: Vec<f32>,
+    pub spans: Vec<Span>,
+    pub max: Vec<f32>,
+    pub sum: Vec<f32>,
+    pub acc: Vec<f32>,
 }
 
 /// What every worker sees of a step: the model, its rows, and the memory that is written in parts.
 pub struct View<'a> {
     pub run: &'a Model<'a>,
-    pub step: &'a Step<'a>,
+    pub step: &'a Step,
+    pub fed: &'a Fed<'a>,
     pub buffers: Vec<Shared<'a, f32>>,
     pub cache: Shared<'a, u8>,
     pub slots: Vec<Shared<'a, f32>>,
+    pub partials: Shared<'a, f32>,
+}
+
+/// Some tokens of a feed, to be brought into one of its forms.
+struct Conversion {
+    feed: usize,
+    place: usize,
+    tokens: Range<usize>,
 }
 
 /// The parts of a loaded model that no step changes.
 pub struct Model<'a> {
     pub program: &'a Program,
     pub file: &'a Gguf,
+    pub kernels: &'a Kernels,
     pub schedule: &'a Schedule,
+    pub feeds: &'a FeedList,
     pub vectors: &'a [Vec<f32>],
-    pub turns: &'a [(Rope, Vec<f32>, f32)],
+    pub turns: &'a [Turn],
     pub layout: &'a Layout,
+    pub exact: bool,
 }
 
 impl Running {
@@ -65,7 +112,9 @@ impl Running {
         program: Arc<Program>,
         file: Arc<Gguf>,
         options: &LoadOptions,
+        kernels: Kernels,
         cores: &Cores,
+        info: DeviceInfo,
         progress: &dyn Progress,
     ) -> Result<Running, LoadError> {
         let mut vectors = Vec::with_capacity(program.weights.len());
@@ -80,32 +129,37 @@ impl Running {
             vectors.push(numbers);
         }
         make_resident(&file, progress)?;
-        let mut turns: Vec<(Rope, Vec<f32>, f32)> = Vec::new();
+        let mut turns: Vec<Turn> = Vec::new();
         for step in &program.steps {
             if let Op::Rope { rope, .. } = step.op
-                && !turns.iter().any(|(known, ..)| *known == rope)
+                && !turns.iter().any(|t| t.rope == rope)
             {
                 let factors = rope.factors.for_context(options.context).map(|id| &vectors[id.0 as usize][..]);
-                turns.push((rope, rope.frequencies(factors), rope.magnitude()));
+                turns.push(Turn { rope, frequencies: rope.frequencies(factors), magnitude: rope.magnitude() });
             }
         }
         let schedule = Schedule::new(&program);
         let threads = options.threads.unwrap_or(cores.workers());
         let kept = cores.clone();
         let pool = Pool::new(threads, move |_| kept.keep_to_fast());
-        let slots = program.states.iter().map(|s| vec![0.0; s.slot_floats() * options.slots]).collect();
+        let mut scratch = Vec::new();
+        scratch.resize_with(pool.capacity(), Scratch::default);
         Ok(Running {
-            info: DeviceInfo { backend: "cpu", detail: String::new(), threads: pool.capacity() },
+            info: DeviceInfo { threads: pool.capacity(), ..info },
+            feeds: Feeds::new(&program, &schedule, &file, options.exact),
             cache: Cache::new(&program, options.kv, options.blocks)?,
+            slots: program.states.iter().map(|s| vec![0.0; s.slot_floats() * options.slots]).collect(),
             buffers: vec![Vec::new(); schedule.buffers.len()],
+            partials: Vec::new(),
             options: options.clone(),
             program,
             file,
+            kernels,
             schedule,
             pool,
             vectors,
             turns,
-            slots,
+            scratch,
         })
     }
 }
@@ -134,7 +188,7 @@ impl Loaded for Running {
 
     fn step(&mut self, batch: &Batch<'_>, out: &mut StepOut) -> Result<(), StepError> {
         let start = Instant::now();
-        let step = Step::new(batch, self.program.vocabulary, self.options.context, self.program.needs_slots());
+        let step = Step::new(batch, self.program.vocabulary, self.options.context, self.program.needs_slots(), &self.turns);
         for run in &step.runs {
             if step.all[run.rows.start].position == 0
                 && let Some(slot) = step.slots[run.sequence]
@@ -148,25 +202,45 @@ impl Loaded for Running {
                 buffer.resize(need, 0.0);
             }
         }
-        {
-            let (memory, layout) = self.cache.split();
-            let model = Model {
-                program: &self.program,
-                file: &self.file,
-                schedule: &self.schedule,
-                vectors: &self.vectors,
-                turns: &self.turns,
-                layout,
-            };
-            let view = View {
-                run: &model,
-                step: &step,
-                buffers: self.buffers.iter_mut().map(|b| Shared::new(b)).collect(),
-                cache: Shared::new(memory),
-                slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
-            };
-            self.pool.run(model.schedule.stages.len() * 2, &|crew| view.walk(crew));
+        let (feeds, memory) = self.feeds.split();
+        let fed = feeds.prepare(memory, &self.kernels, self.program.values.len(), step.all.len(), step.wanted.len());
+        let (cache, layout) = self.cache.split();
+        let model = Model {
+            program: &self.program,
+            file: &self.file,
+            kernels: &self.kernels,
+            schedule: &self.schedule,
+            feeds,
+            vectors: &self.vectors,
+            turns: &self.turns,
+            layout,
+            exact: self.options.exact,
+        };
+        let mut view = View {
+            run: &model,
+            step: &step,
+            fed: &fed,
+            buffers: self.buffers.iter_mut().map(|b| Shared::new(b)).collect(),
+            cache: Shared::new(cache),
+            slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
+            partials: Shared::new(&mut []),
+        };
+        let need = view.partial_floats().max(view.expert_floats());
+        if self.partials.len() < need {
+            self.partials.resize(need, 0.0);
         }
+        view.partials = Shared::new(&mut self.partials);
+        let need = view.product_scratch();
+        for scratch in &mut self.scratch {
+            scratch.kernel.reserve(need);
+        }
+        let scratch = Shared::new(&mut self.scratch);
+        let view = &view;
+        self.pool.run(model.schedule.stages.len() * PHASES, &|crew| {
+            // SAFETY: a worker's index is its own.
+            let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
+            view.walk(crew, scratch);
+        });
         let logits = &self.buffers[self.schedule.buffer(self.program.logits.id)];
         out.logits.clear();
         out.logits.extend_from_slice(&logits[..step.wanted.len() * self.program.vocabulary]);
@@ -199,7 +273,7 @@ impl Loaded for Running {
 
     fn memory(&self) -> Bytes {
         let floats: usize = self.buffers.iter().chain(&self.slots).map(Vec::capacity).sum();
-        Bytes((floats * 4 + self.cache.len()) as u64)
+        Bytes(((floats + self.partials.capacity()) * 4 + self.cache.len() + self.feeds.bytes()) as u64)
     }
 }
 
@@ -214,29 +288,76 @@ impl Running {
 
 impl<'a> View<'a> {
     /// What each worker does in a step.
-    fn walk(&self, crew: &Crew<'_>) {
+    fn walk(&self, crew: &Crew<'_>, scratch: &mut Scratch) {
         let rows = self.step.all.len();
         for (number, stage) in self.run.schedule.stages.iter().enumerate() {
+            let phase = number * PHASES;
             let pieces: Vec<(Work, Range<usize>)> =
                 stage.works.iter().flat_map(|&work| self.pieces(work).into_iter().map(move |piece| (work, piece))).collect();
             let compute = |chunk: usize| {
                 let (work, ref piece) = pieces[chunk];
-                self.compute(work, piece.clone());
-            };
-            let tail = |rows: Range<usize>| {
-                for &step in &stage.tail {
-                    self.rowwise(step, &rows);
-                }
+                self.compute(work, piece.clone(), scratch);
             };
             if rows <= FEW_ROWS {
-                crew.phase_then(number * 2, pieces.len(), compute, || tail(0..rows));
-            } else {
-                crew.phase(number * 2, pieces.len(), compute);
-                crew.phase(number * 2 + 1, rows.div_ceil(TAIL_ROWS), |chunk| {
-                    tail(chunk * TAIL_ROWS..((chunk + 1) * TAIL_ROWS).min(rows));
+                crew.phase_then(phase, pieces.len(), compute, || {
+                    self.close(&stage.works);
+                    self.tail(stage, 0..rows);
+                    self.step.tiles.iter().for_each(|tile| self.stores(stage, tile));
+                    for feed in self.conversions(number) {
+                        self.convert(feed.feed, feed.place, feed.tokens);
+                    }
                 });
+                continue;
+            }
+            crew.phase_then(phase, pieces.len(), compute, || self.close(&stage.works));
+            crew.phase(phase + 1, rows.div_ceil(TAIL_ROWS), |chunk| {
+                self.tail(stage, chunk * TAIL_ROWS..((chunk + 1) * TAIL_ROWS).min(rows));
+            });
+            let conversions = self.conversions(number);
+            let tiles = if stage.stores.is_empty() { &[][..] } else { &self.step.tiles[..] };
+            crew.phase(phase + 2, conversions.len() + tiles.len(), |chunk| match conversions.get(chunk) {
+                Some(feed) => self.convert(feed.feed, feed.place, feed.tokens.clone()),
+                None => self.stores(stage, &tiles[chunk - conversions.len()]),
+            });
+        }
+    }
+
+    /// What is left of works once all their pieces are done.
+    fn close(&self, works: &[Work]) {
+        for &work in works {
+            let Work::Step(index) = work else { continue };
+            match self.run.program.steps[index].op {
+                Op::Attention { .. } => self.close_attention(index),
+                Op::Moe { .. } => self.close_experts(index, 0..self.step.lines(self.domain(index)).len()),
+                _ => {}
             }
         }
+    }
+
+    fn tail(&self, stage: &Stage, rows: Range<usize>) {
+        for &step in &stage.tail {
+            self.rowwise(step, &rows);
+        }
+    }
+
+    fn stores(&self, stage: &Stage, tile: &Range<usize>) {
+        for &step in &stage.stores {
+            self.store(step, tile.clone());
+        }
+    }
+
+    /// The conversions at the end of a stage, in pieces.
+    fn conversions(&self, stage: usize) -> Vec<Conversion> {
+        let mut conversions = Vec::new();
+        for &feed in &self.run.feeds.by_stage[stage] {
+            let tokens = self.step.lines(self.run.feeds.feed(feed).rows).len();
+            for place in 0..self.fed.forms(feed).len() {
+                let each = CONVERT_TOKENS;
+                conversions
+                    .extend((0..tokens.div_ceil(each)).map(|i| Conversion { feed, place, tokens: i * each..((i + 1) * each).min(tokens) }));
+            }
+        }
+        conversions
     }
 
     /// How a work is cut: ranges of whatever it is cut along.
@@ -254,13 +375,13 @@ impl<'a> View<'a> {
         (0..count).map(|i| i..i + 1).collect()
     }
 
-    fn compute(&self, work: Work, piece: Range<usize>) {
+    fn compute(&self, work: Work, piece: Range<usize>, scratch: &mut Scratch) {
         match work {
-            Work::GatedLinear { gate, up, gated, activation } => self.gated_product(gate, up, gated, activation, piece),
+            Work::GatedLinear { gate, up, gated, activation } => self.gated_product(gate, up, gated, activation, piece, scratch),
             Work::Step(index) => match self.run.program.steps[index].op {
-                Op::Linear { .. } => self.product(index, piece),
-                Op::Attention { .. } => self.attend(index, piece.start),
-                Op::Moe { .. } => self.mix_experts(index, piece.start),
+                Op::Linear { .. } => self.product(index, piece, scratch),
+                Op::Attention { .. } => self.attend(index, piece.start, scratch),
+                Op::Moe { .. } => self.run_expert(index, piece.start, scratch),
                 Op::ShortConv { .. } => self.short_conv(index, piece.start),
                 Op::DeltaRule { .. } => self.delta_rule(index, piece.start),
                 ref other => unreachable!("{} is no work", other.name()),
@@ -294,7 +415,7 @@ impl<'a> View<'a> {
     pub fn weights(&self, matrix: Matrix) -> Weights<'a> {
         let view = self.run.file.tensor(&self.run.program.weight(matrix.weight).name).expect("every weight was found at load");
         let row_bytes = view.data.len() / view.rows();
-        Weights { format: view.format, bytes: &view.data[matrix.first_row * row_bytes..][..matrix.rows * row_bytes], cols: matrix.columns, row_bytes }
+        Weights { format: view.format, bytes: &view.data[matrix.first_row * row_bytes..][..matrix.rows * row_bytes], cols: matrix.columns }
     }
 
     /// The slot of `state` of a sequence.

@@ -25,6 +25,8 @@ pub struct Stage {
     pub works: Vec<Work>,
     /// In an order in which each finds its operands.
     pub tail: Vec<usize>,
+    /// Steps that append to a cache, once the tail is done.
+    pub stores: Vec<usize>,
     /// Values that products of later stages read, in the form the kernels want: to be converted once the tail is done.
     pub feeds: Vec<Value>,
 }
@@ -54,6 +56,7 @@ impl Schedule {
             match fused.get(&index) {
                 Some(&work) => stages[stage].works.push(work),
                 None if is_work(&step.op) => stages[stage].works.push(Work::Step(index)),
+                None if matches!(step.op, Op::Store { .. }) => stages[stage].stores.push(index),
                 None => stages[stage].tail.push(index),
             }
         }
@@ -76,7 +79,7 @@ impl Schedule {
 /// The value a product reads, as one line a row.
 pub fn fed_value(op: &Op) -> Option<Value> {
     match *op {
-        Op::Linear { x, .. } | Op::Moe { x, .. } => Some(Value { id: x.id, groups: 1, width: x.floats() }),
+        Op::Linear { x, .. } => Some(Value { id: x.id, groups: 1, width: x.floats() }),
         _ => None,
     }
 }
@@ -144,7 +147,7 @@ fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usiz
 }
 
 /// The steps of a work that a backend runs for it.
-fn steps_of(work: Work) -> Vec<usize> {
+pub fn steps_of(work: Work) -> Vec<usize> {
     match work {
         Work::Step(index) => vec![index],
         Work::GatedLinear { gate, up, .. } => vec![gate, up],
@@ -199,7 +202,7 @@ fn assign_buffers(program: &Program, stages: &[Stage]) -> (Vec<Option<usize>>, V
             }
             touch(result_of(program, work), number);
         }
-        for &step in &stage.tail {
+        for &step in stage.tail.iter().chain(&stage.stores) {
             let Step { op, out, .. } = &program.steps[step];
             for id in op.operands().iter().map(|v| v.id).chain(*out) {
                 touch(id, number);
@@ -271,7 +274,7 @@ mod tests {
                     ran[gated] += 1;
                 }
             }
-            stage.tail.iter().for_each(|&s| ran[s] += 1);
+            stage.tail.iter().chain(&stage.stores).for_each(|&s| ran[s] += 1);
         }
         assert!(ran.iter().all(|&n| n == 1), "{ran:?}");
     }
@@ -281,7 +284,7 @@ mod tests {
         let program = llama(3);
         let schedule = Schedule::new(&program);
         let mut holder: Vec<Option<ValueId>> = vec![None; schedule.buffers.len()];
-        let mut check = |reads: Vec<Value>, writes: Option<ValueId>, holder: &mut Vec<Option<ValueId>>| {
+        let check = |reads: Vec<Value>, writes: Option<ValueId>, holder: &mut Vec<Option<ValueId>>| {
             for read in &reads {
                 assert_eq!(holder[schedule.buffer(read.id)], Some(read.id), "{:?} is read", program.value(read.id));
             }
@@ -303,7 +306,7 @@ mod tests {
                 let reads: Vec<Value> = steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands()).collect();
                 check(reads, None, &mut holder);
             }
-            for &step in &stage.tail {
+            for &step in stage.tail.iter().chain(&stage.stores) {
                 check(program.steps[step].op.operands(), program.steps[step].out, &mut holder);
             }
         }
@@ -321,7 +324,7 @@ mod tests {
                     assert!(stored[&cache] < number);
                 }
             }
-            for &s in &stage.tail {
+            for &s in &stage.stores {
                 if let Op::Store { cache, .. } = program.steps[s].op {
                     stored.insert(cache, number);
                 }

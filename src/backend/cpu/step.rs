@@ -1,6 +1,7 @@
 //! A step: which rows there are, where each finds its state, and the walk of the crew through the stages.
 
-use crate::backend::{Batch, BlockId, SlotId};
+use super::running::Turn;
+use crate::backend::{BLOCK_TOKENS, Batch, SlotId};
 use crate::program::Rows as Domain;
 use std::ops::Range;
 
@@ -24,18 +25,23 @@ pub struct Run {
 }
 
 /// What all workers look at during a step.
-pub struct Step<'a> {
+pub struct Step {
     pub all: Vec<Line>,
     pub wanted: Vec<Line>,
     pub runs: Vec<Run>,
-    pub blocks: Vec<&'a [BlockId]>,
+    /// Rows whose keys and values go into one block.
+    pub tiles: Vec<Range<usize>>,
+    /// For each sequence its blocks' numbers.
+    pub blocks: Vec<Vec<u32>>,
     pub slots: Vec<Option<SlotId>>,
+    /// For each rotation the cosines of all rows, `[rows, pairs]`, and the sines.
+    angles: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
-impl<'a> Step<'a> {
+impl Step {
     /// # Panics
     /// When the batch breaks its own rules (see [`Batch`]): a fault of the engine, not of a client.
-    pub fn new(batch: &Batch<'a>, vocabulary: usize, context: usize, needs_slots: bool) -> Step<'a> {
+    pub fn new(batch: &Batch, vocabulary: usize, context: usize, needs_slots: bool, turns: &[Turn]) -> Step {
         let all: Vec<Line> = batch
             .rows
             .iter()
@@ -60,7 +66,24 @@ impl<'a> Step<'a> {
         let wanted = all.iter().filter(|l| batch.rows[l.row].wants_logits).copied().collect();
         let slots: Vec<_> = batch.sequences.iter().map(|s| s.slot).collect();
         assert!(!needs_slots || runs.iter().all(|r| slots[r.sequence].is_some()), "a program with slots gets one for each sequence");
-        Step { all, wanted, runs, blocks: batch.sequences.iter().map(|s| s.blocks).collect(), slots }
+        let mut tiles: Vec<Range<usize>> = Vec::new();
+        for line in &all {
+            let block = |l: &Line| (l.sequence, l.position / BLOCK_TOKENS);
+            match tiles.last_mut().filter(|t| block(&all[t.start]) == block(line)) {
+                Some(tile) => tile.end += 1,
+                None => tiles.push(line.row..line.row + 1),
+            }
+        }
+        let blocks = batch.sequences.iter().map(|s| s.blocks.iter().map(|b| b.0).collect()).collect();
+        let angles = turns.iter().map(|turn| angles(turn, &all)).collect();
+        Step { all, wanted, runs, tiles, blocks, slots, angles }
+    }
+
+    /// Cosines and sines of rotation `turn` for row `row` of the step.
+    pub fn angles(&self, turn: usize, row: usize) -> (&[f32], &[f32]) {
+        let (cos, sin) = &self.angles[turn];
+        let pairs = cos.len() / self.all.len();
+        (&cos[row * pairs..(row + 1) * pairs], &sin[row * pairs..(row + 1) * pairs])
     }
 
     pub fn lines(&self, domain: Domain) -> &[Line] {
@@ -83,4 +106,11 @@ impl<'a> Step<'a> {
             Domain::Wanted => self.wanted_within(rows),
         }
     }
+}
+
+/// `magnitude · cos` and `magnitude · sin` of `position · frequency`, `[lines, pairs]`.
+fn angles(turn: &Turn, lines: &[Line]) -> (Vec<f32>, Vec<f32>) {
+    let pairs = lines.iter().flat_map(|line| turn.frequencies.iter().map(|f| (line.position as f64 * f64::from(*f)).sin_cos()));
+    let magnitude = f64::from(turn.magnitude);
+    pairs.map(|(sin, cos)| ((magnitude * cos) as f32, (magnitude * sin) as f32)).unzip()
 }
