@@ -7,14 +7,11 @@
 //! - Files without `output` tie the head to the embedding.
 
 use super::{Hyper, ModelError};
-use crate::program::builder::{AttentionOptions, Builder, FULL, MoeOptions};
+use crate::program::builder::{Builder, FULL, MoeOptions};
 use crate::program::{Activation, Gating, Pairing, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Neighbours)?;
-    let attention = AttentionOptions { scale: h.optional_positive("attention.scale")?, ..FULL };
-    let expert_scale = h.optional_positive("expert_weights_scale")?.unwrap_or(1.0);
-
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
         let kv_heads = h.kv_heads[l.layer];
@@ -22,7 +19,7 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
         let q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
         let k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
         let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
-        let o = l.attention(l.rope(q, rope), l.rope(k, rope), v, attention); // [n, heads, v_dim]
+        let o = l.attention(l.rope(q, rope), l.rope(k, rope), v, FULL); // [n, heads, v_dim]
         x = l.add(x, l.linear(o, "attn_output", h.dim));
 
         let f = l.rms_norm(x, "ffn_norm", h.eps);
@@ -36,7 +33,7 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
                     width: e.width,
                     gating: Gating::Softmax,
                     normalise: true,
-                    scale: expert_scale,
+                    scale: 1.0,
                     activation: Activation::Silu,
                 },
             ),

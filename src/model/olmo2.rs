@@ -11,14 +11,13 @@ use crate::program::{Pairing, Rope, RopeScaling, Value};
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Halves)?;
     let window = h.window()?;
-    let local_base = h.optional_positive("rope.freq_base_swa")?.unwrap_or(rope.base);
     let sliding = h.sliding_layers(4)?;
 
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
         let kv_heads = h.kv_heads[l.layer];
         let (rope, window) = match window.filter(|_| sliding[l.layer]) {
-            Some(window) => (Rope { base: local_base, scaling: RopeScaling::None, attention_factor: 1.0, ..rope }, Some(window)),
+            Some(window) => (Rope { scaling: RopeScaling::None, attention_factor: 1.0, ..rope }, Some(window)),
             None => (rope, None),
         };
         let q = l.rms_norm(l.linear(x, "attn_q", h.heads * h.k_dim), "attn_q_norm", h.eps);
