@@ -14,6 +14,8 @@ pub mod kv;
 pub mod linear;
 pub mod plain;
 pub mod tier;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use columns::Columns;
 pub use form::Form;
@@ -83,7 +85,18 @@ impl Kernels {
         if !tier.is_available() {
             return None;
         }
-        Some(Self::plain())
+        let mut k = Self::plain();
+        k.tier = tier;
+        #[cfg(target_arch = "x86_64")]
+        {
+            if tier >= Tier::Avx512 {
+                x86::avx512::fill(&mut k);
+            }
+            if tier >= Tier::Avx512Vnni {
+                x86::avx512::fill_vnni(&mut k);
+            }
+        }
+        Some(k)
     }
 
     /// Those of this CPU's highest tier.
@@ -179,6 +192,10 @@ impl Kernels {
 
     fn routes(&self, format: Format) -> &Routes {
         &self.products[place(format)]
+    }
+
+    fn routes_mut(&mut self, format: Format) -> &mut Routes {
+        &mut self.products[place(format)]
     }
 
     fn route(&self, format: Format, form: Form, tokens: usize) -> &Route {

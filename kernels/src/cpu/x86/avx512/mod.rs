@@ -1,0 +1,36 @@
+//! AVX-512. [`chunk`] unpacks 256 weights of any fast format; [`rows`] multiplies rows as they lie in the file.
+
+mod chunk;
+mod quantize;
+mod rows;
+
+use crate::cpu::Kernels;
+use crate::cpu::linear::Routes;
+use crate::quant::Format;
+use chunk::{Unpack, format};
+
+/// What AVX-512 without VNNI does better.
+pub fn fill(k: &mut Kernels) {
+    k.quantize = quantize::quantize;
+}
+
+/// What VNNI adds: products of int8.
+pub fn fill_vnni(k: &mut Kernels) {
+    products::<format::Q4_0>(k, Format::Q4_0);
+    products::<format::Q4_1>(k, Format::Q4_1);
+    products::<format::Q5_0>(k, Format::Q5_0);
+    products::<format::Q5_1>(k, Format::Q5_1);
+    products::<format::Q8_0>(k, Format::Q8_0);
+    products::<format::Iq4Nl>(k, Format::IQ4_NL);
+    products::<format::Mxfp4>(k, Format::MXFP4);
+    products::<format::Q2K>(k, Format::Q2_K);
+    products::<format::Q3K>(k, Format::Q3_K);
+    products::<format::Q4K>(k, Format::Q4_K);
+    products::<format::Q5K>(k, Format::Q5_K);
+    products::<format::Q6K>(k, Format::Q6_K);
+    products::<format::Iq4Xs>(k, Format::IQ4_XS);
+}
+
+fn products<F: Unpack>(k: &mut Kernels, format: Format) {
+    *k.routes_mut(format) = Routes::all(rows::route::<F>());
+}

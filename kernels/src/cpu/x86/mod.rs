@@ -1,0 +1,3 @@
+//! x86-64: AVX2 with FMA and F16C; AVX-512; AVX-512 VNNI.
+
+pub mod avx512;

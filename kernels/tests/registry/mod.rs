@@ -1,0 +1,144 @@
+//! What there is to compute: every product by tier, format, columns, rows and tokens, with its inputs. Tests hold each case to the
+//! plain kernels; the bench times the same cases.
+
+use hearth_kernels::cpu::form::Planes;
+use hearth_kernels::cpu::linear::Product;
+use hearth_kernels::cpu::{Activations, Columns, Form, Kernels, Tier, Weights, plain};
+use hearth_kernels::quant::{self, Format};
+
+/// One product.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub tier: Tier,
+    pub format: Format,
+    pub cols: usize,
+    pub rows: usize,
+    pub tokens: usize,
+    /// [`Form::F32`] instead of the form that the kernels ask for.
+    pub exact: bool,
+}
+
+/// Deterministic numbers, roughly normal, with a period that is no power of two.
+pub struct Noise(u64);
+
+impl Noise {
+    pub fn new(seed: u64) -> Noise {
+        Noise(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32
+    }
+
+    pub fn number(&mut self) -> f32 {
+        (0..4).map(|_| self.bits() as f32 / (1u64 << 31) as f32 - 0.5).sum::<f32>() * 1.7
+    }
+
+    pub fn numbers(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.number()).collect()
+    }
+}
+
+/// Weights and activations of a product.
+pub struct Inputs {
+    pub weights: Vec<u8>,
+    pub x: Vec<f32>,
+}
+
+impl Case {
+    pub fn kernels(&self) -> Kernels {
+        Kernels::for_tier(self.tier).expect("an available tier")
+    }
+
+    /// Noise, encoded. Few rows are encoded and repeated: encoding is slow.
+    pub fn inputs(&self) -> Inputs {
+        let mut noise = Noise::new(self.cols as u64 + 7);
+        let row_bytes = self.format.row_bytes(self.cols).expect("whole blocks");
+        let mut weights = vec![0; row_bytes * self.rows];
+        let distinct = self.rows.min(5);
+        let w = noise.numbers(self.cols * distinct);
+        quant::encode(self.format, &w, &mut weights[..row_bytes * distinct]);
+        for r in distinct..self.rows {
+            weights.copy_within(r % distinct * row_bytes..(r % distinct + 1) * row_bytes, r * row_bytes);
+        }
+        Inputs { weights, x: noise.numbers(self.cols * self.tokens) }
+    }
+
+    pub fn form(&self, k: &Kernels) -> Form {
+        if self.exact { Form::F32 } else { k.form(self.format, self.tokens) }
+    }
+
+    /// `[tokens, rows]` by the tier, from activations that begin `shift` bytes into a buffer.
+    pub fn compute(&self, weights: &[u8], x: &[f32], shift: usize) -> Vec<f32> {
+        let k = self.kernels();
+        let form = self.form(&k);
+        let mut activations = vec![0; shift + form.bytes(self.cols, self.tokens)];
+        k.quantize(form, self.cols, x, &mut activations[shift..]);
+        let mut out = vec![f32::NAN; self.rows * self.tokens];
+        let mut scratch = vec![0; k.scratch_bytes(self.format, form, self.cols, self.tokens)];
+        k.mat_mul(
+            Weights { format: self.format, bytes: weights, cols: self.cols },
+            Activations { form, bytes: &activations[shift..], tokens: self.tokens },
+            Columns::of(&mut out, self.rows),
+            &mut scratch,
+        );
+        out
+    }
+
+    /// The same with the same rounding of activations, by the plain kernels.
+    pub fn plain(&self, weights: &[u8], x: &[f32]) -> Vec<f32> {
+        let form = self.form(&self.kernels()).rows();
+        let mut activations = vec![0; form.bytes(self.cols, self.tokens)];
+        plain::linear::quantize(form, x, self.cols, &mut activations);
+        let mut out = vec![f32::NAN; self.rows * self.tokens];
+        plain::linear::mat_mul(&mut Product {
+            format: self.format,
+            weights,
+            cols: self.cols,
+            rows: self.rows,
+            row_bytes: self.format.row_bytes(self.cols).expect("whole blocks"),
+            form,
+            activations: &activations,
+            tokens: self.tokens,
+            out: Columns::of(&mut out, self.rows),
+            scratch: &mut [],
+        });
+        out
+    }
+
+    /// How far a kernel may be from the plain one, for each result. Weights are `scale · code + offset` with unsigned codes, so a term
+    /// is at most four times the run's largest weight times `|x|`; a sum of f32 loses at most its length (over 16 lanes, with four
+    /// additions a run of 256 and eight at the end) times ε of the terms' magnitudes. Panels may round weights to 1/254 of the largest
+    /// of each run of 32 besides.
+    pub fn bound(&self, weights: &[u8], x: &[f32], token: usize, row: usize) -> f32 {
+        let row_bytes = self.format.row_bytes(self.cols).expect("whole blocks");
+        let mut w = vec![0.0; self.cols];
+        quant::decode(self.format, &weights[row * row_bytes..][..row_bytes], &mut w);
+        let x = &x[token * self.cols..][..self.cols];
+        let largest = |w: &[f32]| w.iter().fold(0.0, |a: f32, w| a.max(w.abs()));
+        let magnitude: f32 = w.chunks(256).zip(x.chunks(256)).map(|(w, x)| 4.0 * largest(w) * x.iter().map(|x| x.abs()).sum::<f32>()).sum();
+        let rounding = magnitude * f32::EPSILON * (16.0 + self.cols as f32 / 64.0);
+        let panel = if self.form(&self.kernels()).is_panel() && rounds_in_panel(self.format) {
+            // Errors of the weights are independent: their root mean square, and six of it.
+            let squares: f32 = w.chunks(32).zip(x.chunks(32)).map(|(w, x)| (largest(w) / 254.0).powi(2) * x.iter().map(|x| x * x).sum::<f32>()).sum();
+            6.0 * squares.sqrt()
+        } else {
+            0.0
+        };
+        rounding + panel + f32::MIN_POSITIVE
+    }
+}
+
+/// Formats whose scales are finer than a panel's runs of 32.
+fn rounds_in_panel(format: Format) -> bool {
+    !matches!(
+        format,
+        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4
+    )
+}
+
+/// Bytes that a product reads at least: weights and activations once.
+pub fn bytes_read(case: &Case) -> usize {
+    case.format.row_bytes(case.cols).expect("whole blocks") * case.rows + Planes::new(case.cols, 32).stride * case.tokens
+}
