@@ -8,6 +8,8 @@
 //! A product goes: [`Kernels::form`] tells what it wants for so many tokens; [`Kernels::quantize`] brings activations into that form
 //! (once for all matrices that want the same); [`Kernels::mat_mul`] computes a run of rows.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 pub mod columns;
 pub mod form;
 pub mod kv;
@@ -96,6 +98,8 @@ impl Kernels {
                 x86::avx512::fill_vnni(&mut k);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        arm::fill(&mut k);
         Some(k)
     }
 
@@ -209,7 +213,7 @@ impl Kernels {
 }
 
 /// The format's row in [`FORMATS`].
-fn place(format: Format) -> usize {
+pub(crate) fn place(format: Format) -> usize {
     FORMATS.iter().position(|l| l.format == format).expect("every format has a row")
 }
 

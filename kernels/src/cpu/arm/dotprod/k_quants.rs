@@ -1,0 +1,366 @@
+//! One token times rows of `Q4_K`, `Q5_K` or `Q6_K`, read in place.
+//!
+//! The simple loop, for a row: Σ over blocks of scale · Σ over groups S·Σ q·x, less the minima. The tricks:
+//! 1. Two rows share the loads of the activations.
+//! 2. The `sdot` results of all groups of a block are added up in one tree of `addp`, so that the groups' scales are multiplied in with
+//!    two vector operations; multiplications are scarce on a Cortex-A76 (one pipe, two cycles).
+//! 3. Minima and offsets are multiplied with the sums of the activations: integers, once for a group.
+
+use super::super::activations::Int8;
+use super::super::panel::sources::scales_and_minima;
+use super::super::instructions::{insert_bits, insert_high_nibbles, load_half, sdot, sdot_pairs, widen_halves};
+use crate::quant::{blocks, q4_k, q5_k, q6_k};
+use std::arch::aarch64::*;
+
+/// out[r] = Σ w[r]·x, rows of `w` one after the other.
+///
+/// # Panics
+/// When `w` is not `out.len()` rows as long as `x`.
+#[target_feature(enable = "neon,dotprod")]
+pub fn mat_vec_q4_k(w: &[u8], x: Int8, out: &mut [f32]) {
+    let (w, n) = (blocks::<q4_k::Block>(w), x.runs());
+    assert_eq!(w.len(), n * out.len());
+    let mut r = 0;
+    while r + 1 < out.len() {
+        [out[r], out[r + 1]] = dot_q4_k([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+        r += 2;
+    }
+    if r < out.len() {
+        [out[r]] = dot_q4_k([&w[n * r..][..n]], x);
+    }
+}
+
+/// As [`mat_vec_q4_k`].
+#[target_feature(enable = "neon,dotprod")]
+pub fn mat_vec_q5_k(w: &[u8], x: Int8, out: &mut [f32]) {
+    let (w, n) = (blocks::<q5_k::Block>(w), x.runs());
+    assert_eq!(w.len(), n * out.len());
+    let mut r = 0;
+    while r + 1 < out.len() {
+        [out[r], out[r + 1]] = dot_q5_k([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+        r += 2;
+    }
+    if r < out.len() {
+        [out[r]] = dot_q5_k([&w[n * r..][..n]], x);
+    }
+}
+
+/// As [`mat_vec_q4_k`].
+#[target_feature(enable = "neon,dotprod")]
+pub fn mat_vec_q6_k(w: &[u8], x: Int8, out: &mut [f32]) {
+    let (w, n) = (blocks::<q6_k::Block>(w), x.runs());
+    assert_eq!(w.len(), n * out.len());
+    let mut r = 0;
+    while r + 1 < out.len() {
+        [out[r], out[r + 1]] = dot_q6_k([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+        r += 2;
+    }
+    if r < out.len() {
+        [out[r]] = dot_q6_k([&w[n * r..][..n]], x);
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+fn dot_q4_k<const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
+    let n = x.runs();
+    assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
+    let mut total = [vdupq_n_f32(0.0); R];
+    for b in 0..n {
+        // SAFETY: `b` is below the number of blocks in every row and, times 256 and 16, within codes and sums (asserted above).
+        unsafe {
+            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
+            let blocks = blocks_at(rows, b);
+            let pairs = [
+                groups_q4_k(blocks, 0, q),
+                groups_q4_k(blocks, 1, q),
+                groups_q4_k(blocks, 2, q),
+                groups_q4_k(blocks, 3, q),
+            ];
+            let sums = sums_of_32(x.sums.as_ptr().cast::<i16>().add(16 * b));
+            let scale = scale_and_minus(x.scales.as_ptr().cast::<f32>().add(b));
+            for r in 0..R {
+                let dots = [pairs[0][r], pairs[1][r], pairs[2][r], pairs[3][r]];
+                total[r] = add_groups(total[r], dots, sums, scale, blocks[r].cast());
+            }
+        }
+    }
+    let mut out = [0.0; R];
+    for r in 0..R {
+        out[r] = vaddvq_f32(total[r]);
+    }
+    out
+}
+
+/// Dots of the groups 2j and 2j + 1 of each row: [even, even, odd, odd].
+///
+/// # Safety
+/// `blocks` and the 256 activations at `q` may be read; `j` < 4.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn groups_q4_k<const R: usize>(blocks: [*const q4_k::Block; R], j: usize, q: *const i8) -> [int32x4_t; R] {
+    let low = vdupq_n_u8(15);
+    let mut pairs = [vdupq_n_s32(0); R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let q = q.add(64 * j);
+        let x = [vld1q_s8(q), vld1q_s8(q.add(16)), vld1q_s8(q.add(32)), vld1q_s8(q.add(48))];
+        for r in 0..R {
+            let qs = (&raw const (*blocks[r]).qs).cast::<u8>().add(32 * j);
+            let (w0, w1) = (vld1q_u8(qs), vld1q_u8(qs.add(16)));
+            let even = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(vandq_u8(w0, low)), x[0]);
+            let odd = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(vshrq_n_u8::<4>(w0)), x[2]);
+            let even = sdot(even, vreinterpretq_s8_u8(vandq_u8(w1, low)), x[1]);
+            let odd = sdot(odd, vreinterpretq_s8_u8(vshrq_n_u8::<4>(w1)), x[3]);
+            pairs[r] = vpaddq_s32(even, odd);
+        }
+    }
+    pairs
+}
+
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+fn dot_q5_k<const R: usize>(rows: [&[q5_k::Block]; R], x: Int8) -> [f32; R] {
+    let n = x.runs();
+    assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
+    let mut total = [vdupq_n_f32(0.0); R];
+    for b in 0..n {
+        // SAFETY: `b` is below the number of blocks in every row and, times 256 and 16, within codes and sums (asserted above).
+        unsafe {
+            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
+            let blocks = blocks_at(rows, b);
+            let pairs = [
+                groups_q5_k::<R, 4, 3>(blocks, 0, q),
+                groups_q5_k::<R, 2, 1>(blocks, 1, q),
+                groups_q5_k::<R, 0, -1>(blocks, 2, q),
+                groups_q5_k::<R, -2, -3>(blocks, 3, q),
+            ];
+            let sums = sums_of_32(x.sums.as_ptr().cast::<i16>().add(16 * b));
+            let scale = scale_and_minus(x.scales.as_ptr().cast::<f32>().add(b));
+            for r in 0..R {
+                let dots = [pairs[0][r], pairs[1][r], pairs[2][r], pairs[3][r]];
+                total[r] = add_groups(total[r], dots, sums, scale, blocks[r].cast());
+            }
+        }
+    }
+    let mut out = [0.0; R];
+    for r in 0..R {
+        out[r] = vaddvq_f32(total[r]);
+    }
+    out
+}
+
+/// As [`groups_q4_k`]; `EVEN` and `ODD` = `EVEN` − 1 are the shifts to the left that bring the groups' fifth bits to bit 4.
+///
+/// # Safety
+/// `blocks` and the 256 activations at `q` may be read; `j` < 4.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn groups_q5_k<const R: usize, const EVEN: i32, const ODD: i32>(
+    blocks: [*const q5_k::Block; R],
+    j: usize,
+    q: *const i8,
+) -> [int32x4_t; R] {
+    let (low, fifth) = (vdupq_n_u8(15), vdupq_n_u8(16));
+    let mut pairs = [vdupq_n_s32(0); R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let q = q.add(64 * j);
+        let x = [vld1q_s8(q), vld1q_s8(q.add(16)), vld1q_s8(q.add(32)), vld1q_s8(q.add(48))];
+        for r in 0..R {
+            let qs = (&raw const (*blocks[r]).qs).cast::<u8>().add(32 * j);
+            let qh = (&raw const (*blocks[r]).qh).cast::<u8>();
+            let (w0, w1) = (vld1q_u8(qs), vld1q_u8(qs.add(16)));
+            let (h0, h1) = (vld1q_u8(qh), vld1q_u8(qh.add(16)));
+            let even = insert_bits(vandq_u8(w0, low), shift::<EVEN>(h0), fifth);
+            let odd = insert_bits(vshrq_n_u8::<4>(w0), shift::<ODD>(h0), fifth);
+            let even_dot = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(even), x[0]);
+            let odd_dot = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(odd), x[2]);
+            let even = insert_bits(vandq_u8(w1, low), shift::<EVEN>(h1), fifth);
+            let odd = insert_bits(vshrq_n_u8::<4>(w1), shift::<ODD>(h1), fifth);
+            let even_dot = sdot(even_dot, vreinterpretq_s8_u8(even), x[1]);
+            let odd_dot = sdot(odd_dot, vreinterpretq_s8_u8(odd), x[3]);
+            pairs[r] = vpaddq_s32(even_dot, odd_dot);
+        }
+    }
+    pairs
+}
+
+/// Shifts left by `N`, right by −`N`.
+#[target_feature(enable = "neon")]
+#[inline]
+fn shift<const N: i32>(v: uint8x16_t) -> uint8x16_t {
+    match N {
+        4 => vshlq_n_u8::<4>(v),
+        3 => vshlq_n_u8::<3>(v),
+        2 => vshlq_n_u8::<2>(v),
+        1 => vshlq_n_u8::<1>(v),
+        -1 => vshrq_n_u8::<1>(v),
+        -2 => vshrq_n_u8::<2>(v),
+        -3 => vshrq_n_u8::<3>(v),
+        _ => v,
+    }
+}
+
+/// The blocks at `b` of all rows.
+///
+/// # Safety
+/// Every row has more than `b` blocks.
+#[inline]
+unsafe fn blocks_at<B, const R: usize>(rows: [&[B]; R], b: usize) -> [*const B; R] {
+    let mut blocks = [std::ptr::null(); R];
+    for r in 0..R {
+        // SAFETY: the caller's promise.
+        blocks[r] = unsafe { rows[r].as_ptr().add(b) };
+    }
+    blocks
+}
+
+/// Eight sums of 32 from sixteen sums of 16.
+///
+/// # Safety
+/// `sums` points to sixteen.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn sums_of_32(sums: *const i16) -> int16x8_t {
+    // SAFETY: the caller's promise.
+    unsafe { vpaddq_s16(vld1q_s16(sums), vld1q_s16(sums.add(8))) }
+}
+
+/// [a, a, −a, −a]: what multiplies the sums with the scales and those with the minima.
+///
+/// # Safety
+/// `scale` points to a float.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn scale_and_minus(scale: *const f32) -> float32x4_t {
+    const SIGNS: [f32; 4] = [1.0, 1.0, -1.0, -1.0];
+    // SAFETY: the caller's promise.
+    unsafe { vmulq_f32(vld1q_f32(SIGNS.as_ptr()), vld1q_dup_f32(scale)) }
+}
+
+/// total + d·a·Σ S·dot − dmin·a·Σ M·sum for a block whose first 16 bytes are `d`, `dmin` and the packed scales. `pairs` are the dots of
+/// the groups: two lanes a group.
+///
+/// # Safety
+/// `head` points to these 16 bytes.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn add_groups(total: float32x4_t, pairs: [int32x4_t; 4], sums: int16x8_t, scale: float32x4_t, head: *const u8) -> float32x4_t {
+    // SAFETY: the caller's promise; unaligned 32-bit loads go through byte pointers.
+    unsafe {
+        let scales = scales_and_minima(head.add(4));
+        let s = vmovl_u8(vget_low_u8(scales));
+        let m = vreinterpretq_s16_u16(vmovl_high_u8(scales));
+        let (s_first, s_last) = (vmovl_u16(vget_low_u16(s)), vmovl_high_u16(s));
+
+        let dots = vmulq_s32(vpaddq_s32(pairs[0], pairs[1]), vreinterpretq_s32_u32(s_first));
+        let dots = vmlaq_s32(dots, vpaddq_s32(pairs[2], pairs[3]), vreinterpretq_s32_u32(s_last));
+        let minima = vmlal_high_s16(vmull_s16(vget_low_s16(m), vget_low_s16(sums)), m, sums);
+
+        let d = widen_halves(vreinterpret_u16_u32(vld1_dup_u32(head.cast())));
+        let factors = vmulq_f32(vzip1q_f32(d, d), scale);
+        vfmaq_f32(total, vcvtq_f32_s32(vpaddq_s32(dots, minima)), factors)
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+fn dot_q6_k<const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -> [f32; R] {
+    let n = x.runs();
+    assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
+    let mut total = [vdupq_n_f32(0.0); R];
+    for b in 0..n {
+        // SAFETY: `b` is below the number of blocks in every row and, times 256 and 16, within codes and sums (asserted above).
+        unsafe {
+            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
+            let sums = x.sums.as_ptr().cast::<i16>().add(16 * b);
+            let (sums, sums_last) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
+            let blocks = blocks_at(rows, b);
+            let (first, last) = (half_q6_k::<R>(blocks, 0, q), half_q6_k::<R>(blocks, 1, q.add(128)));
+            let scale = x.scales.as_ptr().cast::<f32>().add(b).read_unaligned();
+            for r in 0..R {
+                let s = vld1q_s8((&raw const (*blocks[r]).scales).cast());
+                let (s0, s1) = (vmovl_s8(vget_low_s8(s)), vmovl_high_s8(s));
+                let mut sum = vmulq_s32(first[r][0], vmovl_s16(vget_low_s16(s0)));
+                sum = vmlaq_s32(sum, first[r][1], vmovl_high_s16(s0));
+                sum = vmlaq_s32(sum, last[r][0], vmovl_s16(vget_low_s16(s1)));
+                sum = vmlaq_s32(sum, last[r][1], vmovl_high_s16(s1));
+                // q − 32: the offset, from the sums.
+                let mut offset = vmull_s16(vget_low_s16(s0), vget_low_s16(sums));
+                offset = vmlal_high_s16(offset, s0, sums);
+                offset = vmlal_s16(offset, vget_low_s16(s1), vget_low_s16(sums_last));
+                offset = vmlal_high_s16(offset, s1, sums_last);
+                sum = vsubq_s32(sum, vshlq_n_s32::<5>(offset));
+                total[r] = vfmaq_n_f32(total[r], vcvtq_f32_s32(sum), load_half(&raw const (*blocks[r]).d) * scale);
+            }
+        }
+    }
+    let mut out = [0.0; R];
+    for r in 0..R {
+        out[r] = vaddvq_f32(total[r]);
+    }
+    out
+}
+
+/// Dots of the eight groups of half `h` of each row, a lane each.
+///
+/// # Safety
+/// `blocks` and the 128 activations at `q` may be read; `h` < 2.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn half_q6_k<const R: usize>(blocks: [*const q6_k::Block; R], h: usize, q: *const i8) -> [[int32x4_t; 2]; R] {
+    let mut high = [[vdupq_n_u8(0); 2]; R];
+    let mut dots = [[vdupq_n_s32(0); 2]; R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for r in 0..R {
+            let qh = (&raw const (*blocks[r]).qh).cast::<u8>().add(32 * h);
+            high[r] = [vld1q_u8(qh), vld1q_u8(qh.add(16))];
+        }
+        let first = quarters_q6_k::<R, 0>(blocks, h, high, q);
+        let second = quarters_q6_k::<R, 1>(blocks, h, high, q.add(32));
+        for r in 0..R {
+            dots[r] = [vpaddq_s32(first[r][0], second[r][0]), vpaddq_s32(first[r][1], second[r][1])];
+        }
+    }
+    dots
+}
+
+/// Dots of the groups of the quarters `P` (low nibbles) and `P` + 2 (high nibbles) of half `h`, two lanes each; `high` are the half's
+/// upper bits, `q` the quarter `P`'s activations.
+///
+/// # Safety
+/// `blocks` and the activations at `q` may be read up to 96; `h` and `P` < 2.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn quarters_q6_k<const R: usize, const P: usize>(
+    blocks: [*const q6_k::Block; R],
+    h: usize,
+    high: [[uint8x16_t; 2]; R],
+    q: *const i8,
+) -> [[int32x4_t; 2]; R] {
+    let (low, upper) = (vdupq_n_u8(15), vdupq_n_u8(0x30));
+    let mut dots = [[vdupq_n_s32(0); 2]; R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = [vld1q_s8(q), vld1q_s8(q.add(16)), vld1q_s8(q.add(64)), vld1q_s8(q.add(80))];
+        for r in 0..R {
+            let ql = (&raw const (*blocks[r]).ql).cast::<u8>().add(64 * h + 32 * P);
+            let l = [vld1q_u8(ql), vld1q_u8(ql.add(16))];
+            let mut w = [vdupq_n_s8(0); 4];
+            for c in 0..2 {
+                let bits = high[r][c];
+                let (below, beside) = if P == 0 {
+                    (vshlq_n_u8::<4>(bits), vandq_u8(bits, upper))
+                } else {
+                    (vshlq_n_u8::<2>(bits), vshrq_n_u8::<2>(bits))
+                };
+                w[c] = vreinterpretq_s8_u8(insert_bits(vandq_u8(l[c], low), below, upper));
+                w[c + 2] = vreinterpretq_s8_u8(insert_high_nibbles(beside, l[c]));
+            }
+            dots[r] = sdot_pairs(w, x);
+        }
+    }
+    dots
+}
