@@ -2,6 +2,7 @@
 //! The golden files stand in `../shared` (or `$HEARTH_SHARED`); the project's own cases are beside the code in `src/chat/template`.
 
 use hearth::chat::template::{Piece, Template, TemplateError, Variables, text_of};
+use hearth::chat::{Chat, Message, Request, Tool};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -105,4 +106,42 @@ fn pieces_spell_the_rendering_and_messages_forge_nothing() {
         assert_eq!(count(&forged), count(&plain), "{}\n{forged:?}", case.name);
     }
     assert!(rendered > 600, "only {rendered} conversations rendered");
+}
+
+/// A request with everything in it, as an OpenAI client sends it.
+fn rich_request() -> Request {
+    let messages = r#"[{"role":"developer","content":"Rule one."},{"role":"user","content":[{"type":"text","text":"Weather in Ulm?"}]},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"call_AbCdEfGhIjKlMn","type":"function","function":{"name":"weather","arguments":"{\"place\": \"Ulm\"}"}}]},
+        {"role":"tool","tool_call_id":"call_AbCdEfGhIjKlMn","content":"rain and 7 degrees"}]"#;
+    let tool = r#"{"type":"function","function":{"name":"weather","description":"Weather at a place.","parameters":{"type":"object","properties":{"place":{"type":"string","description":"Town"}},"required":["place"]}}}"#;
+    Request {
+        messages: serde_json::from_str::<Vec<Message>>(messages).unwrap(),
+        tools: vec![serde_json::from_str::<Tool>(tool).unwrap()],
+        add_generation_prompt: true,
+        thinking: Some(false),
+        variables: Variables::new(),
+        now: jiff::civil::date(2026, 11, 23).at(4, 5, 6, 0),
+    }
+}
+
+#[test]
+fn every_template_tells_a_clients_whole_request() {
+    let Some(folder) = fixtures() else { return };
+    let mut seen = std::collections::BTreeSet::new();
+    for case in cases(&folder) {
+        let name = case.name.split(':').next().unwrap().to_owned();
+        if !case.variables.contains_key("bos_token") || !seen.insert(name.clone()) {
+            continue;
+        }
+        let token = |name: &str| case.variables.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let chat = Chat::new(&case.template, SPECIAL.map(str::to_owned).to_vec(), &token("bos_token"), &token("eos_token")).unwrap();
+        println!("{name}: {:?}", chat.capabilities());
+        let prompt = chat.prompt(&rich_request()).unwrap_or_else(|e| panic!("{name}: {e}")).text();
+        // Mistral shows the system's words with the last user's message, and only while that is the last of all.
+        let system = if name == "mistral-nemo" { "" } else { "Rule one." };
+        for told in [system, "Weather in Ulm?", "Weather at a place.", "weather", "Ulm", "rain and 7 degrees"] {
+            assert!(prompt.contains(told), "{name} doesn't tell `{told}`:\n{prompt}");
+        }
+    }
+    assert_eq!(seen.len(), 22);
 }

@@ -225,8 +225,8 @@ fn tags(source: &str) -> Option<Vec<Tag>> {
     while let Some(open) = source[at..].find('{') {
         let start = at + open;
         let rest = &source[start..];
-        if rest.starts_with("{#") {
-            at = start + 2 + rest[2..].find("#}")? + 2;
+        if let Some(comment) = rest.strip_prefix("{#") {
+            at = start + 2 + comment.find("#}")? + 2;
         } else if rest.starts_with("{%") || rest.starts_with("{{") {
             let tag = read_tag(source, start)?;
             at = tag.inner.end + source[tag.inner.end..].find(if tag.block { "%}" } else { "}}" })? + 2;
