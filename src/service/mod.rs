@@ -22,6 +22,7 @@ pub use model::{Model, ModelInfo};
 pub use open::{OpenError, Options};
 pub use request::{ChatRequest, CompletionRequest, Defaults, Generation, Prompt, ToolChoice};
 
+pub use crate::backend::{Kind, KvType, Pace, Progress};
 pub use crate::engine::{Limits, Phase, Telemetry};
 pub use crate::units::TokenId;
 
@@ -57,6 +58,17 @@ impl Service {
     /// From here on clients see this. The state before is given back, so that its model can be drained.
     pub fn set(&self, state: State) -> State {
         self.state.send_replace(state)
+    }
+
+    /// How far a load is. Changes nothing once it has come to its end.
+    pub fn advance(&self, done: u64, total: u64) {
+        self.state.send_if_modified(|state| match state {
+            State::Loading { done: d, total: t } => {
+                (*d, *t) = (done, total);
+                true
+            }
+            _ => false,
+        });
     }
 
     /// To look at, and to wait for changes.

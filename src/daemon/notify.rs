@@ -1,0 +1,43 @@
+//! What systemd is told. Without a systemd that listens, all of this is silent.
+
+use sd_notify::NotifyState;
+use std::time::Duration;
+
+/// While a model loads, each sign of progress buys this much time. A slow card reads some MB/s, so a tensor can take a while.
+const MORE_TIME: Duration = Duration::from_secs(60);
+
+pub fn ready(status: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+
+/// Still loading, and getting on.
+pub fn loading(status: &str) {
+    send(&[NotifyState::ExtendTimeoutUsec(MORE_TIME.as_micros() as u32), NotifyState::Status(status)]);
+}
+
+/// A reload begins; [`ready`] ends it.
+pub fn reloading() {
+    let mut states = vec![NotifyState::Reloading];
+    states.extend(NotifyState::monotonic_usec_now());
+    send(&states);
+}
+
+pub fn stopping() {
+    send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+pub fn watchdog() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// Within how long [`watchdog`] has to be called, if at all.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd can't be told");
+    }
+}

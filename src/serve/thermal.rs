@@ -1,0 +1,148 @@
+//! What the daemon tells of board and governor, in plain fields. The governor's own report rides along as JSON, so that this room needs
+//! no knowledge of how decisions are made.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Board and governor at one moment. Absent figures are those that this board can't measure.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Thermal {
+    /// The whole report, for `GET /v1/thermal`.
+    pub report: Value,
+    /// Gauges and counters in the Prometheus text format.
+    pub metrics: String,
+    /// Degrees Celsius.
+    pub temperature: Option<f64>,
+    /// Hertz, as measured or else as asked for.
+    pub clock: Option<u64>,
+    /// Words of open sets; their meaning is documented with the bus's properties.
+    pub level: String,
+    pub cause: String,
+    pub degraded: String,
+    /// 1: throttling begins, 0: 30 K below; now, in 10 s, in 60 s.
+    pub headroom: Option<f64>,
+    pub headroom_10_s: Option<f64>,
+    pub headroom_60_s: Option<f64>,
+    /// Generated tokens a second: now, at best, over the last minutes.
+    pub speed: f64,
+    pub peak: f64,
+    pub sustained: f64,
+}
+
+impl Thermal {
+    /// Headroom `seconds` ahead: of the horizons that are computed the nearest.
+    pub fn headroom_in(&self, seconds: u32) -> Option<f64> {
+        match seconds {
+            0..=4 => self.headroom,
+            5..=34 => self.headroom_10_s,
+            _ => self.headroom_60_s,
+        }
+    }
+}
+
+/// Modes that clients asked for; each is let go by its holder, or when the holder leaves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Holds {
+    next: u32,
+    by_cookie: BTreeMap<u32, Hold>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hold {
+    pub mode: Mode,
+    pub reason: String,
+    /// Who holds it: a name on the bus.
+    pub holder: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    Performance,
+    Eco,
+    Quiet,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 3] = [Mode::Performance, Mode::Eco, Mode::Quiet];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Performance => "performance",
+            Mode::Eco => "eco",
+            Mode::Quiet => "quiet",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|m| m.word() == word)
+    }
+}
+
+impl Holds {
+    /// The cookie that releases it.
+    pub fn add(&mut self, hold: Hold) -> u32 {
+        self.next = self.next.wrapping_add(1).max(1);
+        self.by_cookie.insert(self.next, hold);
+        self.next
+    }
+
+    /// Whether there was such a hold of `holder`.
+    pub fn remove(&mut self, cookie: u32, holder: &str) -> bool {
+        match self.by_cookie.get(&cookie) {
+            Some(hold) if hold.holder == holder => self.by_cookie.remove(&cookie).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether `holder` held anything.
+    pub fn remove_all_of(&mut self, holder: &str) -> bool {
+        let before = self.by_cookie.len();
+        self.by_cookie.retain(|_, hold| hold.holder != holder);
+        self.by_cookie.len() < before
+    }
+
+    pub fn count_of(&self, holder: &str) -> usize {
+        self.by_cookie.values().filter(|h| h.holder == holder).count()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Hold)> {
+        self.by_cookie.iter().map(|(cookie, hold)| (*cookie, hold))
+    }
+
+    /// The mode in force, if any: quiet is someone's sleep and goes before eco, eco before performance.
+    pub fn mode(&self) -> Option<Mode> {
+        self.by_cookie.values().map(|h| h.mode).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(mode: Mode, holder: &str) -> Hold {
+        Hold { mode, reason: "test".into(), holder: holder.into() }
+    }
+
+    #[test]
+    fn only_its_holder_releases_a_hold() {
+        let mut holds = Holds::default();
+        let cookie = holds.add(hold(Mode::Eco, ":1.5"));
+        assert!(!holds.remove(cookie, ":1.6"));
+        assert!(!holds.remove(cookie + 1, ":1.5"));
+        assert_eq!(holds.mode(), Some(Mode::Eco));
+        assert!(holds.remove(cookie, ":1.5"));
+        assert_eq!(holds.mode(), None);
+    }
+
+    #[test]
+    fn quiet_goes_before_eco_before_performance() {
+        let mut holds = Holds::default();
+        holds.add(hold(Mode::Performance, "a"));
+        assert_eq!(holds.mode(), Some(Mode::Performance));
+        holds.add(hold(Mode::Quiet, "b"));
+        holds.add(hold(Mode::Eco, "c"));
+        assert_eq!(holds.mode(), Some(Mode::Quiet));
+        assert!(holds.remove_all_of("b"));
+        assert_eq!(holds.mode(), Some(Mode::Eco));
+    }
+}
