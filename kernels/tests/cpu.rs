@@ -11,8 +11,8 @@ fn check(case: Case, weights: &[u8], x: &[f32], shift: usize) {
     for (i, (want, got)) in want.iter().zip(&got).enumerate() {
         let (token, row) = (i / case.rows, i % case.rows);
         let bound = case.bound(weights, x, token, row);
-        if want.is_finite() && bound.is_infinite() {
-            // Sums near the end of the range: whoever adds in f32 may leave it.
+        if bound.is_infinite() {
+            // At the end of f32's range: whether a term or a sum leaves it depends on the order.
             continue;
         }
         if want.is_finite() {
@@ -86,7 +86,7 @@ fn extreme_activations_give_what_the_plain_kernels_give() {
                     let case = Case { tier, format: layout.format, cols: 256, rows: 4, tokens, exact: false };
                     let weights = case.inputs().weights;
                     let x: Vec<f32> = (0..256 * tokens).map(|i| row(i % 256)).collect();
-                    println!("{name}");
+                    println!("{name}:");
                     check(case, &weights, &x, 0);
                 }
             }

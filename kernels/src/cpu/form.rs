@@ -98,7 +98,9 @@ impl Form {
         match self.per() {
             None => cols * tokens * 4,
             Some(per) if matches!(self, Form::PanelBy64) => tokens.next_multiple_of(TILE_TOKENS) * cols.div_ceil(per) * (per + 4),
-            Some(per) => Planes::new(cols, per).stride * tokens.next_multiple_of(self.group()),
+            // Codes, and three words of 32 bits for each 32.
+            Some(_) if self.is_panel() => (cols + cols / 32 * 12) * tokens.next_multiple_of(PANEL_TOKENS),
+            Some(per) => Planes::new(cols, per).stride * tokens,
         }
     }
 }

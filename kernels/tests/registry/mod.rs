@@ -121,8 +121,9 @@ impl Case {
         let rounding = magnitude * f32::EPSILON * (16.0 + self.cols as f32 / 64.0);
         let panel = if self.form(&self.kernels()).is_panel() && rounds_in_panel(self.format) {
             // Errors of the weights are independent: their root mean square, and six of it.
-            let squares: f32 = w.chunks(32).zip(x.chunks(32)).map(|(w, x)| (largest(w) / 254.0).powi(2) * x.iter().map(|x| x * x).sum::<f32>()).sum();
-            6.0 * squares.sqrt()
+            let square = |x: f32| f64::from(x).powi(2);
+            let squares = w.chunks(32).zip(x.chunks(32)).map(|(w, x)| square(largest(w) / 254.0) * x.iter().map(|x| square(*x)).sum::<f64>());
+            6.0 * squares.sum::<f64>().sqrt() as f32
         } else {
             0.0
         };

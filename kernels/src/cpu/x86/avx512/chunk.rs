@@ -37,6 +37,8 @@ pub trait Unpack {
     const ORDER: Order;
     /// Where every offset is `−ZERO · scale`. `None` where offsets are the block's own.
     const ZERO: Option<u8>;
+    /// Whether scales differ from 16 weights to the next.
+    const PER_16: bool = false;
 
     /// # Safety
     /// [`Self::BYTES`] bytes are readable at `at`.
@@ -364,6 +366,7 @@ impl Unpack for format::Q6K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = Some(32);
+    const PER_16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -432,6 +435,7 @@ impl Unpack for format::Q2K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = None;
+    const PER_16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -456,6 +460,7 @@ impl Unpack for format::Q3K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = Some(4);
+    const PER_16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]

@@ -1,6 +1,9 @@
-//! AVX-512. [`chunk`] unpacks 256 weights of any fast format; [`rows`] multiplies rows as they lie in the file.
+//! AVX-512. [`chunk`] unpacks 256 weights of any fast format; [`rows`] multiplies rows as they lie in the file,
+//! for few tokens; [`gemm`] makes a [`panel`] of a strip of rows, for many.
 
 mod chunk;
+mod gemm;
+mod panel;
 mod quantize;
 mod rows;
 
@@ -8,6 +11,9 @@ use crate::cpu::Kernels;
 use crate::cpu::linear::Routes;
 use crate::quant::Format;
 use chunk::{Unpack, format};
+
+/// Tokens from which a panel pays.
+const MANY: usize = 24;
 
 /// What AVX-512 without VNNI does better.
 pub fn fill(k: &mut Kernels) {
@@ -32,5 +38,6 @@ pub fn fill_vnni(k: &mut Kernels) {
 }
 
 fn products<F: Unpack>(k: &mut Kernels, format: Format) {
-    *k.routes_mut(format) = Routes::all(rows::route::<F>());
+    let few = rows::route::<F>();
+    *k.routes_mut(format) = Routes { one: few, few, many: gemm::route::<F>(), many_from: MANY };
 }

@@ -1,5 +1,6 @@
 //! Activations to int8, sixteen at a time. The codes and scales are those of the plain kernel, bit for bit.
 
+use super::gemm::quantize_panel;
 use crate::cpu::form::{Form, Planes, SMALLEST};
 use std::arch::x86_64::*;
 
@@ -14,6 +15,9 @@ pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
         out.copy_from_slice(unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len() * 4) });
         return;
     };
+    if form.is_panel() {
+        return quantize_panel(x, cols, out);
+    }
     let planes = Planes::new(cols, per);
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(planes.stride)) {
         for (run, x) in x.chunks_exact(per).enumerate() {
@@ -34,10 +38,26 @@ pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
     }
 }
 
+/// Scale, codes and their sum.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub fn run_of_32(x: &[f32; 32]) -> (f32, [u8; 32], i32) {
+    let (scale, inverse) = scale(x);
+    let mut bytes = [0; 32];
+    // SAFETY: 32 numbers to read, 32 bytes to write.
+    let codes = unsafe {
+        let codes = to_codes(_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)), inverse);
+        _mm256_storeu_si256(bytes.as_mut_ptr().cast(), codes);
+        codes
+    };
+    let sums = sums(codes);
+    (scale, bytes, i32::from(sums as i16) + i32::from((sums >> 16) as i16))
+}
+
 /// The scale of a run, and what its numbers are multiplied by to become codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
-pub fn scale(x: &[f32]) -> (f32, f32) {
+fn scale(x: &[f32]) -> (f32, f32) {
     // Magnitudes of floats are ordered as integers are, with infinity and NaN above all numbers.
     let mut largest = _mm512_setzero_si512();
     for x in x.chunks_exact(16) {
@@ -56,7 +76,7 @@ pub fn scale(x: &[f32]) -> (f32, f32) {
 /// 32 codes. With the inverse 0 (a run of zeros, or one with NaN or infinity) all are 0.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub fn to_codes(a: __m512, b: __m512, inverse: f32) -> __m256i {
+fn to_codes(a: __m512, b: __m512, inverse: f32) -> __m256i {
     let by = _mm512_set1_ps(inverse);
     // The conversion rounds to nearest, ties to even; NaN and infinity times 0 become the smallest integer, which the mask clears.
     let live = if inverse == 0.0 { 0 } else { u16::MAX };
