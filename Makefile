@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-x86 test-arm64 cross bench thermal lint fuzz clean
+.PHONY: help run test test-x86 test-arm64 cross bench thermal lint clean
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ARM64 := aarch64-unknown-linux-gnu

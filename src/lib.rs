@@ -18,7 +18,7 @@
 //! | `model` | gguf, program |
 //! | `backend` | kernels, program, gguf, units |
 //! | `engine` | backend, units |
-//! | `service` | gguf, tokenizer, chat, model, backend, engine, units |
+//! | `service` | gguf, tokenizer, chat, program, model, backend, engine, units |
 //! | `board` | units |
 //! | `governor` | units |
 //! | `measure` | service, engine, board, governor, units, and what they stand on |

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["gguf", "program", "kernels"]),
     ("backend", &["kernels", "program", "gguf", "units"]),
     ("engine", &["backend", "units"]),
-    ("service", &["gguf", "tokenizer", "chat", "model", "backend", "engine", "units"]),
+    ("service", &["gguf", "tokenizer", "chat", "program", "model", "backend", "engine", "units"]),
     ("board", &["units"]),
     ("governor", &["units"]),
     ("measure", &["service", "engine", "board", "governor", "units", "backend", "model", "gguf", "tokenizer", "kernels"]),
