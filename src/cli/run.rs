@@ -110,7 +110,7 @@ async fn one(args: &Args, model: &Model, text: &str) -> anyhow::Result<()> {
         std::io::stdin().read_to_string(&mut text).context("stdin")?;
     }
     let generation = args.sampling.generation();
-    let answer = if args.raw || !model.can_chat() {
+    let answer = if args.raw || !model.has_template() {
         if !args.raw {
             eprintln!("This model has no chat template: it goes on from the text as it is (as with --raw).");
         }
@@ -163,11 +163,11 @@ impl<'a> Chat<'a> {
     }
 
     async fn talk(&mut self) -> anyhow::Result<()> {
-        if !self.model.can_chat() {
-            anyhow::bail!("this model has no chat template, so it can't chat; give it a text to go on from: hearth run -m FILE -p TEXT");
-        }
         let info = self.model.info();
         eprintln!("{}  {} {}  on {} {}, context {}", info.name, info.architecture, info.file_type, info.backend, info.device, info.context);
+        if !self.model.has_template() {
+            eprintln!("This model has no chat template and may not know how to chat; -p TEXT has it go on from a text.");
+        }
         eprintln!("{HELP}");
         let asks = std::io::stdin().is_terminal();
         let mut lines = lines();

@@ -1,14 +1,10 @@
-//! What comes back for one request, event by event: tokens become characters, stop strings end the text, thinking and tool calls are told
-//! from what the user is to read.
+//! What comes back for one request, event by event, with counts and times.
 
 use super::Error;
-use super::prompt::Reader;
-use super::stop::StopStrings;
+use super::reading::Reading;
 use crate::engine::{self, Reason, Token};
-use crate::tokenizer::{TokenStream, Tokenizer};
 use crate::units::TokenId;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -92,34 +88,13 @@ pub struct Timings {
     pub decode_tok_s: f64,
 }
 
-/// How tokens are read.
-pub struct Watch {
-    tokenizer: Arc<Tokenizer>,
-    stream: TokenStream,
-    reader: Reader,
-}
-
-impl Watch {
-    /// As the continuation of a text.
-    pub(super) fn text(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, stream: TokenStream::continuing(false), reader: Reader::plain() }
-    }
-
-    /// As an assistant's turn.
-    pub(super) fn chat(tokenizer: Arc<Tokenizer>, reader: Reader) -> Self {
-        Self { tokenizer, stream: TokenStream::new(reader.wants_special()), reader }
-    }
-}
-
 /// The answer to one request. Dropping it cancels.
 pub struct Answer {
     engine: engine::Answer,
-    watch: Watch,
-    stop: StopStrings,
+    reading: Reading,
     ready: VecDeque<Event>,
     ended: bool,
     tokens: Vec<TokenId>,
-    logprobs: Vec<TokenLogprob>,
     usage: Usage,
     queued: Duration,
     first: Duration,
@@ -127,15 +102,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(engine: engine::Answer, watch: Watch, stop: Vec<String>) -> Self {
+    pub(super) fn new(engine: engine::Answer, reading: Reading) -> Self {
         Self {
             engine,
-            watch,
-            stop: StopStrings::new(stop),
+            reading,
             ready: VecDeque::new(),
             ended: false,
             tokens: Vec::new(),
-            logprobs: Vec::new(),
             usage: Usage::default(),
             queued: Duration::ZERO,
             first: Duration::ZERO,
@@ -197,46 +170,26 @@ impl Answer {
     }
 
     fn take_token(&mut self, token: Token) {
-        let text = self.watch.stream.push(&self.watch.tokenizer, token.id);
         if self.tokens.is_empty() {
             self.first = token.after;
         }
         self.last = token.after;
         self.tokens.push(token.id);
-        if let Some(told) = token.logprobs {
-            let named = |id: TokenId, logprob, top| {
-                let bytes = self.watch.tokenizer.token_bytes(id);
-                TokenLogprob { token: String::from_utf8_lossy(&bytes).into_owned(), bytes, logprob, top }
-            };
-            let top = told.top.iter().map(|&(id, logprob)| named(id, logprob, Vec::new())).collect();
-            let told = named(token.id, told.chosen, top);
-            self.logprobs.push(told);
-        }
-        let passed = self.stop.push(&text);
-        self.show(&passed.text);
-        if self.watch.reader.thinking() {
-            self.usage.reasoning_tokens += 1;
-        }
-        if passed.stopped {
-            self.finish_now(Finish::Stop);
+        if self.reading.push(token, &mut self.ready) {
+            self.reading.close(&mut self.ready);
+            self.close(Finish::Stop);
         }
     }
 
     /// The model's text ended: what was held back is shown after all.
     fn finish(&mut self, finish: Finish) {
-        let rest = self.watch.stream.finish();
-        let passed = self.stop.push(&rest);
-        self.show(&passed.text);
-        let held = if passed.stopped { String::new() } else { self.stop.finish() };
-        self.show(&held);
-        self.finish_now(if passed.stopped { Finish::Stop } else { finish });
+        let stopped = self.reading.finish(&mut self.ready);
+        self.close(if stopped { Finish::Stop } else { finish });
     }
 
-    fn finish_now(&mut self, finish: Finish) {
-        self.watch.reader.finish(&mut self.ready);
-        self.give_logprobs();
+    fn close(&mut self, finish: Finish) {
         self.usage.completion_tokens = self.tokens.len();
-        let calls = finish == Finish::Stop && self.watch.reader.called();
+        self.usage.reasoning_tokens = self.reading.thought();
         let rate = |count: usize, time: Duration| if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() };
         let decode = self.last - self.first;
         let timings = Timings {
@@ -246,22 +199,8 @@ impl Answer {
             prefill_tok_s: rate(self.usage.prompt_tokens - self.usage.cached_tokens, self.first),
             decode_tok_s: rate(self.tokens.len().saturating_sub(1), decode),
         };
-        let finish = if calls { Finish::ToolCalls } else { finish };
+        let finish = if finish == Finish::Stop && self.reading.called() { Finish::ToolCalls } else { finish };
         self.ready.push_back(Event::Done(Done { finish, usage: self.usage, timings, tokens: std::mem::take(&mut self.tokens) }));
         self.ended = true;
-    }
-
-    fn show(&mut self, text: &str) {
-        if !text.is_empty() {
-            self.watch.reader.push(text, &mut self.ready);
-            self.give_logprobs();
-        }
-    }
-
-    /// Hands the collected probabilities to the content that is about to go out.
-    fn give_logprobs(&mut self) {
-        if let Some(Event::Content { logprobs, .. }) = self.ready.iter_mut().rev().find(|e| matches!(e, Event::Content { .. })) {
-            logprobs.append(&mut self.logprobs);
-        }
     }
 }

@@ -4,7 +4,8 @@
 //! - [`Model`]: a model that was opened, and the verbs on it.
 //! - [`request`]: what can be asked, and what is wrong with it; [`answer`]: what comes back, event by event.
 //! - [`Error`]: the words for everything that can go wrong, the same on every way in.
-//! - `open` (file → engine, and how much memory to use), `prompt` (messages → tokens), `stop` (stop strings).
+//! - `open` (file → engine, and how much memory to use), `prompt` (messages → tokens),
+//!   `reading` (tokens → what a client sees), `stop` (stop strings).
 //!
 //! No socket, no bus and no JSON of a wire format lives here; messages and tools are JSON because chat templates read them as that.
 
@@ -13,8 +14,13 @@ mod error;
 mod model;
 mod open;
 mod prompt;
+mod reading;
 pub mod request;
 mod stop;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tiny;
 
 pub use answer::{Answer, Done, Event, Finish, Timings, TokenLogprob, Usage};
 pub use error::Error;

@@ -1,8 +1,9 @@
 //! A model that was opened, and what can be done with it.
 
-use super::answer::{Answer, Watch};
+use super::answer::Answer;
 use super::open::{self, OpenError, Options};
 use super::prompt::ChatPrompt;
+use super::reading::Reading;
 use super::request::{ChatRequest, CompletionRequest, Defaults, Generation, Prompt};
 use super::{Error, Limits, Telemetry};
 use crate::backend::Progress;
@@ -79,15 +80,16 @@ impl Model {
         &self.defaults
     }
 
-    /// Whether the file brought a chat template that can be used.
-    pub fn can_chat(&self) -> bool {
-        self.chat.usable().is_ok()
+    /// Whether the file brought a chat template. Without one the conversation is written as the vocabulary's marks suggest.
+    pub fn has_template(&self) -> bool {
+        self.chat.is_own()
     }
 
     /// The next turn of a conversation. Renders and tokenizes on the caller's thread (milliseconds for a long conversation).
     pub fn chat(&self, request: ChatRequest) -> Result<Answer, Error> {
         let (prompt, reader) = self.chat.prompt(&self.tokenizer, &request, &self.defaults)?;
-        self.generate(prompt, request.generation, Watch::chat(self.tokenizer.clone(), reader))
+        let reading = Reading::chat(self.tokenizer.clone(), request.generation.stop.clone(), reader);
+        self.generate(prompt, request.generation, reading)
     }
 
     /// Goes on from a text or from tokens.
@@ -96,7 +98,8 @@ impl Model {
             Prompt::Tokens(tokens) => tokens,
             Prompt::Text(text) => self.tokenize(&text, true, true)?,
         };
-        self.generate(prompt, request.generation, Watch::text(self.tokenizer.clone()))
+        let reading = Reading::text(self.tokenizer.clone(), request.generation.stop.clone());
+        self.generate(prompt, request.generation, reading)
     }
 
     /// `add_special` puts the model's tokens for beginning and end around it; `parse_special` takes special tokens in the text by their name.
@@ -162,7 +165,7 @@ impl Model {
         self.engine.failure()
     }
 
-    fn generate(&self, prompt: Vec<TokenId>, generation: Generation, watch: Watch) -> Result<Answer, Error> {
+    fn generate(&self, prompt: Vec<TokenId>, generation: Generation, reading: Reading) -> Result<Answer, Error> {
         let sampling = generation.sampling(&self.defaults, self.info.vocabulary)?;
         self.check(&prompt, "prompt")?;
         let boundaries = self.boundaries(&prompt);
@@ -174,7 +177,7 @@ impl Model {
             fresh: generation.cache_prompt == Some(false),
             prompt,
         };
-        Ok(Answer::new(self.engine.submit(request)?, watch, generation.stop))
+        Ok(Answer::new(self.engine.submit(request)?, reading))
     }
 
     fn check(&self, tokens: &[TokenId], param: &'static str) -> Result<(), Error> {

@@ -1,26 +1,24 @@
-//! Between messages and tokens: the file's chat template with the variables it expects, and who reads the answer.
+//! Between messages and tokens: what the file says about how its model is talked to, and what a request must look like for that.
 
 use super::Error;
-use super::answer::Event;
 use super::request::{ChatRequest, Defaults, ToolChoice};
-use crate::chat::template::{self, Template, TemplateError, Variables};
+use crate::chat::{self, Chat, Message, Reader, Tool, defaults};
+use crate::engine::random::Random;
 use crate::gguf::Gguf;
 use crate::tokenizer::{Piece, TokenKind, Tokenizer};
 use crate::units::TokenId;
-use serde_json::{Value, json};
-use std::collections::VecDeque;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Most messages and tools of a request.
 const MESSAGES_MAX: usize = 4096;
 const TOOLS_MAX: usize = 256;
 
-/// A file's chat template, ready to be used, or why it is not.
+/// How the model is talked to, or why it can't be.
 pub struct ChatPrompt {
-    template: Result<Template, String>,
-    /// Texts of the tokens that only the template may write.
-    special: Vec<String>,
-    /// `bos_token` and `eos_token`.
-    marks: Variables,
+    chat: Result<Chat, String>,
+    /// Whether the file brought a template; otherwise one was chosen by the vocabulary's marks.
+    own: bool,
 }
 
 impl ChatPrompt {
@@ -34,97 +32,74 @@ impl ChatPrompt {
             _ => false,
         };
         let special = (0..vocabulary.len() as u32).map(TokenId).filter(structural).map(text).collect();
-        let marks = [("bos_token", vocabulary.special().bos), ("eos_token", vocabulary.special().eos)];
-        let marks = marks.into_iter().filter_map(|(name, id)| Some((name.to_owned(), Value::String(text(id?))))).collect();
-        let template = match file.meta().optional::<&str>("tokenizer.chat_template") {
-            Ok(Some(source)) => Template::new(source).map_err(|e| e.to_string()),
-            Ok(None) => Err("this model has no chat template (it is no chat model); ask it to complete a text instead".into()),
-            Err(error) => Err(error.to_string()),
+        let mark = |id: Option<TokenId>| id.map(text).unwrap_or_default();
+        let (bos, eos) = (mark(vocabulary.special().bos), mark(vocabulary.special().eos));
+        let source = match file.meta().optional::<&str>("tokenizer.chat_template") {
+            Ok(source) => source,
+            Err(error) => return Self { chat: Err(error.to_string()), own: true },
         };
-        Self { template, special, marks }
+        let chosen = || defaults::template_for(|mark| vocabulary.find(mark.as_bytes()).is_some());
+        let chat = Chat::new(source.unwrap_or_else(chosen), special, &bos, &eos).map_err(|e| e.to_string());
+        Self { chat, own: source.is_some() }
     }
 
-    pub fn usable(&self) -> Result<&Template, Error> {
-        self.template.as_ref().map_err(|reason| Error::bad("messages", reason.clone()))
+    /// Whether the file brought a template of its own that can be read.
+    pub fn is_own(&self) -> bool {
+        self.own && self.chat.is_ok()
     }
 
     /// The conversation as the template writes it.
     pub fn text(&self, request: &ChatRequest, defaults: &Defaults) -> Result<String, Error> {
-        let variables = self.variables(request, defaults)?;
-        self.usable()?.render(&variables, now()).map_err(refused)
+        let request = read(request, defaults)?;
+        Ok(self.usable()?.prompt(&request).map_err(refused)?.text())
     }
 
     /// The conversation in tokens, and the reader of the answer to it.
     pub fn prompt(&self, tokenizer: &Tokenizer, request: &ChatRequest, defaults: &Defaults) -> Result<(Vec<TokenId>, Reader), Error> {
-        let variables = self.variables(request, defaults)?;
-        let trusted: Vec<&str> = self.marks.keys().map(String::as_str).collect();
-        let pieces = self.usable()?.render_pieces(&variables, now(), &self.special, &trusted).map_err(refused)?;
-        let pieces: Vec<Piece<'_>> = pieces
-            .iter()
-            .map(|p| match p {
-                template::Piece::Text(text) => Piece::Text(text),
-                template::Piece::Special(text) => Piece::Special(text),
-            })
-            .collect();
-        Ok((tokenizer.encode_pieces(&pieces), Reader::plain()))
+        let request = read(request, defaults)?;
+        let chat = self.usable()?;
+        let prompt = chat.prompt(&request).map_err(refused)?;
+        let piece = |p| match p {
+            &chat::Piece::Text(ref text) => Piece::Text(text),
+            &chat::Piece::Special(ref text) => Piece::Special(text),
+        };
+        let pieces: Vec<Piece<'_>> = prompt.pieces.iter().map(piece).collect();
+        let reader = chat.reader(&prompt, &request.tools, Random::fresh_seed());
+        Ok((tokenizer.encode_pieces(&pieces), reader))
     }
 
-    fn variables(&self, request: &ChatRequest, defaults: &Defaults) -> Result<Variables, Error> {
-        if request.messages.is_empty() {
-            return Err(Error::bad("messages", "give at least one message"));
-        }
-        if request.messages.len() > MESSAGES_MAX || request.tools.len() > TOOLS_MAX {
-            return Err(Error::bad("messages", format!("more than {MESSAGES_MAX} messages or {TOOLS_MAX} tools are not taken")));
-        }
-        let mut variables = self.marks.clone();
-        variables.insert("messages".into(), request.messages.clone().into());
-        if !request.tools.is_empty() && request.tool_choice != ToolChoice::None {
-            variables.insert("tools".into(), request.tools.clone().into());
-        }
-        variables.insert("add_generation_prompt".into(), json!(true));
-        variables.insert("enable_thinking".into(), json!(request.thinking.unwrap_or(defaults.thinking)));
-        variables.extend(request.template_variables.clone());
-        Ok(variables)
+    fn usable(&self) -> Result<&Chat, Error> {
+        self.chat.as_ref().map_err(|reason| Error::bad("messages", format!("this model's chat template can't be used: {reason}")))
     }
 }
 
-/// What `strftime_now` tells: local time.
-fn now() -> jiff::civil::DateTime {
-    jiff::ZonedDateTime::now().datetime()
+fn read(request: &ChatRequest, defaults: &Defaults) -> Result<chat::Request, Error> {
+    if request.messages.is_empty() {
+        return Err(Error::bad("messages", "give at least one message"));
+    }
+    let messages: Vec<Message> = each(&request.messages, "messages", MESSAGES_MAX)?;
+    let tools: Vec<Tool> = each(&request.tools, "tools", TOOLS_MAX)?;
+    if let Some(index) = tools.iter().position(|t| t.name().is_none()) {
+        return Err(Error::bad("tools", format!("number {index} has no `function.name`")));
+    }
+    Ok(chat::Request {
+        messages,
+        tools: if request.tool_choice == ToolChoice::None { Vec::new() } else { tools },
+        add_generation_prompt: true,
+        thinking: Some(request.thinking.unwrap_or(defaults.thinking)),
+        variables: request.template_variables.clone(),
+        now: jiff::ZonedDateTime::now().datetime(),
+    })
 }
 
-fn refused(error: TemplateError) -> Error {
+fn each<T: DeserializeOwned>(values: &[Value], param: &'static str, most: usize) -> Result<Vec<T>, Error> {
+    if values.len() > most {
+        return Err(Error::bad(param, format!("{} of them are more than the {most} that are taken", values.len())));
+    }
+    let one = |(index, value): (usize, &Value)| T::deserialize(value).map_err(|e| Error::bad(param, format!("number {index}: {e}")));
+    values.iter().enumerate().map(one).collect()
+}
+
+fn refused(error: chat::ChatError) -> Error {
     Error::bad("messages", format!("the model's chat template refuses this conversation: {error}"))
-}
-
-/// Tells what in an answer is for the user, what is thinking, and what calls a tool.
-pub struct Reader {}
-
-impl Reader {
-    /// Everything is for the user.
-    pub fn plain() -> Self {
-        Self {}
-    }
-
-    /// Whether it needs to see the model's special tokens.
-    pub fn wants_special(&self) -> bool {
-        false
-    }
-
-    /// More of the answer's text.
-    pub fn push(&mut self, text: &str, out: &mut VecDeque<Event>) {
-        out.push_back(Event::Content { text: text.to_owned(), logprobs: Vec::new() });
-    }
-
-    /// The answer's end.
-    pub fn finish(&mut self, _out: &mut VecDeque<Event>) {}
-
-    pub fn thinking(&self) -> bool {
-        false
-    }
-
-    /// Whether a tool was called.
-    pub fn called(&self) -> bool {
-        false
-    }
 }
