@@ -34,6 +34,9 @@ cross: ## both binaries for aarch64, glibc 2.36 and newer
 	RUSTC=$$(setup/target) cargo build --release --bins --target $(ARM64)
 	@ls -l $(TARGET_DIR)/$(ARM64)/release/hearth $(TARGET_DIR)/$(ARM64)/release/hearthd
 
+bench: ## the promised speeds, with the figures of this machine; BENCH="types start" measures some groups only
+	HEARTH_SMOLLM2=$$(setup/model smollm2) HEARTH_GEMMA3=$$(setup/model gemma3) cargo bench --bench targets -- $(BENCH)
+
 lint: ## format, clippy without warnings, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -30,14 +30,10 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let work = Workload {
-        prefill: args.prefill,
-        decode: args.decode,
-        depth: args.depth,
-        batch: args.batch.into(),
-        rounds: args.rounds.into(),
-    };
-    let options = args.options.load_options(0, work.batch);
+    let work =
+        Workload { prefill: args.prefill, decode: args.decode, depth: args.depth, batch: args.batch.into(), rounds: args.rounds.into() };
+    // Without --ctx just room enough.
+    let options = args.options.load_options(args.options.context.unwrap_or(0) as usize, work.batch);
     let bar = indicatif::ProgressBar::new(work.rounds as u64)
         .with_style(indicatif::ProgressStyle::with_template("{bar:30} round {pos}/{len}, {eta} left")?);
     bar.enable_steady_tick(Duration::from_secs(2));
@@ -50,8 +46,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     println!("{}  {}  {} threads", args.options.model.display(), speed.backend, speed.threads);
     println!("  prefill {:>5} tokens  {:>9.1} tok/s", speed.prefill_tokens, speed.prefill_tok_s);
     let together = if speed.batch > 1 { format!("  ({} sequences together)", speed.batch) } else { String::new() };
-    println!("  decode  {:>5} tokens  {:>9.2} tok/s{together}   {:.1} GB/s of file", speed.decode_tokens, speed.decode_tok_s, speed.read_gb_s);
-    println!("  loaded in {:.0} ms, first token after {:.0} ms, peak memory {:.0} MiB", speed.load_ms, speed.first_token_ms, speed.peak_rss_bytes as f64 / 1048576.0);
+    println!(
+        "  decode  {:>5} tokens  {:>9.2} tok/s{together}   {:.1} GB/s of file",
+        speed.decode_tokens, speed.decode_tok_s, speed.read_gb_s
+    );
+    println!(
+        "  loaded in {:.0} ms, first token after {:.0} ms, peak memory {:.0} MiB",
+        speed.load_ms,
+        speed.first_token_ms,
+        speed.peak_rss_bytes as f64 / 1048576.0
+    );
     println!("  This is peak speed. `hearth bench --sustained` tells what heat leaves of it.");
     Ok(())
 }

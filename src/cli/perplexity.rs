@@ -56,7 +56,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         tokens.truncate(windows as usize * (context - usize::from(first.is_some())));
     }
 
-    let bar = indicatif::ProgressBar::new(0).with_style(indicatif::ProgressStyle::with_template("{bar:30} window {pos}/{len}, {eta} left")?);
+    let bar =
+        indicatif::ProgressBar::new(0).with_style(indicatif::ProgressStyle::with_template("{bar:30} window {pos}/{len}, {eta} left")?);
     bar.enable_steady_tick(Duration::from_secs(2));
     let quality = quality::measure(&mut model, reference.as_mut(), &tokens, first, context, |done, all| {
         bar.set_length(all as u64);
@@ -69,8 +70,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("perplexity {:.4} over {} tokens in windows of {context}", quality.ppl, quality.tokens);
-    if let (Some(ppl), Some(mean), Some(p99), Some(same)) = (quality.reference_ppl, quality.kld_mean, quality.kld_p99, quality.top1_agreement) {
-        println!("reference  {ppl:.4}; divergence {mean:.6} on average, {p99:.6} at the 99th percentile; {:.2} % same first choice", same * 100.0);
+    if let (Some(ppl), Some(mean), Some(p99), Some(same)) =
+        (quality.reference_ppl, quality.kld_mean, quality.kld_p99, quality.top1_agreement)
+    {
+        println!(
+            "reference  {ppl:.4}; divergence {mean:.6} on average, {p99:.6} at the 99th percentile; {:.2} % same first choice",
+            same * 100.0
+        );
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! A model opened for measuring: token ids in, logits out, step by step, with nothing between the caller and the backend.
 //! Who wants words, batching or other clients beside themselves uses the engine; here every step is the caller's own.
 
-use crate::backend::{self, BLOCK_TOKENS, Batch, BlockId, Kind, LoadError, LoadOptions, Loaded, Progress, Row, SequenceState, SlotId, StepError, StepOut};
+use crate::backend::{
+    self, BLOCK_TOKENS, Batch, BlockId, Kind, LoadError, LoadOptions, Loaded, Progress, Row, SequenceState, SlotId, StepError, StepOut,
+};
 use crate::gguf::{Gguf, GgufError};
 use crate::model::{self, Model, ModelError};
 use crate::units::TokenId;
@@ -55,10 +57,19 @@ impl Session {
         let per_sequence = options.context.div_ceil(BLOCK_TOKENS);
         let options = LoadOptions { blocks: per_sequence * sequences, slots: sequences, ..options };
         let named = |source| SessionError::Load { path: path.display().to_string(), source };
-        let loaded =
-            backend::open(kind).and_then(|b| b.load(model.program.clone(), file.clone(), &options, progress)).map_err(named)?;
+        let loaded = backend::open(kind).and_then(|b| b.load(model.program.clone(), file.clone(), &options, progress)).map_err(named)?;
         let blocks = (0..sequences).map(|s| (0..per_sequence).map(|b| BlockId((s * per_sequence + b) as u32)).collect()).collect();
-        Ok(Session { model, file, loaded, context: options.context, lengths: vec![0; sequences], blocks, rows: options.rows, out: StepOut::default(), logits: Vec::new() })
+        Ok(Session {
+            model,
+            file,
+            loaded,
+            context: options.context,
+            lengths: vec![0; sequences],
+            blocks,
+            rows: options.rows,
+            out: StepOut::default(),
+            logits: Vec::new(),
+        })
     }
 
     pub fn vocabulary(&self) -> usize {
@@ -108,12 +119,8 @@ impl Session {
             rows.push(Row { sequence: sequence as u32, position: position as u32, token, wants_logits });
         }
         let slots = self.model.program.needs_slots();
-        let sequences: Vec<SequenceState<'_>> = self
-            .blocks
-            .iter()
-            .enumerate()
-            .map(|(s, blocks)| SequenceState { blocks, slot: slots.then_some(SlotId(s as u32)) })
-            .collect();
+        let sequences: Vec<SequenceState<'_>> =
+            self.blocks.iter().enumerate().map(|(s, blocks)| SequenceState { blocks, slot: slots.then_some(SlotId(s as u32)) }).collect();
         self.loaded.step(&Batch { rows: &rows, sequences: &sequences }, &mut self.out)?;
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct Speed {
     pub first_token_ms: f64,
     pub peak_rss_bytes: u64,
     pub backend: String,
+    /// Such as the kernels' tier or a GPU's name.
+    pub device: String,
     pub threads: usize,
     /// How fast the file's bytes go by in decode: its size times tokens a second of one sequence. The embedding table counts though only
     /// a row of it is read, unless it is the output matrix too.
@@ -51,10 +53,16 @@ fn token(i: usize, vocabulary: usize) -> TokenId {
 }
 
 /// Opens `path` and measures; `report` hears of every round.
-pub fn measure(path: &Path, kind: Kind, options: LoadOptions, work: &Workload, mut report: impl FnMut(usize)) -> Result<Speed, SessionError> {
+pub fn measure(
+    path: &Path,
+    kind: Kind,
+    options: LoadOptions,
+    work: &Workload,
+    mut report: impl FnMut(usize),
+) -> Result<Speed, SessionError> {
     let start = Instant::now();
     let need = (work.depth + work.prefill + work.decode).max(40);
-    let options = LoadOptions { context: need, rows: work.prefill.clamp(32, 512), ..options };
+    let options = LoadOptions { context: options.context.max(need), rows: work.prefill.clamp(32, 512), ..options };
     let mut session = Session::open(path, kind, options, work.batch, &())?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
 
@@ -97,6 +105,7 @@ pub fn measure(path: &Path, kind: Kind, options: LoadOptions, work: &Workload, m
         first_token_ms,
         peak_rss_bytes: peak_rss(),
         backend: info.backend.to_owned(),
+        device: info.detail.clone(),
         threads: info.threads,
         read_gb_s: session.file.bytes() as f64 * decode_tok_s / work.batch as f64 / 1e9,
         prefill_tokens: work.prefill,

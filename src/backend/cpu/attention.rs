@@ -54,7 +54,9 @@ impl<'a> View<'a> {
     }
 
     pub fn attend(&self, index: usize, piece: usize, scratch: &mut Scratch) {
-        let Op::Attention { q, cache, scale, window, softcap, sinks } = self.run.program.steps[index].op else { unreachable!("an attention") };
+        let Op::Attention { q, cache, scale, window, softcap, sinks } = self.run.program.steps[index].op else {
+            unreachable!("an attention")
+        };
         let region = self.run.layout.region(cache);
         let domain = self.domain(index);
         let groups = self.attention_groups(domain);
@@ -93,8 +95,16 @@ impl<'a> View<'a> {
         let blocks = &self.step.blocks[lines[0].sequence];
         // SAFETY: nobody writes to the cache in a stage that reads it.
         let (keys, values) = unsafe { (self.cache.part(region.keys_of(head)), self.cache.part(region.values_of(head))) };
-        let cache = Cache { kind: region.kind, keys, values, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
-        self.run.kernels.attend(&cache, Scoring { scale, softcap }, &scratch.queries, &scratch.spans, &mut partial, scratch.kernel.as_mut());
+        let cache =
+            Cache { kind: region.kind, keys, values, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
+        self.run.kernels.attend(
+            &cache,
+            Scoring { scale, softcap },
+            &scratch.queries,
+            &scratch.spans,
+            &mut partial,
+            scratch.kernel.as_mut(),
+        );
         if splits > 1 {
             return;
         }

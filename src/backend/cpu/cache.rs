@@ -55,11 +55,11 @@ impl Cache {
     pub fn new(program: &Program, kv: KvType, blocks: usize) -> Result<Cache, LoadError> {
         let layout = Layout::new(program, kv, blocks);
         let need = layout.bytes().max(1);
-        let memory = MmapOptions::new()
-            .len(need)
-            .no_reserve_swap()
-            .map_anon()
-            .map_err(|_| LoadError::NoMemory { what: "keys and values", need: need as u64 >> 20, have: 0 })?;
+        let memory = MmapOptions::new().len(need).no_reserve_swap().map_anon().map_err(|_| LoadError::NoMemory {
+            what: "keys and values",
+            need: need as u64 >> 20,
+            have: 0,
+        })?;
         Ok(Cache { memory, layout })
     }
 

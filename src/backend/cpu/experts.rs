@@ -1,8 +1,8 @@
 //! Mixtures of experts: each row picks its own. A piece is one picked expert of one row; whoever ends the stage adds them up.
 
 use super::feeds;
-use super::running::{Scratch, View};
 use super::rowwise::activation as kernel_activation;
+use super::running::{Scratch, View};
 use crate::program::{Gating, Matrix, Op};
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::cmp::Ordering;
@@ -16,7 +16,8 @@ impl View<'_> {
     }
 
     pub fn run_expert(&self, index: usize, piece: usize, scratch: &mut Scratch) {
-        let Op::Moe { x, router, gate, up, down, experts, used, gating, normalise, scale, activation } = self.run.program.steps[index].op else {
+        let Op::Moe { x, router, gate, up, down, experts, used, gating, normalise, scale, activation } = self.run.program.steps[index].op
+        else {
             unreachable!("experts")
         };
         let (row, pick) = (piece / used, piece % used);

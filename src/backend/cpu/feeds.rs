@@ -118,7 +118,8 @@ impl FeedList {
         for (index, feed) in self.feeds.iter().enumerate() {
             feed_of[feed.value.id.0 as usize] = Some(index);
         }
-        let by_feed = forms.iter().zip(&self.feeds).map(|(forms, feed)| forms.iter().copied().zip(shared[feed.slot].iter().copied()).collect());
+        let by_feed =
+            forms.iter().zip(&self.feeds).map(|(forms, feed)| forms.iter().copied().zip(shared[feed.slot].iter().copied()).collect());
         Fed { by_feed: by_feed.collect(), feed_of }
     }
 

@@ -68,7 +68,13 @@ impl Backend for Cpu {
         }
     }
 
-    fn load(&self, program: Arc<Program>, file: Arc<Gguf>, options: &LoadOptions, progress: &dyn Progress) -> Result<Box<dyn Loaded>, LoadError> {
+    fn load(
+        &self,
+        program: Arc<Program>,
+        file: Arc<Gguf>,
+        options: &LoadOptions,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Loaded>, LoadError> {
         Ok(Box::new(running::Running::load(program, file, options, self.kernels.clone(), &self.cores, self.info.clone(), progress)?))
     }
 }

@@ -1,8 +1,8 @@
 //! Matrix products: rows of weights where they lie in the file, times the activations of all rows of the step.
 
 use super::feeds;
-use super::running::{Scratch, View};
 use super::rowwise::activation as kernel_activation;
+use super::running::{Scratch, View};
 use crate::program::{Activation, Matrix, Op, Value};
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
@@ -22,7 +22,8 @@ impl<'a> View<'a> {
         let form = self.form(weights, tokens);
         let tile = self.run.kernels.row_tile(weights.format, form, tokens);
         // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
-        let each = if form.is_panel() { tile } else { (CHUNK_BYTES * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
+        let each =
+            if form.is_panel() { tile } else { (CHUNK_BYTES * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
         debug_assert_eq!(x.floats(), weight.columns);
         (0..weight.rows.div_ceil(each)).map(|i| i * each..((i + 1) * each).min(weight.rows)).collect()
     }
@@ -45,7 +46,8 @@ impl<'a> View<'a> {
 
     /// `y = f(gate · x) · (up · x)` for rows `rows` of both.
     pub fn gated_product(&self, gate: usize, up: usize, gated: usize, activation: Activation, rows: Range<usize>, scratch: &mut Scratch) {
-        let (Op::Linear { x, weight: g, .. }, Op::Linear { weight: u, .. }) = (&self.run.program.steps[gate].op, &self.run.program.steps[up].op)
+        let (Op::Linear { x, weight: g, .. }, Op::Linear { weight: u, .. }) =
+            (&self.run.program.steps[gate].op, &self.run.program.steps[up].op)
         else {
             unreachable!("two products")
         };

@@ -353,8 +353,11 @@ impl<'a> View<'a> {
             let tokens = self.step.lines(self.run.feeds.feed(feed).rows).len();
             for place in 0..self.fed.forms(feed).len() {
                 let each = CONVERT_TOKENS;
-                conversions
-                    .extend((0..tokens.div_ceil(each)).map(|i| Conversion { feed, place, tokens: i * each..((i + 1) * each).min(tokens) }));
+                conversions.extend((0..tokens.div_ceil(each)).map(|i| Conversion {
+                    feed,
+                    place,
+                    tokens: i * each..((i + 1) * each).min(tokens),
+                }));
             }
         }
         conversions

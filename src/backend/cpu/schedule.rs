@@ -117,7 +117,8 @@ fn fuse_gated(program: &Program) -> HashMap<usize, Work> {
 
 /// For each step its stage; `None` for the linear steps inside a fused work.
 fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usize>> {
-    let inner: Vec<usize> = fused.values().flat_map(|w| if let Work::GatedLinear { gate, up, .. } = w { vec![*gate, *up] } else { vec![] }).collect();
+    let inner: Vec<usize> =
+        fused.values().flat_map(|w| if let Work::GatedLinear { gate, up, .. } = w { vec![*gate, *up] } else { vec![] }).collect();
     let mut ready = vec![0usize; program.values.len()];
     // The stage that last wrote a state; reading it must come later, and so must writing it again.
     let mut stored: HashMap<StateId, usize> = HashMap::new();
