@@ -2,7 +2,8 @@
 
 mod registry;
 
-use hearth_kernels::cpu::{Form, Kernels, Tier, plain};
+use hearth_kernels::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
+use hearth_kernels::cpu::{Activation, Form, Kernels, Pairing, Tier, plain};
 use hearth_kernels::quant::FORMATS;
 use registry::{Case, Noise};
 
@@ -107,6 +108,172 @@ fn every_tier_quantizes_to_the_same_bits() {
                 k.quantize(form, cols, &x, &mut got);
                 let different = want.iter().zip(&got).position(|(a, b)| a != b);
                 assert_eq!(different, None, "{tier:?} {form:?} of {cols} with {special:e}");
+            }
+        }
+    }
+}
+
+/// `n` positions of a head's keys and values, blocks in no order; the rest of the last tile holds NaN.
+struct Head {
+    kind: Kind,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    stride: usize,
+    blocks: Vec<u32>,
+    dims: (usize, usize),
+}
+
+impl Head {
+    fn new(kind: Kind, dims: (usize, usize), n: usize) -> Head {
+        let stride = kind.key_tile(dims.0).max(kind.value_tile(dims.1));
+        let tiles = n.div_ceil(POSITIONS);
+        let blocks: Vec<u32> = (0..tiles as u32).map(|i| (i * 5 + 3) % (tiles as u32 * 5 + 4)).collect();
+        let bytes = stride * (tiles * 5 + 4);
+        let mut head = Head { kind, keys: vec![0xff; bytes], values: vec![0xff; bytes], stride, blocks, dims };
+        let mut noise = Noise::new(n as u64);
+        let k = Kernels::for_tier(Tier::Generic).expect("always there");
+        for p in 0..n {
+            let at = head.blocks[p / POSITIONS] as usize * stride;
+            k.store_key(kind, &noise.numbers(dims.0), &mut head.keys[at..][..kind.key_tile(dims.0)], p % POSITIONS);
+            k.store_value(kind, &noise.numbers(dims.1), &mut head.values[at..][..kind.value_tile(dims.1)], p % POSITIONS);
+        }
+        head
+    }
+
+    fn cache(&self) -> Cache<'_> {
+        let Head { kind, stride, dims, .. } = *self;
+        Cache { kind, keys: &self.keys, values: &self.values, stride, blocks: &self.blocks, key_dim: dims.0, value_dim: dims.1 }
+    }
+
+    /// In two parts where it can be cut between tiles, merged and finished.
+    fn attend(&self, tier: Tier, scoring: Scoring, queries: &[f32], spans: &[Span]) -> Vec<f32> {
+        let k = Kernels::for_tier(tier).expect("available");
+        let n = spans.len();
+        let mut scratch = vec![0; k.attend_scratch(self.dims.0, n)];
+        let (mut max, mut sum, mut acc) = (vec![0.0; 2 * n], vec![0.0; 2 * n], vec![0.0; 2 * n * self.dims.1]);
+        let (max, sum, acc) = (max.split_at_mut(n), sum.split_at_mut(n), acc.split_at_mut(n * self.dims.1));
+        let mut first = Partial { max: max.0, sum: sum.0, acc: acc.0 };
+        let mut second = Partial { max: max.1, sum: sum.1, acc: acc.1 };
+        let cut = (self.blocks.len() / 2 * POSITIONS) as u32;
+        for (part, from, to) in [(&mut first, 0, cut), (&mut second, cut, u32::MAX)] {
+            part.clear();
+            let spans: Vec<Span> = spans.iter().map(|s| Span { from: s.from.clamp(from, to), to: s.to.clamp(from, to) }).collect();
+            k.attend(&self.cache(), scoring, queries, &spans, part, &mut scratch);
+        }
+        first.merge(&second);
+        let mut out = vec![f32::NAN; n * self.dims.1];
+        first.finish(None, &mut out);
+        out
+    }
+}
+
+#[test]
+fn every_tier_attends_as_the_plain_kernel_does() {
+    let scorings = [Scoring { scale: 0.125, softcap: None }, Scoring { scale: 0.3, softcap: Some(5.0) }];
+    for kind in [Kind::F32, Kind::F16, Kind::Q8_0] {
+        for dims in [(8, 8), (16, 24), (64, 64), (80, 80), (96, 40), (128, 128), (256, 256), (37, 45), (512, 512)] {
+            for n in [1, 63, 64, 65, 200] {
+                let head = Head::new(kind, dims, n);
+                for queries in [1, 3, 4, 7] {
+                    let q = Noise::new(queries as u64).numbers(queries * dims.0);
+                    // A window for every other query; one that sees nothing.
+                    let spans: Vec<Span> = (0..queries as u32)
+                        .map(|i| Span { from: if i % 2 == 0 { 0 } else { (n as u32).saturating_sub(70 + i) }, to: (n as u32).saturating_sub(i % 6) })
+                        .map(|s| if s.from >= s.to { Span { from: 0, to: 0 } } else { s })
+                        .collect();
+                    for scoring in scorings {
+                        let want = head.attend(Tier::Generic, scoring, &q, &spans);
+                        for tier in Tier::available() {
+                            let got = head.attend(tier, scoring, &q, &spans);
+                            for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+                                // Weights add up to 1 and values are below 4: scores off by 64 ε move the result by as much.
+                                assert!((want - got).abs() < 4e-5, "{tier:?} {kind:?} {dims:?} {n} {spans:?} {i}: plain {want}, got {got}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tier_stores_the_same_bits() {
+    for tier in Tier::available() {
+        let (plain, k) = (Kernels::for_tier(Tier::Generic).expect("always there"), Kernels::for_tier(tier).expect("available"));
+        for kind in [Kind::F32, Kind::F16, Kind::Q8_0] {
+            for dim in [1, 8, 31, 32, 64, 80, 128] {
+                for special in [1.0, f32::NAN, f32::INFINITY, 1e-40, 1e6] {
+                    let mut x = Noise::new(dim as u64).numbers(dim);
+                    x[dim / 2] = special;
+                    for position in [0, 5, 63] {
+                        let (mut want, mut got) = (vec![7; kind.key_tile(dim)], vec![7; kind.key_tile(dim)]);
+                        plain.store_key(kind, &x, &mut want, position);
+                        k.store_key(kind, &x, &mut got, position);
+                        assert!(want == got, "{tier:?} key {kind:?} of {dim} with {special}");
+                        let (mut want, mut got) = (vec![7; kind.value_tile(dim)], vec![7; kind.value_tile(dim)]);
+                        plain.store_value(kind, &x, &mut want, position);
+                        k.store_value(kind, &x, &mut got, position);
+                        assert!(want == got, "{tier:?} value {kind:?} of {dim} with {special}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tier_computes_vectors_as_the_plain_kernels_do() {
+    let plain = Kernels::for_tier(Tier::Generic).expect("always there");
+    for tier in Tier::available() {
+        let k = Kernels::for_tier(tier).expect("available");
+        for n in [1, 7, 8, 31, 64, 65, 200, 576] {
+            let mut noise = Noise::new(n as u64);
+            let (a, b, c) = (noise.numbers(n), noise.numbers(n), noise.numbers(n));
+            // Terms' magnitudes times the length of a sum, and a few roundings.
+            let bound = |magnitude: f32| magnitude * f32::EPSILON * (n as f32 / 64.0 + 16.0) + 1e-30;
+            let same = |what: &str, want: &[f32], got: &[f32], magnitude: &dyn Fn(usize) -> f32| {
+                for i in 0..want.len() {
+                    let error = (want[i] - got[i]).abs();
+                    assert!(error <= bound(magnitude(i)), "{tier:?} {what} of {n}: element {i} is {}, not {}", got[i], want[i]);
+                }
+            };
+            let both = |f: &dyn Fn(&Kernels, &mut [f32])| {
+                let (mut want, mut got) = (c.clone(), c.clone());
+                f(&plain, &mut want);
+                f(&k, &mut got);
+                (want, got)
+            };
+            let terms: f32 = a.iter().zip(&b).map(|(a, b)| (a * b).abs()).sum();
+            same("dot", &[plain.dot(&a, &b)], &[k.dot(&a, &b)], &|_| terms);
+            let one = |i: usize| 1.0 + a[i].abs() * (1.0 + b[i].abs()) + c[i].abs();
+            let cases: [(&str, &dyn Fn(&Kernels, &mut [f32])); 14] = [
+                ("add_scaled", &|k, y| k.add_scaled(y, 0.3, &a)),
+                ("add", &|k, y| k.add(&a, &b, y)),
+                ("mul", &|k, y| k.mul(&a, &b, y)),
+                ("scale", &|k, y| k.scale(&a, 0.7, y)),
+                ("rms_norm", &|k, y| k.rms_norm(&a, Some(&b), 1e-5, y)),
+                ("rms_norm without weight", &|k, y| k.rms_norm(&a, None, 1e-5, y)),
+                ("l2_norm", &|k, y| k.l2_norm(&a, 1e-5, y)),
+                ("silu", &|k, y| k.activate(Activation::Silu, &a, y)),
+                ("gelu", &|k, y| k.activate(Activation::GeluTanh, &a, y)),
+                ("sigmoid", &|k, y| k.activate(Activation::Sigmoid, &a, y)),
+                ("softplus", &|k, y| k.activate(Activation::Softplus, &a, y)),
+                ("swiglu", &|k, y| k.gated(Activation::Silu, &a, &b, y)),
+                ("soft_cap", &|k, y| k.soft_cap(&a, 2.0, y)),
+                ("softmax", &|k, y| k.softmax(y)),
+            ];
+            for (what, f) in cases {
+                let (want, got) = both(f);
+                same(what, &want, &got, &one);
+            }
+            if n > 1 {
+                let (want, got) = both(&|k, y| k.layer_norm(&a, Some(&b), Some(&b), 1e-2, y));
+                same("layer_norm", &want, &got, &|i| 10.0 * (1.0 + a[i].abs()) * (1.0 + b[i].abs()));
+            }
+            for pairing in [Pairing::Neighbours, Pairing::Halves] {
+                let (want, got) = both(&|k, y| k.rope(pairing, y, &a[..n / 2], &b[..n / 2]));
+                same("rope", &want, &got, &|_| 16.0);
             }
         }
     }

@@ -117,14 +117,18 @@ impl Case {
 
 /// How far a dot may be off: the roundings of f32 sums over blocks (offsets and minima are sums of their own, so a weight counts as the
 /// largest of its run), and where weights become a panel with a scale per 64, half a step of that for each weight, a quarter for the
-/// int16 factors, and a quarter for a range wider than the codes that occur.
+/// int16 factors, and a quarter for a range wider than the codes that occur; half a step where a panel has a scale per 32.
 fn bound(format: Format, form: Form, w: &[f32], x: &[f64]) -> f64 {
     let run = format.layout().weights.max(64);
-    let mut bound = 0.0;
+    let mut bound = f64::from(f32::MIN_POSITIVE);
     for (w, x) in w.chunks(run).zip(x.chunks(run)) {
         let largest = w.iter().fold(0.0, |a: f64, &w| a.max(f64::from(w).abs()));
         let sum: f64 = x.iter().map(|x| x.abs()).sum();
-        let step = if form == Form::PanelBy64 { 1.0 / 120.0 } else { 0.0 };
+        let step = match form {
+            Form::PanelBy64 => 1.0 / 120.0,
+            Form::PanelBy32 => 1.0 / 254.0,
+            _ => 0.0,
+        };
         bound += sum * largest * (step + 16.0 * f64::from(f32::EPSILON));
     }
     bound

@@ -3,7 +3,8 @@
 //!
 //! - [`tier`]: what this CPU can do · [`form`]: activations as products want them · [`linear`]: what a product is given ·
 //!   [`columns`]: where it goes · [`kv`]: keys and values in the cache, and partial attention.
-//! - [`plain`]: every kernel as its formula, the oracle of the others. `x86` and `arm` hold the tiers.
+//! - [`plain`]: every kernel as its formula, the oracle of the others. `lanes` holds vector code for any width; `x86` and `arm` the
+//!   tiers.
 //!
 //! A product goes: [`Kernels::form`] tells what it wants for so many tokens; [`Kernels::quantize`] brings activations into that form
 //! (once for all matrices that want the same); [`Kernels::mat_mul`] computes a run of rows.
@@ -13,6 +14,7 @@ mod arm;
 pub mod columns;
 pub mod form;
 pub mod kv;
+mod lanes;
 pub mod linear;
 pub mod plain;
 pub mod tier;

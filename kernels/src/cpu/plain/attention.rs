@@ -52,7 +52,7 @@ fn q8_0_scale(x: &[f32]) -> (f16, f32) {
 /// Element `i` of the key at `position` of a tile.
 pub fn key(kind: Kind, dim: usize, tile: &[u8], position: usize, i: usize) -> f32 {
     match kind {
-        Kind::F32 | Kind::F16 => load(kind, tile, i * POSITIONS + position),
+        Kind::F32 | Kind::F16 => code(kind, tile, i * POSITIONS + position),
         Kind::Q8_0 => q8_0(tile, (i / 4 * POSITIONS + position) * 4 + i % 4, kind.key_codes(dim), position, i),
     }
 }
@@ -60,20 +60,22 @@ pub fn key(kind: Kind, dim: usize, tile: &[u8], position: usize, i: usize) -> f3
 /// Element `i` of the value at `position` of a tile.
 pub fn value(kind: Kind, dim: usize, tile: &[u8], position: usize, i: usize) -> f32 {
     match kind {
-        Kind::F32 | Kind::F16 => load(kind, tile, position * dim + i),
+        Kind::F32 | Kind::F16 => code(kind, tile, position * dim + i),
         Kind::Q8_0 => q8_0(tile, position * dim + i, kind.value_codes(dim), position, i),
     }
 }
 
-fn load(kind: Kind, tile: &[u8], index: usize) -> f32 {
+/// What stands at `index` of a tile, without its scale.
+pub fn code(kind: Kind, tile: &[u8], index: usize) -> f32 {
     match kind {
+        Kind::F32 => f32::from_le_bytes(tile[index * 4..][..4].try_into().expect("four bytes")),
         Kind::F16 => f16::from_le_bytes(tile[index * 2..][..2].try_into().expect("two bytes")).to_f32(),
-        _ => f32::from_le_bytes(tile[index * 4..][..4].try_into().expect("four bytes")),
+        Kind::Q8_0 => f32::from(tile[index] as i8),
     }
 }
 
-fn q8_0(tile: &[u8], code: usize, codes: usize, position: usize, i: usize) -> f32 {
-    load(Kind::F16, &tile[codes..], i / 32 * POSITIONS + position) * f32::from(tile[code] as i8)
+fn q8_0(tile: &[u8], index: usize, codes: usize, position: usize, i: usize) -> f32 {
+    code(Kind::F16, &tile[codes..], i / 32 * POSITIONS + position) * code(Kind::Q8_0, tile, index)
 }
 
 /// For each query (`queries`: `[spans, key_dim]`) the positions of its span, added to what `out` has seen already.

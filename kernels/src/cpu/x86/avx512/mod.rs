@@ -8,15 +8,24 @@ mod quantize;
 mod rows;
 
 use crate::cpu::Kernels;
+use crate::cpu::kv::{Cache, Partial, Scoring, Span};
+use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
 use crate::quant::Format;
+use crate::cpu::x86::attention;
 use chunk::{Unpack, format};
+use std::arch::x86_64::__m512;
+
+attention::attention!("avx512f,avx512bw,avx512dq,avx512vl", __m512, 4);
+elementwise!("avx512f,avx512bw,avx512dq,avx512vl");
 
 /// Tokens from which a panel pays.
 const MANY: usize = 24;
 
 /// What AVX-512 without VNNI does better.
 pub fn fill(k: &mut Kernels) {
+    elementwise::fill(k);
+    k.attend = attend;
     k.quantize = quantize::quantize;
 }
 

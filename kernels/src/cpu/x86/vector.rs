@@ -1,0 +1,173 @@
+//! A vector of f32 of either width, so that a kernel is written once for AVX2 and AVX-512. Only what attention and exact products need.
+
+use std::arch::x86_64::*;
+
+/// # Safety
+/// Of every method: the CPU has the vector's features (AVX2, FMA and F16C; AVX-512 F), and the caller enables them; loads and stores
+/// are within readable or writable memory of [`Vector::LANES`] elements, at any address.
+pub trait Vector: Copy {
+    const LANES: usize;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(at: *const f32) -> Self;
+    unsafe fn load_f16(at: *const u16) -> Self;
+    unsafe fn load_i8(at: *const i8) -> Self;
+    /// Bytes 0, 1, 2 and 3 of each of the words at `at`.
+    unsafe fn load_four_i8(at: *const i8) -> [Self; 4];
+    unsafe fn store(self, at: *mut f32);
+    /// Rounds to nearest, ties to even.
+    unsafe fn store_f16(self, at: *mut u16);
+    unsafe fn mul(self, by: Self) -> Self;
+    /// `self · by + plus`
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+    unsafe fn sum(self) -> f32;
+}
+
+impl Vector for __m512 {
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: by the contract, here and below.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(at: *const u16) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_i8(at: *const i8) -> [Self; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm512_loadu_si512(at.cast());
+            let top = [_mm512_slli_epi32::<24>(x), _mm512_slli_epi32::<16>(x), _mm512_slli_epi32::<8>(x), x];
+            [
+                _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(top[0])),
+                _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(top[1])),
+                _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(top[2])),
+                _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(top[3])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(at, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, at: *mut u16) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(at.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self)) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(self, by) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(self, by, plus) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_add_ps(self) }
+    }
+}
+
+impl Vector for __m256 {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: by the contract, here and below.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_ps(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(at: *const u16) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_i8(at: *const i8) -> [Self; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm256_loadu_si256(at.cast());
+            let top = [_mm256_slli_epi32::<24>(x), _mm256_slli_epi32::<16>(x), _mm256_slli_epi32::<8>(x), x];
+            [
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(top[0])),
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(top[1])),
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(top[2])),
+                _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(top[3])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(at, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, at: *mut u16) {
+        // SAFETY: as above.
+        unsafe { _mm_storeu_si128(at.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self)) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_mul_ps(self, by) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(self, by, plus) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+}
