@@ -110,7 +110,7 @@ impl Case {
     /// How far a kernel may be from the plain one, for each result. Weights are `scale · code + offset` with unsigned codes, so a term
     /// is at most four times the run's largest weight times `|x|`; a sum of f32 loses at most its length (over 16 lanes, with four
     /// additions a run of 256 and eight at the end) times ε of the terms' magnitudes. Panels may round weights to 1/254 of the largest
-    /// of each run of 32 besides.
+    /// of each run besides.
     pub fn bound(&self, weights: &[u8], x: &[f32], token: usize, row: usize) -> f32 {
         let row_bytes = self.format.row_bytes(self.cols).expect("whole blocks");
         let mut w = vec![0.0; self.cols];
@@ -119,10 +119,12 @@ impl Case {
         let largest = |w: &[f32]| w.iter().fold(0.0, |a: f32, w| a.max(w.abs()));
         let magnitude: f32 = w.chunks(256).zip(x.chunks(256)).map(|(w, x)| 4.0 * largest(w) * x.iter().map(|x| x.abs()).sum::<f32>()).sum();
         let rounding = magnitude * f32::EPSILON * (16.0 + self.cols as f32 / 64.0);
-        let panel = if self.form(&self.kernels()).is_panel() && rounds_in_panel(self.format) {
+        let form = self.form(&self.kernels());
+        let run = if form == Form::PanelBy64 { 64 } else { 32 };
+        let panel = if form == Form::PanelBy64 || form.is_panel() && rounds_in_panel(self.format) {
             // Errors of the weights are independent: their root mean square, and six of it.
             let square = |x: f32| f64::from(x).powi(2);
-            let squares = w.chunks(32).zip(x.chunks(32)).map(|(w, x)| square(largest(w) / 254.0) * x.iter().map(|x| square(*x)).sum::<f64>());
+            let squares = w.chunks(run).zip(x.chunks(run)).map(|(w, x)| square(largest(w) / 254.0) * x.iter().map(|x| square(*x)).sum::<f64>());
             6.0 * squares.sum::<f64>().sqrt() as f32
         } else {
             0.0

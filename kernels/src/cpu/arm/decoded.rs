@@ -14,7 +14,7 @@ use std::arch::aarch64::*;
 const RUN: usize = 256;
 
 /// The routes of a format without kernels; `many` stays for the tiers to override.
-pub fn routes(_: Format) -> Routes {
+pub fn routes() -> Routes {
     Routes::all(Route { form: Form::F32, row_tile: 1, scratch: |_| 0, run: mat_mul })
 }
 

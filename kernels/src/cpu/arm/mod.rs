@@ -1,27 +1,55 @@
 //! Kernels for ARM64, lowest tier first: [`neon`] (every ARMv8: Cortex-A72), [`dotprod`] (`sdot`: Cortex-A76), [`i8mm`] (`smmla`: Cortex-A720).
 //!
-//! - [`activations`]: to int8, for one token. · [`panel`]: matrices times many tokens, what the tiers share of it.
+//! - [`activations`]: to int8. · [`panel`]: matrices times many tokens, what the tiers share of it.
+//! - [`k_quants`], [`blocks_of_32`]: matrices times one token.
 //! - [`decoded`]: what no tier has a kernel of its own for, through the plain decoder.
 
-pub mod activations;
-pub mod decoded;
-pub mod dotprod;
+mod activations;
+mod blocks_of_32;
+mod decoded;
+mod dotprod;
+mod i8mm;
 mod instructions;
-pub mod panel;
+mod k_quants;
+mod neon;
+mod panel;
 
-use super::{Kernels, Tier, place};
+use super::{Kernels, Tier};
 use crate::quant::FORMATS;
 
 /// Overrides in the table what its tier and those below do better than plain code.
 pub fn fill(k: &mut Kernels) {
     if k.tier >= Tier::Neon {
         for layout in FORMATS {
-            k.products[place(layout.format)] = decoded::routes(layout.format);
+            *k.routes_mut(layout.format) = decoded::routes();
         }
         k.quantize = activations::quantize::<panel::Whole>;
+        neon::fill(k);
     }
     if k.tier >= Tier::Dotprod {
         k.quantize = activations::quantize::<panel::Fours>;
-        dotprod::fill(&mut k.products);
+        dotprod::fill(k);
+    }
+    if k.tier >= Tier::I8mm {
+        k.quantize = activations::quantize::<panel::Eights>;
+        i8mm::fill(k);
     }
 }
+
+/// The products of few tokens, from a function for rows and one token; `$per` activations share a scale.
+macro_rules! one_token {
+    ($k:ident, $per:literal, $($format:ident $dots:path),*) => {
+        $(
+            let route = Route {
+                form: if $per == 32 { Form::Int8By32 } else { Form::Int8By256 },
+                row_tile: 8,
+                scratch: |_| 0,
+                // SAFETY: the table's caller checked the lengths, and whoever filled it that this CPU has the tier.
+                run: |p| unsafe { each_token(p, $per, $dots) },
+            };
+            let routes = $k.routes_mut(Format::$format);
+            (routes.one, routes.few) = (route, route);
+        )*
+    };
+}
+use one_token;

@@ -78,11 +78,12 @@ impl Tile for Sdot {
 
 /// # Safety
 /// As [`Tile::add_product`].
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 unsafe fn add_product(groups: usize, strip: Panel, tile: Panel, sums: &mut [[f32; ROWS]; TOKENS]) {
     // SAFETY: reads `groups` ≥ 1 groups of both panels and of their scales, reads and writes the 64 sums, reads `START`.
     unsafe {
         asm!(
+            ".arch_extension dotprod",
             "2:",
             "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{start}]",
             "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{start}]",

@@ -2,10 +2,12 @@
 
 use super::strip::{Source, pack_strip};
 use super::tokens::TILE_SCALE_BYTES;
-use super::{Order, ROWS, TOKENS, groups, panel_bytes, panel_scales};
+use super::{Order, ROWS, TOKENS, groups, panel_bytes, panel_scales, sources};
 use crate::cpu::arm::decoded;
 use crate::cpu::form::Form;
+use crate::cpu::Kernels;
 use crate::cpu::linear::{Product, Route};
+use crate::quant::{FORMATS, Format};
 
 /// A tier's multiplication of a strip with a tile.
 pub trait Tile {
@@ -25,14 +27,26 @@ pub struct Panel {
     pub scales: *const f32,
 }
 
-/// The route of a format with a [`Source`].
-pub fn route<S: Source, T: Tile>() -> Route {
-    Route { form: Form::PanelBy64, row_tile: ROWS, scratch, run: run::<S, T> }
-}
-
-/// The route of a quantized format without one.
-pub fn decoded_route<T: Tile>() -> Route {
-    Route { form: Form::PanelBy64, row_tile: ROWS, scratch, run: run_decoded::<T> }
+/// Sets, for all quantized formats, the route for `from` tokens and more.
+pub fn fill<T: Tile>(k: &mut Kernels, from: usize) {
+    for layout in FORMATS.iter().filter(|l| l.weights > 1) {
+        let run = match layout.format {
+            Format::Q4_0 => run::<sources::Q4_0, T>,
+            Format::Q4_1 => run::<sources::Q4_1, T>,
+            Format::Q5_0 => run::<sources::Q5_0, T>,
+            Format::Q5_1 => run::<sources::Q5_1, T>,
+            Format::Q8_0 => run::<sources::Q8_0, T>,
+            Format::IQ4_NL => run::<sources::Iq4Nl, T>,
+            Format::Q4_K => run::<sources::Q4K, T>,
+            Format::Q5_K => run::<sources::Q5K, T>,
+            Format::Q6_K => run::<sources::Q6K, T>,
+            Format::IQ4_XS => run::<sources::Iq4Xs, T>,
+            _ => run_decoded::<T>,
+        };
+        let routes = k.routes_mut(layout.format);
+        routes.many = Route { form: Form::PanelBy64, row_tile: ROWS, scratch, run };
+        routes.many_from = from;
+    }
 }
 
 /// A strip's codes and scales, and room to align the latter.

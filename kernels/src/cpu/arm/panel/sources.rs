@@ -161,7 +161,9 @@ blocks_of_32!(Q5_0, 22, |run| head_of_scales(eight_halves(run, 22), 7.0, 16), |b
 blocks_of_32!(Iq4Nl, 18, |run| head_of_scales(eight_halves(run, 18), 1.0, 0), |block: *const u8| levels(block.add(2)));
 blocks_of_32!(Q8_0, 34, |run| head_of_scales(eight_halves(run, 34), 1.0, 0), |block: *const u8| {
     let codes = block.add(2).cast();
-    [vld1q_s8(codes), vld1q_s8(codes.add(16))]
+    // −128 · −256 would not fit 16 bits; encoders write ±127.
+    let least = vdupq_n_s8(-127);
+    [vmaxq_s8(vld1q_s8(codes), least), vmaxq_s8(vld1q_s8(codes.add(16)), least)]
 });
 blocks_of_32!(
     Q4_1,

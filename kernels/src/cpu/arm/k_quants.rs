@@ -2,67 +2,100 @@
 //!
 //! The simple loop, for a row: Σ over blocks of scale · Σ over groups S·Σ q·x, less the minima. The tricks:
 //! 1. Two rows share the loads of the activations.
-//! 2. The `sdot` results of all groups of a block are added up in one tree of `addp`, so that the groups' scales are multiplied in with
+//! 2. The dots of all groups of a block are added up in one tree of `addp`, so that the groups' scales are multiplied in with
 //!    two vector operations; multiplications are scarce on a Cortex-A76 (one pipe, two cycles).
 //! 3. Minima and offsets are multiplied with the sums of the activations: integers, once for a group.
 
-use super::super::activations::Int8;
-use super::super::panel::sources::scales_and_minima;
-use super::super::instructions::{insert_bits, insert_high_nibbles, load_half, sdot, sdot_pairs, widen_halves};
+use super::activations::Int8;
+use super::panel::sources::scales_and_minima;
+use super::instructions::{insert_bits, insert_high_nibbles, load_half, widen_halves};
 use crate::quant::{blocks, q4_k, q5_k, q6_k};
 use std::arch::aarch64::*;
+
+/// The dot products of a tier.
+pub trait Dot {
+    /// [e, e, o, o]: two dots of 32, two lanes each; codes `e` and `o` from 0 to 31, `x` for both.
+    ///
+    /// # Safety
+    /// The CPU has the tier.
+    unsafe fn groups(e: [int8x16_t; 2], o: [int8x16_t; 2], x: [int8x16_t; 4]) -> int32x4_t;
+
+    /// [a, a, b, b], [c, c, d, d]: four dots of 16, two lanes each; codes from 0 to 63.
+    ///
+    /// # Safety
+    /// As [`Dot::groups`].
+    unsafe fn sixteens(w: [int8x16_t; 4], x: [int8x16_t; 4]) -> [int32x4_t; 2];
+}
 
 /// out[r] = Σ w[r]·x, rows of `w` one after the other.
 ///
 /// # Panics
 /// When `w` is not `out.len()` rows as long as `x`.
-#[target_feature(enable = "neon,dotprod")]
-pub fn mat_vec_q4_k(w: &[u8], x: Int8, out: &mut [f32]) {
+///
+/// # Safety
+/// The CPU has the tier of `D`.
+#[target_feature(enable = "neon")]
+pub unsafe fn mat_vec_q4_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
     let (w, n) = (blocks::<q4_k::Block>(w), x.runs());
     assert_eq!(w.len(), n * out.len());
     let mut r = 0;
-    while r + 1 < out.len() {
-        [out[r], out[r + 1]] = dot_q4_k([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-        r += 2;
-    }
-    if r < out.len() {
-        [out[r]] = dot_q4_k([&w[n * r..][..n]], x);
+    // SAFETY: the caller's promise.
+    unsafe {
+        while r + 1 < out.len() {
+            [out[r], out[r + 1]] = dot_q4_k::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+            r += 2;
+        }
+        if r < out.len() {
+            [out[r]] = dot_q4_k::<D, 1>([&w[n * r..][..n]], x);
+        }
     }
 }
 
 /// As [`mat_vec_q4_k`].
-#[target_feature(enable = "neon,dotprod")]
-pub fn mat_vec_q5_k(w: &[u8], x: Int8, out: &mut [f32]) {
+///
+/// # Safety
+/// The CPU has the tier of `D`.
+#[target_feature(enable = "neon")]
+pub unsafe fn mat_vec_q5_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
     let (w, n) = (blocks::<q5_k::Block>(w), x.runs());
     assert_eq!(w.len(), n * out.len());
     let mut r = 0;
-    while r + 1 < out.len() {
-        [out[r], out[r + 1]] = dot_q5_k([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-        r += 2;
-    }
-    if r < out.len() {
-        [out[r]] = dot_q5_k([&w[n * r..][..n]], x);
+    // SAFETY: the caller's promise.
+    unsafe {
+        while r + 1 < out.len() {
+            [out[r], out[r + 1]] = dot_q5_k::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+            r += 2;
+        }
+        if r < out.len() {
+            [out[r]] = dot_q5_k::<D, 1>([&w[n * r..][..n]], x);
+        }
     }
 }
 
 /// As [`mat_vec_q4_k`].
-#[target_feature(enable = "neon,dotprod")]
-pub fn mat_vec_q6_k(w: &[u8], x: Int8, out: &mut [f32]) {
+///
+/// # Safety
+/// The CPU has the tier of `D`.
+#[target_feature(enable = "neon")]
+pub unsafe fn mat_vec_q6_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
     let (w, n) = (blocks::<q6_k::Block>(w), x.runs());
     assert_eq!(w.len(), n * out.len());
     let mut r = 0;
-    while r + 1 < out.len() {
-        [out[r], out[r + 1]] = dot_q6_k([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-        r += 2;
-    }
-    if r < out.len() {
-        [out[r]] = dot_q6_k([&w[n * r..][..n]], x);
+    // SAFETY: the caller's promise.
+    unsafe {
+        while r + 1 < out.len() {
+            [out[r], out[r + 1]] = dot_q6_k::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+            r += 2;
+        }
+        if r < out.len() {
+            [out[r]] = dot_q6_k::<D, 1>([&w[n * r..][..n]], x);
+        }
     }
 }
 
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-fn dot_q4_k<const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
+unsafe fn dot_q4_k<D: Dot, const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
     let n = x.runs();
     assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
     let mut total = [vdupq_n_f32(0.0); R];
@@ -72,10 +105,10 @@ fn dot_q4_k<const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
             let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
             let blocks = blocks_at(rows, b);
             let pairs = [
-                groups_q4_k(blocks, 0, q),
-                groups_q4_k(blocks, 1, q),
-                groups_q4_k(blocks, 2, q),
-                groups_q4_k(blocks, 3, q),
+                groups_q4_k::<D, R>(blocks, 0, q),
+                groups_q4_k::<D, R>(blocks, 1, q),
+                groups_q4_k::<D, R>(blocks, 2, q),
+                groups_q4_k::<D, R>(blocks, 3, q),
             ];
             let sums = sums_of_32(x.sums.as_ptr().cast::<i16>().add(16 * b));
             let scale = scale_and_minus(x.scales.as_ptr().cast::<f32>().add(b));
@@ -96,9 +129,9 @@ fn dot_q4_k<const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
 ///
 /// # Safety
 /// `blocks` and the 256 activations at `q` may be read; `j` < 4.
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-unsafe fn groups_q4_k<const R: usize>(blocks: [*const q4_k::Block; R], j: usize, q: *const i8) -> [int32x4_t; R] {
+unsafe fn groups_q4_k<D: Dot, const R: usize>(blocks: [*const q4_k::Block; R], j: usize, q: *const i8) -> [int32x4_t; R] {
     let low = vdupq_n_u8(15);
     let mut pairs = [vdupq_n_s32(0); R];
     // SAFETY: the caller's promise.
@@ -108,19 +141,18 @@ unsafe fn groups_q4_k<const R: usize>(blocks: [*const q4_k::Block; R], j: usize,
         for r in 0..R {
             let qs = (&raw const (*blocks[r]).qs).cast::<u8>().add(32 * j);
             let (w0, w1) = (vld1q_u8(qs), vld1q_u8(qs.add(16)));
-            let even = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(vandq_u8(w0, low)), x[0]);
-            let odd = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(vshrq_n_u8::<4>(w0)), x[2]);
-            let even = sdot(even, vreinterpretq_s8_u8(vandq_u8(w1, low)), x[1]);
-            let odd = sdot(odd, vreinterpretq_s8_u8(vshrq_n_u8::<4>(w1)), x[3]);
-            pairs[r] = vpaddq_s32(even, odd);
+            let signed = |w| vreinterpretq_s8_u8(w);
+            let even = [signed(vandq_u8(w0, low)), signed(vandq_u8(w1, low))];
+            let odd = [signed(vshrq_n_u8::<4>(w0)), signed(vshrq_n_u8::<4>(w1))];
+            pairs[r] = D::groups(even, odd, x);
         }
     }
     pairs
 }
 
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-fn dot_q5_k<const R: usize>(rows: [&[q5_k::Block]; R], x: Int8) -> [f32; R] {
+unsafe fn dot_q5_k<D: Dot, const R: usize>(rows: [&[q5_k::Block]; R], x: Int8) -> [f32; R] {
     let n = x.runs();
     assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
     let mut total = [vdupq_n_f32(0.0); R];
@@ -130,10 +162,10 @@ fn dot_q5_k<const R: usize>(rows: [&[q5_k::Block]; R], x: Int8) -> [f32; R] {
             let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
             let blocks = blocks_at(rows, b);
             let pairs = [
-                groups_q5_k::<R, 4, 3>(blocks, 0, q),
-                groups_q5_k::<R, 2, 1>(blocks, 1, q),
-                groups_q5_k::<R, 0, -1>(blocks, 2, q),
-                groups_q5_k::<R, -2, -3>(blocks, 3, q),
+                groups_q5_k::<D, R, 4, 3>(blocks, 0, q),
+                groups_q5_k::<D, R, 2, 1>(blocks, 1, q),
+                groups_q5_k::<D, R, 0, -1>(blocks, 2, q),
+                groups_q5_k::<D, R, -2, -3>(blocks, 3, q),
             ];
             let sums = sums_of_32(x.sums.as_ptr().cast::<i16>().add(16 * b));
             let scale = scale_and_minus(x.scales.as_ptr().cast::<f32>().add(b));
@@ -154,9 +186,9 @@ fn dot_q5_k<const R: usize>(rows: [&[q5_k::Block]; R], x: Int8) -> [f32; R] {
 ///
 /// # Safety
 /// `blocks` and the 256 activations at `q` may be read; `j` < 4.
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-unsafe fn groups_q5_k<const R: usize, const EVEN: i32, const ODD: i32>(
+unsafe fn groups_q5_k<D: Dot, const R: usize, const EVEN: i32, const ODD: i32>(
     blocks: [*const q5_k::Block; R],
     j: usize,
     q: *const i8,
@@ -172,15 +204,16 @@ unsafe fn groups_q5_k<const R: usize, const EVEN: i32, const ODD: i32>(
             let qh = (&raw const (*blocks[r]).qh).cast::<u8>();
             let (w0, w1) = (vld1q_u8(qs), vld1q_u8(qs.add(16)));
             let (h0, h1) = (vld1q_u8(qh), vld1q_u8(qh.add(16)));
-            let even = insert_bits(vandq_u8(w0, low), shift::<EVEN>(h0), fifth);
-            let odd = insert_bits(vshrq_n_u8::<4>(w0), shift::<ODD>(h0), fifth);
-            let even_dot = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(even), x[0]);
-            let odd_dot = sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(odd), x[2]);
-            let even = insert_bits(vandq_u8(w1, low), shift::<EVEN>(h1), fifth);
-            let odd = insert_bits(vshrq_n_u8::<4>(w1), shift::<ODD>(h1), fifth);
-            let even_dot = sdot(even_dot, vreinterpretq_s8_u8(even), x[1]);
-            let odd_dot = sdot(odd_dot, vreinterpretq_s8_u8(odd), x[3]);
-            pairs[r] = vpaddq_s32(even_dot, odd_dot);
+            let signed = |w| vreinterpretq_s8_u8(w);
+            let even = [
+                signed(insert_bits(vandq_u8(w0, low), shift::<EVEN>(h0), fifth)),
+                signed(insert_bits(vandq_u8(w1, low), shift::<EVEN>(h1), fifth)),
+            ];
+            let odd = [
+                signed(insert_bits(vshrq_n_u8::<4>(w0), shift::<ODD>(h0), fifth)),
+                signed(insert_bits(vshrq_n_u8::<4>(w1), shift::<ODD>(h1), fifth)),
+            ];
+            pairs[r] = D::groups(even, odd, x);
         }
     }
     pairs
@@ -244,7 +277,7 @@ unsafe fn scale_and_minus(scale: *const f32) -> float32x4_t {
 ///
 /// # Safety
 /// `head` points to these 16 bytes.
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
 unsafe fn add_groups(total: float32x4_t, pairs: [int32x4_t; 4], sums: int16x8_t, scale: float32x4_t, head: *const u8) -> float32x4_t {
     // SAFETY: the caller's promise; unaligned 32-bit loads go through byte pointers.
@@ -264,9 +297,9 @@ unsafe fn add_groups(total: float32x4_t, pairs: [int32x4_t; 4], sums: int16x8_t,
     }
 }
 
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-fn dot_q6_k<const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -> [f32; R] {
+unsafe fn dot_q6_k<D: Dot, const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -> [f32; R] {
     let n = x.runs();
     assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
     let mut total = [vdupq_n_f32(0.0); R];
@@ -277,7 +310,7 @@ fn dot_q6_k<const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -> [f32; R] {
             let sums = x.sums.as_ptr().cast::<i16>().add(16 * b);
             let (sums, sums_last) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
             let blocks = blocks_at(rows, b);
-            let (first, last) = (half_q6_k::<R>(blocks, 0, q), half_q6_k::<R>(blocks, 1, q.add(128)));
+            let (first, last) = (half_q6_k::<D, R>(blocks, 0, q), half_q6_k::<D, R>(blocks, 1, q.add(128)));
             let scale = x.scales.as_ptr().cast::<f32>().add(b).read_unaligned();
             for r in 0..R {
                 let s = vld1q_s8((&raw const (*blocks[r]).scales).cast());
@@ -307,9 +340,9 @@ fn dot_q6_k<const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -> [f32; R] {
 ///
 /// # Safety
 /// `blocks` and the 128 activations at `q` may be read; `h` < 2.
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-unsafe fn half_q6_k<const R: usize>(blocks: [*const q6_k::Block; R], h: usize, q: *const i8) -> [[int32x4_t; 2]; R] {
+unsafe fn half_q6_k<D: Dot, const R: usize>(blocks: [*const q6_k::Block; R], h: usize, q: *const i8) -> [[int32x4_t; 2]; R] {
     let mut high = [[vdupq_n_u8(0); 2]; R];
     let mut dots = [[vdupq_n_s32(0); 2]; R];
     // SAFETY: the caller's promise.
@@ -318,8 +351,8 @@ unsafe fn half_q6_k<const R: usize>(blocks: [*const q6_k::Block; R], h: usize, q
             let qh = (&raw const (*blocks[r]).qh).cast::<u8>().add(32 * h);
             high[r] = [vld1q_u8(qh), vld1q_u8(qh.add(16))];
         }
-        let first = quarters_q6_k::<R, 0>(blocks, h, high, q);
-        let second = quarters_q6_k::<R, 1>(blocks, h, high, q.add(32));
+        let first = quarters_q6_k::<D, R, 0>(blocks, h, high, q);
+        let second = quarters_q6_k::<D, R, 1>(blocks, h, high, q.add(32));
         for r in 0..R {
             dots[r] = [vpaddq_s32(first[r][0], second[r][0]), vpaddq_s32(first[r][1], second[r][1])];
         }
@@ -332,9 +365,9 @@ unsafe fn half_q6_k<const R: usize>(blocks: [*const q6_k::Block; R], h: usize, q
 ///
 /// # Safety
 /// `blocks` and the activations at `q` may be read up to 96; `h` and `P` < 2.
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 #[inline]
-unsafe fn quarters_q6_k<const R: usize, const P: usize>(
+unsafe fn quarters_q6_k<D: Dot, const R: usize, const P: usize>(
     blocks: [*const q6_k::Block; R],
     h: usize,
     high: [[uint8x16_t; 2]; R],
@@ -359,7 +392,7 @@ unsafe fn quarters_q6_k<const R: usize, const P: usize>(
                 w[c] = vreinterpretq_s8_u8(insert_bits(vandq_u8(l[c], low), below, upper));
                 w[c + 2] = vreinterpretq_s8_u8(insert_high_nibbles(beside, l[c]));
             }
-            dots[r] = sdot_pairs(w, x);
+            dots[r] = D::sixteens(w, x);
         }
     }
     dots

@@ -1,30 +1,20 @@
 //! One token times rows of `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0` or `IQ4_NL`, read in place.
 //!
 //! The simple loop, for a row: Σ over blocks of d·a·Σ q·x, with the block's scale `d` and the activations' scale `a`. The tricks:
-//! 1. Four rows go together: their four `sdot` sums end in the four lanes of one vector, so that conversion, scales and the sum over blocks
+//! 1. Four rows go together: their four sums end in the four lanes of one vector, so that conversion, scales and the sum over blocks
 //!    cost one instruction for four rows, and the activations are loaded once.
 //! 2. Offsets (the 8 of `q − 8`) and minima are multiplied with the sums of the activations instead of being subtracted from each weight.
-//! 3. The scales of four rows are gathered by lane loads that also step their pointers; the four accumulators are zeroed by one load,
-//!    since vector pipes are the scarce ones.
+//! 3. The scales of four rows are gathered by lane loads that also step their pointers: vector pipes are the scarce ones.
 //!
 //! The loops are assembly: a block's text is put together from the parts that formats differ in.
 
-use super::super::activations::Int8;
+use super::activations::Int8;
 use crate::quant::iq4_nl;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
 /// Rows that go together.
 const ROWS: usize = 4;
-
-/// A block of activations, four zeroed accumulators.
-macro_rules! open {
-    () => {
-        "ldp q24, q25, [{x}], #32
-         ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{zeros}]
-        "
-    };
-}
 
 /// Weights of one row as int8 in v16 and v17, or v18 and v19, and so on; the row's pointer steps to the next block.
 macro_rules! bytes {
@@ -69,10 +59,13 @@ macro_rules! five_bits {
     };
 }
 
-/// The dots of four rows as the four lanes of v0, as floats.
-macro_rules! dots {
+/// The dots of four rows with the activations in v24 and v25 as the four lanes of v0, as floats: by `sdot`, the accumulators zeroed by one
+/// load.
+macro_rules! sdots {
     () => {
-        "sdot v0.4s, v16.16b, v24.16b
+        ".arch_extension dotprod
+         ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [x10]
+         sdot v0.4s, v16.16b, v24.16b
          sdot v1.4s, v18.16b, v24.16b
          sdot v2.4s, v20.16b, v24.16b
          sdot v3.4s, v22.16b, v24.16b
@@ -85,6 +78,61 @@ macro_rules! dots {
          addp v0.4s, v0.4s, v2.4s
          scvtf v0.4s, v0.4s
         "
+    };
+}
+/// By 16-bit sums: codes within ±16 or from 0 to 15, so that sixteen products (the last `addp`'s) stay below 2¹⁵.
+macro_rules! short_dots {
+    () => {
+        concat!(
+            short_dot!("0", "16", "17"),
+            short_dot!("1", "18", "19"),
+            short_dot!("2", "20", "21"),
+            short_dot!("3", "22", "23"),
+            "addp v0.8h, v0.8h, v1.8h
+             addp v2.8h, v2.8h, v3.8h
+             addp v0.8h, v0.8h, v2.8h
+             saddlp v0.4s, v0.8h
+             scvtf v0.4s, v0.4s
+            "
+        )
+    };
+}
+macro_rules! short_dot {
+    ($sum:literal, $a:literal, $b:literal) => {
+        concat!(
+            "smull v", $sum, ".8h, v", $a, ".8b, v24.8b\n",
+            "smlal2 v", $sum, ".8h, v", $a, ".16b, v24.16b\n",
+            "smlal v", $sum, ".8h, v", $b, ".8b, v25.8b\n",
+            "smlal2 v", $sum, ".8h, v", $b, ".16b, v25.16b\n"
+        )
+    };
+}
+/// By 16-bit sums of two products: any codes within ±127, and −128.
+macro_rules! byte_dots {
+    () => {
+        concat!(
+            byte_dot!("0", "16", "17"),
+            byte_dot!("1", "18", "19"),
+            byte_dot!("2", "20", "21"),
+            byte_dot!("3", "22", "23"),
+            "addp v0.4s, v0.4s, v1.4s
+             addp v2.4s, v2.4s, v3.4s
+             addp v0.4s, v0.4s, v2.4s
+             scvtf v0.4s, v0.4s
+            "
+        )
+    };
+}
+macro_rules! byte_dot {
+    ($sum:literal, $a:literal, $b:literal) => {
+        concat!(
+            "smull v4.8h, v", $a, ".8b, v24.8b\n",
+            "smull v5.8h, v", $b, ".8b, v25.8b\n",
+            "smlal2 v4.8h, v", $a, ".16b, v24.16b\n",
+            "smlal2 v5.8h, v", $b, ".16b, v25.16b\n",
+            "saddlp v", $sum, ".4s, v4.8h\n",
+            "sadalp v", $sum, ".4s, v5.8h\n"
+        )
     };
 }
 
@@ -138,14 +186,14 @@ macro_rules! scale_and_minimum_less_16 {
 
 /// One block of four rows.
 macro_rules! block {
-    ($weights:ident, $stride:literal, $scale:ident, $lane:literal) => {
+    ($weights:ident, $stride:literal, $dots:ident, $scale:ident, $lane:literal) => {
         concat!(
-            open!(),
+            "ldp q24, q25, [{x}], #32\n",
             $weights!($stride, "0", "16", "17"),
             $weights!($stride, "1", "18", "19"),
             $weights!($stride, "2", "20", "21"),
             $weights!($stride, "3", "22", "23"),
-            dots!(),
+            $dots!(),
             $scale!($lane)
         )
     };
@@ -174,7 +222,7 @@ static ZEROS: [u8; 64] = [0; 64];
 macro_rules! run {
     ($text:expr, $count:expr, $stride:literal, $at:ident, $constants:ident) => {
         asm!("2:", $text, "subs {count}, {count}, #1", "b.ne 2b",
-             count = inout(reg) $count => _, stride = in(reg) $stride as usize, zeros = in(reg) ZEROS.as_ptr(),
+             count = inout(reg) $count => _, stride = in(reg) $stride as usize, in("x10") ZEROS.as_ptr(),
              x = inout(reg) $at.q, scales = inout(reg) $at.scales, inout("x9") $at.sums,
              p0 = inout(reg) $at.codes[0], p1 = inout(reg) $at.codes[1], p2 = inout(reg) $at.codes[2], p3 = inout(reg) $at.codes[3],
              s0 = inout(reg) $at.heads[0], s1 = inout(reg) $at.heads[1], s2 = inout(reg) $at.heads[2], s3 = inout(reg) $at.heads[3],
@@ -204,13 +252,16 @@ macro_rules! scaled_sums {
 
 /// A format's function. `stride`: bytes of a block; then the parts above that it is put together from.
 macro_rules! mat_vec {
-    ($name:ident, stride $stride:literal, $head:ident, $weights:ident, $scale:ident, $constants:expr) => {
+    ($name:ident, stride $stride:literal, $head:ident, $weights:ident, $dots:ident, $scale:ident, $constants:expr) => {
         /// out[r] = Σ w[r]·x, rows of `w` one after the other.
         ///
         /// # Panics
         /// When `w` is not `out.len()` rows as long as `x`.
-        #[target_feature(enable = "neon,dotprod")]
-        pub fn $name(w: &[u8], x: Int8, out: &mut [f32]) {
+        ///
+        /// # Safety
+        /// The CPU has the tier.
+        #[target_feature(enable = "neon")]
+        pub unsafe fn $name(w: &[u8], x: Int8, out: &mut [f32]) {
             const CONSTANTS: Constants = $constants;
             let n = x.runs();
             assert!(w.len() == $stride * n * out.len() && x.codes.len() == 32 * n && x.sums.len() == 4 * n);
@@ -222,16 +273,16 @@ macro_rules! mat_vec {
                         run!(
                             concat!(
                                 $head!(4),
-                                block!($weights, $stride, $scale, "0"),
-                                block!($weights, $stride, $scale, "1"),
-                                block!($weights, $stride, $scale, "2"),
-                                block!($weights, $stride, $scale, "3")
+                                block!($weights, $stride, $dots, $scale, "0"),
+                                block!($weights, $stride, $dots, $scale, "1"),
+                                block!($weights, $stride, $dots, $scale, "2"),
+                                block!($weights, $stride, $dots, $scale, "3")
                             ),
                             n / 4, $stride, at, CONSTANTS
                         );
                     }
                     if n % 4 > 0 {
-                        run!(concat!($head!(1), block!($weights, $stride, $scale, "0")), n % 4, $stride, at, CONSTANTS);
+                        run!(concat!($head!(1), block!($weights, $stride, $dots, $scale, "0")), n % 4, $stride, at, CONSTANTS);
                     }
                     at.store(out);
                 }
@@ -254,12 +305,29 @@ const LEVELS: [u8; 16] = {
 const SPREAD: [[u8; 16]; 2] =
     [[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3]];
 
-mat_vec!(mat_vec_q4_0, stride 18, scales_and_sums, nibbles, scale_and_offset, Constants { tables: [NONE; 2], offset: -8.0 });
-mat_vec!(mat_vec_q4_1, stride 20, scales_and_sums, nibbles, scale_and_minimum, Constants { tables: [NONE; 2], offset: 1.0 });
-mat_vec!(mat_vec_q5_0, stride 22, scales, five_bits, scale, Constants { tables: SPREAD, offset: 0.0 });
-mat_vec!(mat_vec_q5_1, stride 24, scales_and_sums, five_bits, scale_and_minimum_less_16, Constants { tables: SPREAD, offset: 1.0 });
-mat_vec!(mat_vec_q8_0, stride 34, scales, bytes, scale, Constants { tables: [NONE; 2], offset: 0.0 });
-mat_vec!(mat_vec_iq4_nl, stride 18, scales, levels, scale, Constants { tables: [LEVELS, NONE], offset: 0.0 });
+/// By `smull`, for every ARMv8.
+pub mod neon {
+    use super::*;
+
+    mat_vec!(mat_vec_q4_0, stride 18, scales_and_sums, nibbles, short_dots, scale_and_offset, Constants { tables: [NONE; 2], offset: -8.0 });
+    mat_vec!(mat_vec_q4_1, stride 20, scales_and_sums, nibbles, short_dots, scale_and_minimum, Constants { tables: [NONE; 2], offset: 1.0 });
+    mat_vec!(mat_vec_q5_0, stride 22, scales, five_bits, short_dots, scale, Constants { tables: SPREAD, offset: 0.0 });
+    mat_vec!(mat_vec_q5_1, stride 24, scales_and_sums, five_bits, short_dots, scale_and_minimum_less_16, Constants { tables: SPREAD, offset: 1.0 });
+    mat_vec!(mat_vec_q8_0, stride 34, scales, bytes, byte_dots, scale, Constants { tables: [NONE; 2], offset: 0.0 });
+    mat_vec!(mat_vec_iq4_nl, stride 18, scales, levels, byte_dots, scale, Constants { tables: [LEVELS, NONE], offset: 0.0 });
+}
+
+/// By `sdot`.
+pub mod dotprod {
+    use super::*;
+
+    mat_vec!(mat_vec_q4_0, stride 18, scales_and_sums, nibbles, sdots, scale_and_offset, Constants { tables: [NONE; 2], offset: -8.0 });
+    mat_vec!(mat_vec_q4_1, stride 20, scales_and_sums, nibbles, sdots, scale_and_minimum, Constants { tables: [NONE; 2], offset: 1.0 });
+    mat_vec!(mat_vec_q5_0, stride 22, scales, five_bits, sdots, scale, Constants { tables: SPREAD, offset: 0.0 });
+    mat_vec!(mat_vec_q5_1, stride 24, scales_and_sums, five_bits, sdots, scale_and_minimum_less_16, Constants { tables: SPREAD, offset: 1.0 });
+    mat_vec!(mat_vec_q8_0, stride 34, scales, bytes, sdots, scale, Constants { tables: [NONE; 2], offset: 0.0 });
+    mat_vec!(mat_vec_iq4_nl, stride 18, scales, levels, sdots, scale, Constants { tables: [LEVELS, NONE], offset: 0.0 });
+}
 
 /// Where the codes start in a block of 32: at its end, 16 bytes of nibbles or 32 of bytes.
 const fn codes_at(stride: usize) -> usize {
