@@ -1,24 +1,32 @@
 //! The knee: the least power whose speed is within ε of the best, found by measuring while the board is cool.
 //!
-//! Decode is bound by memory, so the clock can fall before the speed does. The search stands on each candidate for 20 busy seconds:
+//! Decode is bound by memory, so the clock can fall before the speed does. The search stands on each candidate for 40 busy seconds:
 //! first the reference (best threads, full clock), then one clock step lower at a time until the loss passes ε; then the same with one
 //! thread less, if that many threads are fast enough at all. The cheapest by the power table wins. Prefill is left alone.
 
 use super::policy::Prior;
 
 /// Busy seconds on a candidate; the first two are not counted.
-const STAND_S: f32 = 20.0;
+const STAND_S: f32 = 40.0;
 const SKIP_S: f32 = 2.0;
 /// The reference is measured anew this often: context grows, rooms warm.
-const REFRESH_S: f32 = 900.0;
+const REFRESH_S: f32 = 1800.0;
 /// Kept between the measured loss and ε, for the error of both figures.
-const GUARD: f32 = 0.002;
+const GUARD: f32 = 0.0005;
 
 /// A setting for decode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
     pub threads: u8,
     pub mhz: f32,
+}
+
+/// The first search goes down from the top; a later one starts at the knee found, up if it has become too slow, else one step lower.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Search {
+    First,
+    Again,
+    OneLower,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +36,7 @@ pub struct Eco {
     reference: f32,
     best: Setting,
     trying: Option<Setting>,
+    search: Search,
     stood_s: f32,
     tokens: f32,
     counted_s: f32,
@@ -43,6 +52,7 @@ impl Eco {
             reference: 0.0,
             best: full,
             trying: Some(full),
+            search: Search::First,
             stood_s: 0.0,
             tokens: 0.0,
             counted_s: 0.0,
@@ -65,6 +75,7 @@ impl Eco {
         let Some(trying) = self.trying else {
             if self.since_reference_s >= REFRESH_S {
                 self.reference = 0.0;
+                self.search = Search::Again;
                 self.stand_on(Setting { threads: self.best_threads, mhz: prior.max_mhz() });
             }
             return;
@@ -79,23 +90,36 @@ impl Eco {
             return;
         }
         let rate = self.tokens / self.counted_s.max(1e-3);
+        let full = Setting { threads: self.best_threads, mhz: prior.max_mhz() };
         if self.reference == 0.0 {
             self.reference = rate;
             self.since_reference_s = 0.0;
-            let full = Setting { threads: self.best_threads, mhz: prior.max_mhz() };
-            self.best = full;
-            return self.try_below(prior, full, may_cap);
+            return if self.search == Search::Again && self.best != full { self.stand_on(self.best) } else { self.try_below(prior, full, may_cap) };
         }
         let allowed = rate >= (1.0 - self.epsilon + GUARD) * self.reference;
-        if allowed {
-            if self.power(prior, trying) < self.power(prior, self.best) {
+        match (self.search, allowed) {
+            (Search::Again, true) => {
                 self.best = trying;
+                self.search = Search::OneLower;
+                let mhz = prior.step_below(trying.mhz);
+                if may_cap && mhz < trying.mhz { self.stand_on(Setting { mhz, ..trying }) } else { self.trying = None }
             }
-            self.try_below(prior, trying, may_cap);
-        } else if trying.threads == self.best_threads && trying.threads > 1 {
-            self.stand_on(Setting { threads: trying.threads - 1, mhz: prior.max_mhz() });
-        } else {
-            self.trying = None;
+            (Search::Again, false) if trying.mhz < full.mhz => self.stand_on(Setting { mhz: prior.step_above(trying.mhz), ..trying }),
+            (Search::Again, false) => (self.best, self.trying) = (full, None),
+            (Search::OneLower, _) => {
+                self.best = if allowed { trying } else { self.best };
+                self.trying = None;
+            }
+            (Search::First, true) => {
+                if self.power(prior, trying) < self.power(prior, self.best) {
+                    self.best = trying;
+                }
+                self.try_below(prior, trying, may_cap);
+            }
+            (Search::First, false) if trying.threads == self.best_threads && trying.threads > 1 => {
+                self.stand_on(Setting { threads: trying.threads - 1, mhz: full.mhz });
+            }
+            (Search::First, false) => self.trying = None,
         }
     }
 
@@ -127,7 +151,7 @@ mod tests {
     fn knee(epsilon: f32, may_cap: bool, rate: impl Fn(Setting) -> f32) -> Setting {
         let prior = Prior::unknown(4, vec![1500.0, 1600.0, 1700.0, 1800.0, 1900.0, 2000.0, 2100.0, 2200.0, 2300.0, 2400.0]);
         let mut eco = Eco::new(&prior, epsilon, 4);
-        for _ in 0..1200 {
+        for _ in 0..3600 {
             let r = rate(eco.setting());
             eco.feed(&prior, r, 1.0, may_cap);
         }

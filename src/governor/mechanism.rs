@@ -2,7 +2,7 @@
 //!
 //! | seen over up to 30 min, our own caps aside | verdict |
 //! |---|---|
-//! | two clocks, the lower < 75 % of the upper, three flips (two on a slow zone) | cliff (of the die, or of the skin) |
+//! | two clocks, the lower < 75 % of the upper, three flips; on a slow zone one fall and two minutes there | cliff (of the die, or of the skin) |
 //! | capped while the die is far below any trip, a slow zone is hot | skin |
 //! | the clock's *change* goes with the temperature, its level does not | step |
 //! | < 95 % of the request, 10 K below the lowest trip, 30 s, no power bit | stuck cap |
@@ -101,7 +101,8 @@ impl Evidence {
         let skin_explains = look.skin.is_some_and(|s| s >= 36.0);
         let cool = look.soc < lowest_trip - 10.0 && !skin_explains;
         self.stuck_s = if look.mhz < 0.95 * look.request && cool && !power { self.stuck_s + look.dt } else { 0.0 };
-        let missing_c = prior.trip_c.map_or(MISSING_C, |t| MISSING_C.max(t + 3.0));
+        // A hand-held device watches its skin, and its die may well be hotter than a board's.
+        let missing_c = prior.trip_c.map_or(MISSING_C, |t| MISSING_C.max(t + 3.0)) + if look.skin.is_some() { 15.0 } else { 0.0 };
         self.missing_s = if look.soc >= missing_c && !self.capped { self.missing_s + look.dt } else { 0.0 };
         if self.stuck_s >= STUCK_S {
             (self.verdict, self.confidence) = (Mechanism::StuckCap, 0.95);
@@ -170,7 +171,7 @@ impl Evidence {
             let onset = pairs.filter(|(a, b)| a.mhz >= CAPPED * a.request && b.mhz < CAPPED * b.request).map(|(_, b)| b);
             self.trip_c = onset.chain(capped().take(1)).find_map(|s| if zone == Zone::Skin { s.skin } else { Some(s.soc) });
         }
-        if let Some(low) = self.cliff(if zone == Zone::Skin { 2 } else { 3 }) {
+        if let Some(low) = self.cliff(zone) {
             self.low_mhz = Some(low);
             (self.verdict, self.confidence) = (Mechanism::Cliff, 0.95);
         } else if zone == Zone::Skin {
@@ -180,8 +181,9 @@ impl Evidence {
         }
     }
 
-    /// The lower clock, when there are two clocks only and enough flips between them.
-    fn cliff(&self, flips_min: usize) -> Option<f32> {
+    /// The lower clock, when there are two clocks only. A slow zone takes minutes for each flip between them: there one fall at once to
+    /// the lower clock, and nothing in between for two minutes, must do.
+    fn cliff(&self, zone: Zone) -> Option<f32> {
         let low: Vec<f32> = self.samples.iter().filter(|s| s.mhz < FLIP * s.request).map(|s| s.mhz).collect();
         let mut sorted = low.clone();
         sorted.sort_by(f32::total_cmp);
@@ -191,7 +193,9 @@ impl Evidence {
         let on_two = self.samples.iter().filter(|s| at_low(s) || full(s)).count();
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         let flips = pairs.filter(|(a, b)| full(a) && at_low(b) || at_low(a) && full(b)).count();
-        (flips >= flips_min && on_two as f32 >= 0.9 * self.samples.len() as f32).then_some(level)
+        let two_only = |share: f32| on_two as f32 >= share * self.samples.len() as f32;
+        let fell = zone == Zone::Skin && flips >= 1 && low.len() >= 120 && two_only(0.98);
+        (fell || flips >= 3 && two_only(0.9)).then_some(level)
     }
 
     fn step_or_progressive(&self, prior: &Prior) -> (Mechanism, f32) {

@@ -13,10 +13,11 @@
 //!
 //! Rooms: [`observation`] (what comes in and goes out), [`policy`], [`profile`] (boards), [`estimate`] (the slow node), [`mechanism`]
 //! (who throttles), [`threads`], [`stay`], [`eco`], [`harm`]; [`report`] (told to others), [`replay`] (traces);
-//! [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`).
+//! [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
 
 pub mod eco;
 pub mod estimate;
+pub mod faults;
 pub mod harm;
 pub mod mechanism;
 pub mod naive;
@@ -94,7 +95,7 @@ struct Rising {
 }
 
 impl Rising {
-    const STEP_EVERY_S: f64 = 4.0;
+    const STEP_EVERY_S: f64 = 8.0;
 
     fn from(hold: &Stay) -> Option<Rising> {
         Some(Rising { mhz: hold.applied_mhz(0).min(hold.applied_mhz(1)), wait_s: Rising::STEP_EVERY_S })

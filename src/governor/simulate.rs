@@ -123,7 +123,7 @@ pub struct Outcome {
     /// J per token, or per turn in a mixed load.
     pub joules: f32,
     pub mean_c: f32,
-    /// Highest mean of ten seconds in the whole run.
+    /// Highest mean of ten seconds in the whole run, of the zone that the board's own mechanism looks at.
     pub max_c: f32,
     pub mean_mhz: f32,
     /// Share of the time in which the board's own mechanism took clock away.
@@ -182,6 +182,7 @@ pub fn follow(
     let mut load = Course::new(scenario.load, peak);
     let mut tally = Tally::default();
     let max_hz = mhz(model.soc.max_mhz());
+    let by_skin = matches!(model.throttle, Throttle::Skin { .. });
     let mut limits = [Limits { threads: model.soc.cores, cap: None }; 2];
     let seconds = (scenario.minutes * 60.0) as usize;
     let counted_from = seconds.saturating_sub((scenario.window_minutes * 60.0) as usize);
@@ -197,7 +198,7 @@ pub fn follow(
             let done = plant.tick(work, lever.threads, lever.cap.map_or(model.soc.max_mhz(), |f| f.megahertz()));
             in_phase[phase as usize].0 += TICK_S;
             in_phase[phase as usize].1 += done.rate * TICK_S;
-            hot += plant.junction_c() / ticks as f32;
+            hot += if by_skin { plant.skin_c().unwrap_or(0.0) } else { plant.junction_c() } / ticks as f32;
             input_w += done.input_w / ticks as f32;
             let turn = load.advance(done.rate, control.rests());
             if counting {

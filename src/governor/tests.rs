@@ -1,5 +1,6 @@
 //! The governor as a whole: its promises on boards, and under every fault of a sensor. The full tables are `make thermal`'s.
 
+use super::faults::{FAULTS, under_fault};
 use super::plant::{Model, Plant};
 use super::profile::Throttle;
 use super::simulate::{Constant, Governor, Load, Outcome, Scenario, Second, follow, prior_of, run};
@@ -66,63 +67,16 @@ fn off_changes_nothing() {
     assert_eq!(off.speed, stock(&model, Load::Decode, 30.0).speed);
 }
 
-/// Runs 20 min on the cliff board with the sensors tampered with from minute 15 to 16. Returns seconds from the fault's start until
-/// nothing is capped any more, from its end until the level is Stay again, and whether the loss was told.
-fn under_fault(load: Load, mut fault: impl FnMut(&mut Observation)) -> (f32, f32, bool) {
-    let model = Model::named("rk3588-cliff75").unwrap();
-    let mut governor = Governor::new(policy(&model, Goal::Performance));
-    let scenario = Scenario { minutes: 20.0, window_minutes: 5.0, ..Scenario::new(load, 32.0, 1) };
-    let (mut capped_last, mut stay_again, mut told) = (900.0f32, f32::INFINITY, false);
-    let mut tamper = |t: f32, _: &mut Plant, seen: &mut Observation| {
-        if (900.0..960.0).contains(&t) {
-            fault(seen);
-        }
-    };
-    follow(&model, &scenario, &mut governor, &mut tamper, &mut |s: Second| {
-        let Some(d) = s.decision else { return };
-        if (900.0..960.0).contains(&s.at_s) {
-            if d.decode.cap.is_some() || d.prefill.cap.is_some() {
-                capped_last = s.at_s;
-            }
-            told |= d.degraded == Degraded::SensorLost;
-        }
-        if s.at_s >= 960.0 && d.level == Level::Stay {
-            stay_again = stay_again.min(s.at_s - 960.0);
-        }
-    });
-    (capped_last - 900.0, stay_again, told)
-}
-
 #[test]
 fn a_lost_or_lying_sensor_ends_in_stock_behaviour_within_ten_seconds_and_is_told() {
-    let reading = |c: f32, age: f64| Some(Aged { value: Celsius(c), age: Seconds(age) });
     for load in [Load::Decode, Load::Prefill, Load::Voice] {
-        let mut stale = 0.0;
-        let faults: [(&str, Box<dyn FnMut(&mut Observation)>); 6] = [
-            ("vanished", Box::new(|o| o.soc = None)),
-            ("-256", Box::new(move |o| o.soc = reading(-256.0, 0.1))),
-            ("-40", Box::new(move |o| o.soc = reading(-40.0, 0.1))),
-            ("127", Box::new(move |o| o.soc = reading(127.0, 0.1))),
-            ("NaN", Box::new(move |o| o.soc = reading(f32::NAN, 0.1))),
-            ("stale", Box::new(move |o| {
-                stale += 1.0;
-                o.soc = reading(73.0, stale);
-            })),
-        ];
-        for (name, fault) in faults {
-            let (until_stock, until_back, told) = under_fault(load, fault);
-            assert!(until_stock <= 10.0, "{name} in {load:?}: still capped after {until_stock} s");
-            assert!(told, "{name} in {load:?}: not told");
-            assert!(until_back <= 5.0, "{name} in {load:?}: back after {until_back} s");
+        for fault in &FAULTS {
+            let seen = under_fault(load, fault);
+            let name = fault.name;
+            assert!(seen.until_stock_s <= 10.0, "{name} in {load:?}: still capped after {} s", seen.until_stock_s);
+            assert!(seen.until_back_s <= 5.0, "{name} in {load:?}: back after {} s", seen.until_back_s);
+            assert_eq!(seen.told, fault.blinds, "{name} in {load:?}");
         }
-    }
-}
-
-#[test]
-fn a_clock_that_cannot_be_read_or_heard_does_no_harm() {
-    for fault in [|o: &mut Observation| o.measured = None, |o: &mut Observation| o.requested = None, |o: &mut Observation| o.flags = None] {
-        let (_, back, _) = under_fault(Load::Decode, fault);
-        assert!(back <= 5.0);
     }
 }
 

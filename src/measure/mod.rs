@@ -3,7 +3,9 @@
 //! - [`quality`]: perplexity, and divergence from a reference.
 //! - [`session`]: a model opened for measuring, step by step.
 //! - [`speed`]: prompt and single-token speed.
+//! - [`thermal`]: what the governor promises, held against the simulator (`make thermal`).
 
 pub mod quality;
 pub mod session;
 pub mod speed;
+pub mod thermal;

@@ -1,0 +1,187 @@
+//! What the governor promises, held against the simulator: the rows that `make thermal` prints. All figures from here are simulated.
+//!
+//! The baseline is always the board's own mechanism with the best static thread count for that phase, in the same room, with the same
+//! start: 45 minutes from cold, the last 15 counted. [`harmless`]: nowhere worse than that. [`gains`]: where it must be better.
+//! [`insight`]: verdicts, forecasts, faults, and what a simulated hour costs.
+
+pub mod gains;
+pub mod harmless;
+pub mod insight;
+
+use crate::governor::plant::Model;
+use crate::governor::profile::Throttle;
+use crate::governor::simulate::{Constant, Governor, Load, Outcome, Scenario, prior_of, run};
+use crate::governor::{Goal, Policy};
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub verdict: Verdict,
+    pub name: String,
+    pub figure: String,
+    pub target: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Ok,
+    Short,
+    Skipped,
+}
+
+impl Row {
+    pub fn new(reached: bool, name: impl Into<String>, figure: impl Into<String>, target: impl Into<String>) -> Row {
+        let verdict = if reached { Verdict::Ok } else { Verdict::Short };
+        Row { verdict, name: name.into(), figure: figure.into(), target: target.into() }
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let word = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Short => "SHORT",
+            Verdict::Skipped => "skipped",
+        };
+        write!(f, "{word:7}  {:58}  {:52}  {}", self.name, self.figure, self.target)
+    }
+}
+
+/// A plant in a room under a load.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub model: Model,
+    pub ambient_c: f32,
+    pub load: Load,
+}
+
+/// Every plant × three rooms × three loads. A hand-held device is asked about rooms in which hands hold it.
+pub fn cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for model in Model::all() {
+        let rooms = if model.name.starts_with("phone") { [20.0, 25.0, 32.0] } else { [22.0, 30.0, 40.0] };
+        for ambient_c in rooms {
+            for load in [Load::Decode, Load::Prefill, Load::Voice] {
+                cells.push(Cell { model: model.clone(), ambient_c, load });
+            }
+        }
+    }
+    cells
+}
+
+impl Cell {
+    pub fn of(name: &str, load: Load, ambient_c: f32) -> Cell {
+        Cell { model: Model::named(name).unwrap_or_else(|| panic!("no plant `{name}`")), ambient_c, load }
+    }
+
+    /// 45 min, the last 15 counted; 2 h, the last 90 min, where the board alone swings over many minutes and a short window would
+    /// catch any part of a swing.
+    pub fn scenario(&self, seed: u64) -> Scenario {
+        let swings = matches!(&self.model.throttle, Throttle::Skin { cap_mhz, .. } if cap_mhz.len() == 1);
+        let (minutes, window_minutes) = if swings { (120.0, 90.0) } else { (45.0, 15.0) };
+        Scenario { minutes, window_minutes, ..Scenario::new(self.load, self.ambient_c, seed) }
+    }
+
+    /// The board alone, with the thread count that is best here.
+    pub fn stock(&self, seed: u64) -> Outcome {
+        let n = self.model.soc.cores;
+        let at = |threads: u8| {
+            let (prefill, decode) = if self.load == Load::Prefill { (threads, n) } else { (n, threads) };
+            run(&self.model, &self.scenario(seed), &mut Constant::threads(prefill, decode), &mut |_, _, _| ())
+        };
+        (1..=n).map(at).max_by(|a, b| a.speed.total_cmp(&b.speed)).expect("at least one core")
+    }
+
+    pub fn governed(&self, goal: Goal, seed: u64) -> Outcome {
+        let mut governor = Governor::new(Policy { goal, prior: prior_of(&self.model) });
+        run(&self.model, &self.scenario(seed), &mut governor, &mut |_, _, _| ())
+    }
+
+    /// Draw `k` of everything uncertain; 0 is the plant as written.
+    pub fn draw(&self, k: u64) -> Cell {
+        Cell { model: self.model.draw(k), ..self.clone() }
+    }
+
+    pub fn words(&self) -> String {
+        format!("{} {} {:.0} °C", self.model.name, load_word(self.load), self.ambient_c)
+    }
+}
+
+pub fn load_word(load: Load) -> &'static str {
+    match load {
+        Load::Decode => "decode",
+        Load::Prefill => "prefill",
+        Load::Voice => "voice",
+    }
+}
+
+/// Relative differences of a run to its baseline, in percent; temperature in kelvin.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference {
+    pub speed: f32,
+    pub ttft: f32,
+    pub turn: f32,
+    pub joules: f32,
+    pub hotter_c: f32,
+}
+
+impl Difference {
+    pub fn between(with: &Outcome, without: &Outcome) -> Difference {
+        let percent = |a: f32, b: f32| if b > 0.0 { 100.0 * (a / b - 1.0) } else { 0.0 };
+        Difference {
+            speed: percent(with.speed, without.speed),
+            ttft: percent(with.ttft_s, without.ttft_s),
+            turn: percent(with.turn_s, without.turn_s),
+            joules: percent(with.joules, without.joules),
+            hotter_c: with.max_c - without.max_c,
+        }
+    }
+}
+
+/// Median, 10 % and 90 % of some values.
+pub fn spread(mut values: Vec<f32>) -> [f32; 3] {
+    values.sort_by(f32::total_cmp);
+    let at = |q: f32| values.get(((values.len().max(1) - 1) as f32 * q).round() as usize).copied().unwrap_or(0.0);
+    [at(0.5), at(0.1), at(0.9)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_names_what_fell_short() {
+        let row = Row::new(false, "pi4 decode 22 °C", "+0.4 %", "≥ +1 %");
+        assert!(row.to_string().starts_with("SHORT    pi4 decode 22 °C"));
+    }
+
+    /// The quick part of `make thermal`: one plant a mechanism, in the middle room.
+    #[test]
+    fn no_mechanism_is_made_worse() {
+        for (name, load) in [
+            ("pi5-bare", Load::Voice),
+            ("pi5-active", Load::Prefill),
+            ("pi4-bare", Load::Decode),
+            ("zero2w-case", Load::Decode),
+            ("rk3588-bare", Load::Voice),
+            ("rk3588-bare-stepwise", Load::Voice),
+            ("rk3588-cliff75", Load::Prefill),
+            ("phone-graded", Load::Decode),
+            ("phone-hardcliff", Load::Voice),
+        ] {
+            let ambient = if name.starts_with("phone") { 25.0 } else { 30.0 };
+            let cell = Cell::of(name, load, ambient);
+            let d = Difference::between(&cell.governed(Goal::Performance, 1), &cell.stock(1));
+            assert!(harmless::is_harmless(&d), "{}: {d:?}", cell.words());
+        }
+    }
+
+    #[test]
+    fn the_naive_governors_fail_the_same_test() {
+        let cell = Cell::of("rk3588-bare", Load::Decode, 30.0);
+        let stock = cell.stock(1);
+        assert!(!harmless::is_harmless(&Difference::between(&harmless::ceiling_holder(&cell, 1), &stock)));
+        let cell = Cell::of("pi5-bare", Load::Decode, 30.0);
+        assert!(!harmless::is_harmless(&Difference::between(&harmless::duty_cycler(&cell, 1), &cell.stock(1))));
+    }
+}
