@@ -71,7 +71,7 @@ pub struct State {
     watch: Watch,
     load: LoadMix,
     sensor: Sensor,
-    fast: (f32, bool),
+    bursting: bool,
     too_hot: bool,
     unheeded_s: f64,
 }
@@ -95,10 +95,11 @@ struct Rising {
 }
 
 impl Rising {
-    const STEP_EVERY_S: f64 = 8.0;
+    /// Far from the trip, and near it: there a ladder of the kernel's must count its own rungs down first.
+    const STEP_EVERY_S: [f64; 2] = [4.0, 20.0];
 
     fn from(hold: &Stay) -> Option<Rising> {
-        Some(Rising { mhz: hold.applied_mhz(0).min(hold.applied_mhz(1)), wait_s: Rising::STEP_EVERY_S })
+        Some(Rising { mhz: hold.applied_mhz(0).min(hold.applied_mhz(1)), wait_s: Rising::STEP_EVERY_S[0] })
     }
 }
 
@@ -137,7 +138,7 @@ impl State {
             watch: Watch::default(),
             load: LoadMix::default(),
             sensor: Sensor::default(),
-            fast: (0.0, false),
+            bursting: false,
             too_hot: false,
             unheeded_s: 0.0,
         }
@@ -281,11 +282,11 @@ fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t: f32, dt: f
     };
     state.evidence.look(prior, look);
     let rate = seen.tokens / (seen.busy.0 as f32).max(1e-3);
-    let steady = state.load.in_phase_s >= 2.0 && busy > 0.9 && !state.fast.1;
+    let steady = state.load.in_phase_s >= 2.0 && busy > 0.9 && !state.bursting;
     if policy.goal != Goal::Off && steady && seen.tokens > 0.0 {
         let calm = seen.memory_pressure < 0.1;
         // While heat sets the clock, seconds with fewer threads buy a clock that minutes would not: such a probe would lie.
-        let may_probe = calm && !state.is_throttled_lately(300.0) && !matches!(state.mode, Mode::Eco(_));
+        let may_probe = calm && !state.is_throttled_lately(900.0) && !matches!(state.mode, Mode::Eco(_));
         state.crews[p].feed(rate, seen.threads, measured / max, dt, may_probe);
     }
     let probing = state.crews[p].is_probing();
@@ -397,6 +398,8 @@ fn change_mode(policy: &Policy, state: &mut State, seen: &Observation, t: Option
                     mode
                 }
             }
+            // A cap on its way out stays on it, or the ladder that made room for it would be overrun.
+            Wish::Leave if matches!(mode, Mode::Ride { rising: Some(_), .. }) => mode,
             Wish::Leave => Mode::Free,
         },
     };
@@ -462,7 +465,8 @@ fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>, d
         Phase::Prefill => Some(0),
         Phase::Decode => Some(1),
     };
-    state.fast.1 = false;
+    state.bursting = false;
+    let trip = state.trip_c(prior);
     let measured_mhz = seen.measured.map_or(prior.max_mhz(), |m| m.value.megahertz());
     match &mut state.mode {
         Mode::Stay { hold, .. } => {
@@ -493,7 +497,7 @@ fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>, d
                 to_ceiling_s,
                 dt: dt as f32,
             });
-            state.fast.1 = hold.bursting;
+            state.bursting = hold.bursting;
         }
         Mode::Eco(eco) => {
             let setting = eco.setting();
@@ -503,10 +507,11 @@ fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>, d
             }
         }
         Mode::Ride { rising: rising @ Some(_), .. } => {
+            let near = trip.zip(t).is_some_and(|(trip, t)| t > trip - 2.0);
             if let Some(r) = rising {
                 r.wait_s -= dt;
                 if r.wait_s <= 0.0 {
-                    *r = Rising { mhz: prior.step_above(r.mhz), wait_s: Rising::STEP_EVERY_S };
+                    *r = Rising { mhz: prior.step_above(r.mhz), wait_s: Rising::STEP_EVERY_S[usize::from(near)] };
                 }
             }
             *rising = rising.filter(|r| r.mhz < prior.max_mhz());

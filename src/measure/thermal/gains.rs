@@ -24,7 +24,20 @@ struct Gain {
 }
 
 pub fn rows(draws: u64) -> Vec<Row> {
-    gains().into_par_iter().map(|g| gain_row(&g, draws)).collect()
+    let mut rows: Vec<Row> = gains().into_par_iter().map(|g| gain_row(&g, draws)).collect();
+    rows.extend([6.0, 8.0].map(choice_and_eco));
+    rows
+}
+
+/// Thread choice and eco together, against all cores: with fast kernels the choice is the larger part, and no merit of eco's.
+fn choice_and_eco(core_gbs: f32) -> Row {
+    let plain = Cell::of("pi5-active", Load::Decode, 22.0);
+    let cell = Cell { model: plain.model.clone().with_kernels(core_gbs), ..plain };
+    let all = run(&cell.model, &cell.scenario(1), &mut Constant::threads(4, 4), &mut |_, _, _| ());
+    let d = Difference::between(&cell.governed(Goal::Eco, 1), &all);
+    let figure = format!("J {:+.1} %, speed {:+.1} %", d.joules, d.speed);
+    let name = format!("thread choice and eco against 4 threads, {core_gbs:.0} GB/s a core");
+    Row::new(d.joules <= -10.0 && d.speed >= -3.0, name, figure, "J ≤ -10 %, speed ≥ -3 %")
 }
 
 fn gains() -> Vec<Gain> {
