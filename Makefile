@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-x86 test-arm64 cross bench thermal lint clean
+.PHONY: help run test test-x86 test-arm64 cross bench thermal install lint clean
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ARM64 := aarch64-unknown-linux-gnu
@@ -36,6 +36,18 @@ cross: ## both binaries for aarch64, glibc 2.36 and newer
 
 bench: ## the promised speeds, with the figures of this machine; BENCH="types start" measures some groups only
 	HEARTH_SMOLLM2=$$(setup/model smollm2) HEARTH_GEMMA3=$$(setup/model gemma3) cargo bench --bench targets -- $(BENCH)
+# BIN is the folder with the two binaries: target/release of this machine, or of aarch64 when packing for a board with DESTDIR.
+BIN ?= $(TARGET_DIR)/release
+install: ## as root: binaries, units, bus policy, user and folders (DESTDIR and BIN are honoured)
+	install -Dm755 $(BIN)/hearth $(DESTDIR)/usr/bin/hearth
+	install -Dm755 $(BIN)/hearthd $(DESTDIR)/usr/libexec/hearth/hearthd
+	install -Dm644 systemd/hearthd.service systemd/hearthd.socket -t $(DESTDIR)/usr/lib/systemd/system
+	install -Dm644 systemd/hearth.sysusers $(DESTDIR)/usr/lib/sysusers.d/hearth.conf
+	install -Dm644 systemd/hearth.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/hearth.conf
+	install -Dm644 systemd/dbus/org.hearth.Hearth1.conf -t $(DESTDIR)/usr/share/dbus-1/system.d
+	install -Dm644 systemd/dbus/org.hearth.Hearth1.service -t $(DESTDIR)/usr/share/dbus-1/system-services
+	[ -e $(DESTDIR)/etc/hearth/hearthd.toml ] || install -Dm644 config/hearthd.toml -t $(DESTDIR)/etc/hearth
+	if [ -z "$(DESTDIR)" ]; then systemd-sysusers && systemd-tmpfiles --create hearth.conf && systemctl daemon-reload; fi
 
 lint: ## format, clippy without warnings, licences
 	cargo fmt --all --check
