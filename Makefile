@@ -36,6 +36,10 @@ cross: ## both binaries for aarch64, glibc 2.36 and newer
 
 bench: ## the promised speeds, with the figures of this machine; BENCH="types start" measures some groups only
 	HEARTH_SMOLLM2=$$(setup/model smollm2) HEARTH_GEMMA3=$$(setup/model gemma3) cargo bench --bench targets -- $(BENCH)
+
+thermal: ## the promises about heat, against the simulator
+	cargo run --release --example thermal
+
 # BIN is the folder with the two binaries: target/release of this machine, or of aarch64 when packing for a board with DESTDIR.
 BIN ?= $(TARGET_DIR)/release
 install: ## as root: binaries, units, bus policy, user and folders (DESTDIR and BIN are honoured)
