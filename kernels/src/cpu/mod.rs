@@ -11,6 +11,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
+mod attention;
 pub mod columns;
 pub mod form;
 pub mod kv;
@@ -18,6 +19,7 @@ mod lanes;
 pub mod linear;
 pub mod plain;
 pub mod tier;
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

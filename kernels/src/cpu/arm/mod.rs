@@ -13,6 +13,7 @@ mod instructions;
 mod k_quants;
 mod neon;
 mod panel;
+mod vector;
 
 use super::{Kernels, Tier};
 use crate::quant::FORMATS;

@@ -1,5 +1,4 @@
 //! x86-64: AVX2 with FMA and F16C; AVX-512; AVX-512 VNNI.
 
-mod attention;
 pub mod avx512;
 mod vector;

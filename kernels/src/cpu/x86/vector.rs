@@ -1,26 +1,7 @@
-//! A vector of f32 of either width, so that a kernel is written once for AVX2 and AVX-512. Only what attention and exact products need.
+//! Vectors of AVX-512 and AVX2.
 
+use crate::cpu::vector::Vector;
 use std::arch::x86_64::*;
-
-/// # Safety
-/// Of every method: the CPU has the vector's features (AVX2, FMA and F16C; AVX-512 F), and the caller enables them; loads and stores
-/// are within readable or writable memory of [`Vector::LANES`] elements, at any address.
-pub trait Vector: Copy {
-    const LANES: usize;
-    unsafe fn splat(x: f32) -> Self;
-    unsafe fn load(at: *const f32) -> Self;
-    unsafe fn load_f16(at: *const u16) -> Self;
-    unsafe fn load_i8(at: *const i8) -> Self;
-    /// Bytes 0, 1, 2 and 3 of each of the words at `at`.
-    unsafe fn load_four_i8(at: *const i8) -> [Self; 4];
-    unsafe fn store(self, at: *mut f32);
-    /// Rounds to nearest, ties to even.
-    unsafe fn store_f16(self, at: *mut u16);
-    unsafe fn mul(self, by: Self) -> Self;
-    /// `self · by + plus`
-    unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
-    unsafe fn sum(self) -> f32;
-}
 
 impl Vector for __m512 {
     const LANES: usize = 16;
@@ -92,6 +73,12 @@ impl Vector for __m512 {
     unsafe fn sum(self) -> f32 {
         // SAFETY: as above.
         unsafe { _mm512_reduce_add_ps(self) }
+    }
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        // SAFETY: a hint; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
 }
 
@@ -169,5 +156,11 @@ impl Vector for __m256 {
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        // SAFETY: a hint; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
 }

@@ -7,12 +7,11 @@ mod panel;
 mod quantize;
 mod rows;
 
-use crate::cpu::Kernels;
+use crate::cpu::{Kernels, attention};
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
 use crate::quant::Format;
-use crate::cpu::x86::attention;
 use chunk::{Unpack, format};
 use std::arch::x86_64::__m512;
 

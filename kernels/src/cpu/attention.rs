@@ -1,4 +1,4 @@
-//! Attention over tiles of the cache, for either width of vector.
+//! Attention over tiles of the cache, for any width of vector.
 //!
 //! ```text
 //! for each tile of 64 positions: for each 4 queries that see any of it:
@@ -11,9 +11,8 @@
 //! 3. Values outside every span are not touched: that part of a tile may never have been written.
 
 use super::vector::Vector;
+use super::{lanes, plain};
 use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
-use crate::cpu::{lanes, plain};
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 /// Queries computed together: 4 × 4 vectors of sums of 32 registers, or 4 × 2 of 16.
@@ -137,7 +136,7 @@ trait Storage {
                     for (v, k) in k.iter_mut().enumerate() {
                         *k = Self::load(keys.as_ptr(), at + v * V::LANES);
                     }
-                    ask_for(next.wrapping_add(at * size(Self::KIND)), width * size(Self::KIND));
+                    ask_for::<V>(next.wrapping_add(at * size(Self::KIND)), width * size(Self::KIND));
                     multiply(&mut sums, k, |q| *queries[q].get_unchecked(i));
                 }
                 store(&sums, scores, start);
@@ -157,10 +156,9 @@ const fn size(kind: Kind) -> usize {
 
 /// Brings the lines of so many bytes into the cache.
 #[inline(always)]
-fn ask_for(at: *const u8, bytes: usize) {
+fn ask_for<V: Vector>(at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
-        // SAFETY: a hint; any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
+        V::prefetch(at.wrapping_add(line));
     }
 }
 
@@ -239,7 +237,7 @@ impl Storage for Q8 {
                     let mut of_run = [[V::splat(0.0)]; QUERIES];
                     for i in (run..dim.min(run + 32)).step_by(4) {
                         let at = i * POSITIONS + start * 4;
-                        ask_for(next.wrapping_add(at), V::LANES * 4);
+                        ask_for::<V>(next.wrapping_add(at), V::LANES * 4);
                         for (j, k) in V::load_four_i8(keys.as_ptr().add(at).cast()).into_iter().enumerate() {
                             if i + j < dim {
                                 multiply(&mut of_run, [k], |q| *queries[q].get_unchecked(i + j));
@@ -342,7 +340,7 @@ unsafe fn add_values<V: Vector, S: Storage, const N: usize>(
             for (v, x) in x.iter_mut().enumerate() {
                 *x = S::load(values.as_ptr(), at + v * V::LANES);
             }
-            ask_for(next.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
+            ask_for::<V>(next.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
             multiply(&mut sums, x, |q| *weights.get_unchecked(q).get_unchecked(p));
         }
         for (sums, acc) in sums.iter().zip(acc.chunks_exact_mut(dim)) {
@@ -362,7 +360,7 @@ macro_rules! attention {
         #[target_feature(enable = $features)]
         unsafe fn attend(cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, _: &mut [u8]) {
             // SAFETY: passed on; 4 · N sums fit the registers.
-            unsafe { crate::cpu::x86::attention::attend::<$vector, $n>(cache, scoring, queries, spans, out) }
+            unsafe { crate::cpu::attention::attend::<$vector, $n>(cache, scoring, queries, spans, out) }
         }
     };
 }

@@ -1,0 +1,83 @@
+//! The vector of NEON.
+
+use super::instructions::{narrow_to_halves, widen_halves};
+use crate::cpu::vector::Vector;
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+impl Vector for float32x4_t {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: by the contract, here and below.
+        unsafe { vdupq_n_f32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { vld1q_f32(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(at: *const u16) -> Self {
+        // SAFETY: as above.
+        unsafe { widen_halves(vld1_u16(at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> Self {
+        // SAFETY: as above; four bytes, at any address.
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vld1_dup_u32(at.cast()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_i8(at: *const i8) -> [Self; 4] {
+        // SAFETY: as above. The fixed-point conversion divides by 2²⁴ what stands in the upper byte, exactly.
+        unsafe {
+            let x = vreinterpretq_s32_s8(vld1q_s8(at));
+            let byte = |x| vcvtq_n_f32_s32::<24>(vandq_s32(x, vdupq_n_s32(0xFF00_0000_u32 as i32)));
+            [byte(vshlq_n_s32::<24>(x)), byte(vshlq_n_s32::<16>(x)), byte(vshlq_n_s32::<8>(x)), byte(x)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        // SAFETY: as above.
+        unsafe { vst1q_f32(at, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, at: *mut u16) {
+        // SAFETY: as above.
+        unsafe { vst1_u16(at, narrow_to_halves(self)) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { vmulq_f32(self, by) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { vfmaq_f32(plus, self, by) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        unsafe { vaddvq_f32(self) }
+    }
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        // SAFETY: a hint; any address will do.
+        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags)) };
+    }
+}
