@@ -1,7 +1,7 @@
 //! Writes a GGUF file (version 3): metadata first, then the tensor list, then the tensors' bytes as they come.
 //! Nothing but the header is held in memory. Who calls it knows what is written, so wrong use is an assertion, not an error.
 
-use hearth_kernels::quant::Format;
+pub use hearth_kernels::quant::Format;
 use std::io::{self, Write};
 
 const ALIGNMENT: usize = 32;

@@ -3,12 +3,11 @@
 use super::{Model, Options};
 use crate::engine::random::Random;
 use crate::gguf::Gguf;
-use crate::gguf::writer::Plan;
+use crate::gguf::writer::{Format, Plan};
 use crate::model;
 use crate::program::Role;
 use crate::tokenizer::Tokenizer;
 use crate::units::TokenId;
-use hearth_kernels::quant::{Format, encode};
 use std::path::PathBuf;
 
 /// Positions it says it was trained for.
@@ -44,9 +43,8 @@ impl Tiny {
             let scale = if weight.role == Role::Vector { 0.3 } else { 3.0 / columns.sqrt() };
             let mean = if weight.name.contains("norm") { 1.0 } else { 0.0 };
             let count = weight.shape.iter().product::<usize>();
-            let numbers: Vec<f32> = (0..count).map(|_| mean + scale * (2.0 * random.unit() as f32 - 1.0)).collect();
-            let mut bytes = vec![0; Format::F32.row_bytes(count).unwrap()];
-            encode(Format::F32, &numbers, &mut bytes);
+            let numbers = (0..count).map(|_| mean + scale * (2.0 * random.unit() as f32 - 1.0));
+            let bytes: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
             data.push(bytes);
         }
         std::fs::write(&path, plan.to_bytes(data.iter().map(Vec::as_slice))).unwrap();

@@ -1,0 +1,116 @@
+//! `hearth run` as people and scripts call it, on a model made here: random weights, one token a byte.
+
+use hearth::gguf::Gguf;
+use hearth::gguf::writer::{Format, Plan};
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+struct Model {
+    folder: tempfile::TempDir,
+}
+
+impl Model {
+    fn new() -> Model {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        std::fs::write(&path, plan().to_bytes([])).unwrap();
+        let program = hearth::model::outline(&Gguf::open(&path).unwrap(), &|_| false).unwrap();
+        let mut plan = plan();
+        let data: Vec<Vec<u8>> = program
+            .weights
+            .iter()
+            .map(|weight| {
+                plan.tensor(&weight.name, Format::F32, &weight.shape.iter().rev().copied().collect::<Vec<_>>());
+                let count = weight.shape.iter().product::<usize>();
+                // A prime period, so that no two rows are alike.
+                (0..count).flat_map(|i| (((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0).to_le_bytes()).collect()
+            })
+            .collect();
+        std::fs::write(&path, plan.to_bytes(data.iter().map(Vec::as_slice))).unwrap();
+        Model { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("tiny.gguf")
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        command.arg("run").arg("-m").arg(self.path()).args(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+}
+
+fn plan() -> Plan {
+    let mut p = Plan::new();
+    p.set("general.architecture", "llama").set("llama.attention.layer_norm_rms_epsilon", 1e-5f32);
+    let sizes =
+        [("block_count", 1), ("context_length", 256), ("embedding_length", 32), ("feed_forward_length", 40), ("attention.head_count", 4)];
+    for (name, value) in sizes {
+        p.set(&format!("llama.{name}"), value as u32);
+    }
+    let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>"));
+    let marks = ["<|im_start|>", "<|im_end|>"].map(str::to_owned);
+    let tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter().chain(bytes).chain(marks).collect();
+    p.set("tokenizer.ggml.model", "llama").set("tokenizer.ggml.scores", vec![0f32; tokens.len()]);
+    p.set("tokenizer.ggml.token_type", [2, 3, 3].into_iter().chain([6; 256]).chain([3; 2]).collect::<Vec<i32>>());
+    p.set("tokenizer.ggml.tokens", tokens).set("tokenizer.ggml.add_space_prefix", false);
+    p
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn json_is_one_object_with_the_promised_fields() {
+    let model = Model::new();
+    let arguments = ["-p", "Hello", "-n", "12", "--temp", "0", "--raw", "--ignore-eos", "--json"];
+    let out = model.run(&arguments, "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(answer["tokens"].as_array().unwrap().len(), 12);
+    // The token for the beginning, and one a byte.
+    assert_eq!((&answer["prompt_tokens"], &answer["finish_reason"]), (&Value::from(6), &Value::from("length")));
+    assert!(answer["text"].is_string() && answer["prefill_tok_s"].as_f64() > Some(0.0) && answer["decode_tok_s"].as_f64() > Some(0.0));
+    let again: Value = serde_json::from_slice(&model.run(&arguments, "").stdout).unwrap();
+    assert_eq!(again["tokens"], answer["tokens"]);
+}
+
+#[test]
+fn stdout_is_the_answer_and_nothing_else() {
+    let model = Model::new();
+    let arguments = ["-n", "12", "--temp", "0", "--raw", "--ignore-eos"];
+    let json: Value = serde_json::from_slice(&model.run(&[&arguments[..], &["-p", "Once", "--json"]].concat(), "").stdout).unwrap();
+    let plain = model.run(&[&arguments[..], &["-p", "-"]].concat(), "Once");
+    assert_eq!(text(&plain.stdout), format!("{}\n", json["text"].as_str().unwrap()));
+    assert!(text(&plain.stderr).contains("answer 12 at "), "{}", text(&plain.stderr));
+}
+
+#[test]
+fn lines_from_a_pipe_are_a_conversation() {
+    let model = Model::new();
+    let out = model.run(&["-n", "5", "--temp", "0", "--ignore-eos"], "Hello\nAnd now?\n/reset\n/nonsense\nHello\n/exit\nnever\n");
+    assert!(out.status.success());
+    let told = text(&out.stderr);
+    let known: Vec<bool> = told.lines().filter(|l| l.starts_with("[prompt")).map(|l| l.contains("known")).collect();
+    assert_eq!(known, [false, true, true], "{told}");
+    assert!(told.contains("There is no /nonsense") && !told.contains('\x1b'), "{told}");
+}
+
+#[test]
+fn what_is_wrong_is_one_line_that_names_it() {
+    let model = Model::new();
+    let out = model.run(&["-p", "x", "--temp", "9"], "");
+    assert_eq!((out.status.code(), out.stdout.len()), (Some(1), 0));
+    assert!(text(&out.stderr).ends_with("hearth: `temperature`: must be a number from 0 to 2, not 9\n"), "{}", text(&out.stderr));
+    let long = model.run(&["-p", &"x".repeat(300), "--raw"], "");
+    assert!(text(&long.stderr).contains("the prompt has 301 tokens, and the context holds 256"), "{}", text(&long.stderr));
+    assert_eq!(model.run(&["--json"], "").status.code(), Some(2));
+    let gone = Command::new(env!("CARGO_BIN_EXE_hearth")).args(["run", "-m", "/nowhere.gguf", "-p", "x"]).output().unwrap();
+    assert!(gone.status.code() == Some(1) && text(&gone.stderr).contains("/nowhere.gguf"));
+}
