@@ -12,6 +12,7 @@ mod perplexity;
 mod render;
 mod replay;
 mod run;
+mod socket;
 mod status;
 mod synth;
 mod tokenize;

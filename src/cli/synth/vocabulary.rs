@@ -4,6 +4,9 @@
 use super::shape::{Architecture, Shape};
 use crate::gguf::writer::Plan;
 
+/// So that what serves chats can be measured and tested too.
+const CHAT_TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
 /// Special words at the end, unless the vocabulary is small.
 const SPECIAL: usize = 256;
 const NORMAL: i32 = 1;
@@ -25,6 +28,7 @@ pub fn describe(shape: &Shape, plan: &mut Plan) {
     plan.set("tokenizer.ggml.model", "gpt2").set("tokenizer.ggml.pre", split);
     plan.set("tokenizer.ggml.tokens", words).set("tokenizer.ggml.token_type", kinds).set("tokenizer.ggml.merges", merges);
     plan.set("tokenizer.ggml.bos_token_id", plain as u32).set("tokenizer.ggml.eos_token_id", plain as u32 + 1);
+    plan.set("tokenizer.chat_template", CHAT_TEMPLATE);
     plan.set("tokenizer.ggml.eot_token_id", plain as u32 + 2).set("tokenizer.ggml.add_bos_token", split == "llama-bpe");
 }
 
