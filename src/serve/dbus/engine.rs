@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::{Desk, job, pipe};
 use crate::serve::followed::Followed;
 use crate::serve::{VERSION, wire};
-use crate::service::{Answer, ChatRequest, Error, Event, Model, State};
+use crate::service::{Answer, Error, Event, Finish, Model, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use zbus::message::Header;
@@ -81,17 +81,16 @@ impl Engine {
         options: Options,
     ) -> Result<String, Refusal> {
         let mut fields = fields(&options)?;
-        let prompt = limited(prompt)?;
-        fields.insert("messages".into(), json!([{"role": "user", "content": prompt}]));
+        fields.insert("messages".into(), json!([{"role": "user", "content": limited(prompt)?}]));
         let mut life = self.desk.callers.life(connection, &header).await?;
         let model = self.desk.shared.service.ready().await?;
         let chat = self.counted(wire::chat(&fields))?;
-        let answer = self.desk.asked(model, move |model| question(model, chat, prompt)).await?;
+        let answer = self.desk.asked(model, |model| model.chat(chat)).await?;
         let (events, done) = tokio::select! {
             whole = answer.collect() => whole?,
             () = life.ended() => return Err(Error::Cancelled.into()),
         };
-        if done.finish == crate::service::Finish::Cancelled {
+        if done.finish == Finish::Cancelled {
             return Err(Error::NotReady("the daemon is stopping; the answer was cut short".into()).into());
         }
         let text = |event| if let Event::Content { text, .. } = event { Some(text) } else { None };
@@ -148,14 +147,6 @@ impl Engine {
     fn counted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         result.inspect_err(|error| self.desk.shared.counts.refused(error))
     }
-}
-
-/// As a chat; a model without a template goes on from the text.
-fn question(model: &Model, chat: ChatRequest, prompt: String) -> Result<Answer, Error> {
-    if model.can_chat() {
-        return model.chat(chat);
-    }
-    model.complete(crate::service::CompletionRequest { prompt: crate::service::Prompt::Text(prompt), generation: chat.generation })
 }
 
 fn limited(text: String) -> Result<String, Refusal> {
