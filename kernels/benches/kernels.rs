@@ -6,7 +6,8 @@ mod registry;
 
 use hearth_kernels::cpu::{Activations, Columns, Tier, Weights};
 use hearth_kernels::quant::Format;
-use registry::{Case, bytes_read};
+use registry::Case;
+use hearth_kernels::cpu::form::Planes;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -135,4 +136,9 @@ fn int8_peak() -> f64 {
 #[cfg(not(target_arch = "x86_64"))]
 fn int8_peak() -> f64 {
     f64::NAN
+}
+
+/// Bytes that a product reads at least: weights and activations once.
+fn bytes_read(case: &Case) -> usize {
+    case.format.row_bytes(case.cols).expect("whole blocks") * case.rows + Planes::new(case.cols, 32).stride * case.tokens
 }

@@ -18,6 +18,8 @@ pub mod kv;
 mod lanes;
 pub mod linear;
 pub mod plain;
+#[cfg(target_arch = "x86_64")]
+mod runs;
 pub mod tier;
 mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -95,6 +97,9 @@ impl Kernels {
         k.tier = tier;
         #[cfg(target_arch = "x86_64")]
         {
+            if tier >= Tier::Avx2 {
+                x86::avx2::fill(&mut k);
+            }
             if tier >= Tier::Avx512 {
                 x86::avx512::fill(&mut k);
             }

@@ -12,8 +12,6 @@ pub trait Vector: Copy {
     /// Bytes 0, 1, 2 and 3 of each of the words at `at`.
     unsafe fn load_four_i8(at: *const i8) -> [Self; 4];
     unsafe fn store(self, at: *mut f32);
-    /// Rounds to nearest, ties to even.
-    unsafe fn store_f16(self, at: *mut u16);
     unsafe fn mul(self, by: Self) -> Self;
     /// `self · by + plus`
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;

@@ -1,7 +1,6 @@
 //! What there is to compute: every product by tier, format, columns, rows and tokens, with its inputs. Tests hold each case to the
 //! plain kernels; the bench times the same cases.
 
-use hearth_kernels::cpu::form::Planes;
 use hearth_kernels::cpu::linear::Product;
 use hearth_kernels::cpu::{Activations, Columns, Form, Kernels, Tier, Weights, plain};
 use hearth_kernels::quant::{self, Format};
@@ -139,9 +138,4 @@ fn rounds_in_panel(format: Format) -> bool {
         format,
         Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4
     )
-}
-
-/// Bytes that a product reads at least: weights and activations once.
-pub fn bytes_read(case: &Case) -> usize {
-    case.format.row_bytes(case.cols).expect("whole blocks") * case.rows + Planes::new(case.cols, 32).stride * case.tokens
 }

@@ -52,12 +52,6 @@ impl Vector for float32x4_t {
     }
 
     #[inline(always)]
-    unsafe fn store_f16(self, at: *mut u16) {
-        // SAFETY: as above.
-        unsafe { vst1_u16(at, narrow_to_halves(self)) }
-    }
-
-    #[inline(always)]
     unsafe fn mul(self, by: Self) -> Self {
         // SAFETY: as above.
         unsafe { vmulq_f32(self, by) }

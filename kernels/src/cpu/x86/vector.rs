@@ -52,12 +52,6 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
-    unsafe fn store_f16(self, at: *mut u16) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(at.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self)) }
-    }
-
-    #[inline(always)]
     unsafe fn mul(self, by: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm512_mul_ps(self, by) }
@@ -128,12 +122,6 @@ impl Vector for __m256 {
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: as above.
         unsafe { _mm256_storeu_ps(at, self) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_f16(self, at: *mut u16) {
-        // SAFETY: as above.
-        unsafe { _mm_storeu_si128(at.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self)) }
     }
 
     #[inline(always)]

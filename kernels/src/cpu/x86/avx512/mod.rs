@@ -7,15 +7,17 @@ mod panel;
 mod quantize;
 mod rows;
 
-use crate::cpu::{Kernels, attention};
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
+use crate::cpu::x86::exact;
+use crate::cpu::{Kernels, attention};
 use crate::quant::Format;
 use chunk::{Unpack, format};
 use std::arch::x86_64::__m512;
 
 attention::attention!("avx512f,avx512bw,avx512dq,avx512vl", __m512, 4);
+exact::exact!("avx512f,avx512bw,avx512dq,avx512vl", __m512, 4);
 elementwise!("avx512f,avx512bw,avx512dq,avx512vl");
 
 /// Tokens from which a panel pays.
@@ -25,11 +27,12 @@ const MANY: usize = 24;
 pub fn fill(k: &mut Kernels) {
     elementwise::fill(k);
     k.attend = attend;
-    k.quantize = quantize::quantize;
+    fill_exact(k);
 }
 
 /// What VNNI adds: products of int8.
 pub fn fill_vnni(k: &mut Kernels) {
+    k.quantize = quantize::quantize;
     products::<format::Q4_0>(k, Format::Q4_0);
     products::<format::Q4_1>(k, Format::Q4_1);
     products::<format::Q5_0>(k, Format::Q5_0);
