@@ -18,7 +18,8 @@ impl Random {
         std::hash::RandomState::new().build_hasher().finish()
     }
 
-    pub fn next(&mut self) -> u64 {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -27,7 +28,7 @@ impl Random {
 
     /// Uniform in [0, 1), all 53 bits of an `f64`.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -39,7 +40,7 @@ mod tests {
     fn seed_zero_gives_the_published_sequence() {
         // The first outputs of the reference implementation (prng.di.unimi.it/splitmix64.c) for seed 0.
         let mut random = Random::from_seed(0);
-        assert_eq!([random.next(), random.next(), random.next()], [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]);
+        assert_eq!([random.bits(), random.bits(), random.bits()], [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]);
         assert!((0..1000).all(|_| (0.0..1.0).contains(&random.unit())));
     }
 }

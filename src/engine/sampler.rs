@@ -158,21 +158,26 @@ impl Sampler {
 
     fn draw(&mut self, logits: &[f32]) -> Option<u32> {
         let Self { sampling: s, candidates, weights, .. } = self;
-        if s.top_k > 0 {
+        let best = if s.top_k > 0 {
             select::top(logits, s.top_k, f32::NEG_INFINITY, candidates);
+            candidates.first()?.logit
+        } else {
+            select::largest(logits)?.logit
+        };
+        let weight = |c: &Candidate| f64::from(select::exp(c.logit - best));
+        // Each cut keeps a head of the list sorted by likelihood, so only top-p's whole must be known before the others cut.
+        let floor = if s.min_p > 0.0 { best + s.min_p.ln() } else { f32::NEG_INFINITY };
+        let whole = if s.top_k > 0 {
+            candidates.iter().map(weight).sum()
         } else {
             // What is e^-24 times less likely than the best, at this temperature, has less than 1e-5 together at 262,144 words.
-            let best = select::largest(logits)?.logit;
-            select::above(logits, best - 24.0 * s.temperature.max(1.0), candidates);
-        }
+            select::above(logits, floor.max(best - 24.0 * s.temperature.max(1.0)).next_down(), candidates);
+            if s.top_p < 1.0 { f64::from(select::log_sum_exp(logits) - best).exp() } else { 0.0 }
+        };
         if s.top_p < 1.0 {
-            keep_mass(candidates, f64::from(s.top_p), s.top_k > 0);
+            keep_mass(candidates, f64::from(s.top_p) * whole, weight);
         }
-        let best = candidates.iter().map(|c| c.logit).max_by(f32::total_cmp)?;
-        if s.min_p > 0.0 {
-            let floor = best + s.min_p.ln();
-            candidates.retain(|c| c.logit >= floor);
-        }
+        candidates.retain(|c| c.logit >= floor);
         weights.clear();
         weights.extend(candidates.iter().map(|c| f64::from(select::exp((c.logit - best) / s.temperature))));
         let mut left = self.random.unit() * weights.iter().sum::<f64>();
@@ -185,17 +190,12 @@ impl Sampler {
     }
 }
 
-/// Keeps the most likely candidates that together reach `mass` of all, at least one. Sorts no more of them than needed.
-fn keep_mass(candidates: &mut Vec<Candidate>, mass: f64, sorted: bool) {
-    let Some(best) = candidates.iter().map(|c| c.logit).max_by(f32::total_cmp) else { return };
-    let weight = |c: &Candidate| f64::from(select::exp(c.logit - best));
-    let wanted = mass * candidates.iter().map(weight).sum::<f64>();
-    let mut head = if sorted { candidates.len() } else { 64.min(candidates.len()) };
-    loop {
-        if !sorted {
-            candidates.select_nth_unstable_by(head - 1, select::order);
-            candidates[..head].sort_unstable_by(select::order);
-        }
+/// Keeps the most likely candidates whose weights together reach `wanted`, at least one. Sorts no more of them than needed.
+fn keep_mass(candidates: &mut Vec<Candidate>, wanted: f64, weight: impl Fn(&Candidate) -> f64) {
+    let mut head = 64.min(candidates.len());
+    while head > 0 {
+        candidates.select_nth_unstable_by(head - 1, select::order);
+        candidates[..head].sort_unstable_by(select::order);
         let mut sum = 0.0;
         let enough = candidates[..head].iter().position(|c| {
             sum += weight(c);
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn mass_is_reached_however_flat_the_words_are() {
         let mut candidates: Vec<_> = (0..1000).map(|token| Candidate { token, logit: 1.0 }).collect();
-        keep_mass(&mut candidates, 0.5, false);
+        keep_mass(&mut candidates, 500.0, |_| 1.0);
         assert_eq!((candidates.len(), candidates[0].token, candidates[499].token), (500, 0, 499));
     }
 

@@ -71,13 +71,14 @@ pub fn log_sum_exp(logits: &[f32]) -> f32 {
         .chunks(2048)
         .map(|part| {
             let mut lanes = [0f32; 8];
-            let mut chunks = part.chunks_exact(8);
-            for chunk in &mut chunks {
-                for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                    *lane += exp(x - max);
+            let (chunks, rest) = part.as_chunks::<8>();
+            for chunk in chunks {
+                let weights = chunk.map(|x| exp(x - max));
+                for (lane, w) in lanes.iter_mut().zip(weights) {
+                    *lane += w;
                 }
             }
-            f64::from(lanes.iter().sum::<f32>() + chunks.remainder().iter().map(|&x| exp(x - max)).sum::<f32>())
+            f64::from(lanes.iter().sum::<f32>() + rest.iter().map(|&x| exp(x - max)).sum::<f32>())
         })
         .sum();
     max + sum.ln() as f32
@@ -94,7 +95,8 @@ pub fn exp(x: f32) -> f32 {
     let f = (y - (shifted - 12_582_912.0)) * std::f32::consts::LN_2;
     let p = 1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0))))));
     let two_to_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    if x >= -87.0 { p * two_to_n } else { 0.0 }
+    // A mask, not a branch, so that loops over this vectorise.
+    f32::from_bits((p * two_to_n).to_bits() & 0u32.wrapping_sub(u32::from(x >= -87.0)))
 }
 
 /// The largest number in `values`; minus infinity where there is none. Eight running maxima, so that it vectorises.

@@ -157,7 +157,7 @@ fn a_running_sequence_lends_its_prefix_and_copies_keep_them_apart() {
     right.extend(ids(2..30));
     let mut first = b.submit(greedy(&left, 30));
     b.turns(8);
-    let mut reads = vec![Read::default()];
+    let mut reads = [Read::default()];
     read(&mut first, &mut reads[0]);
     assert!(reads[0].end.is_none() && !reads[0].tokens.is_empty());
     let second = b.submit(greedy(&right, 30));
@@ -406,20 +406,20 @@ fn many_requests_in_every_mixture_always_give_the_models_text() {
         let mut live: Vec<(Vec<TokenId>, usize, Answer, Read)> = Vec::new();
         let mut told: Vec<Vec<TokenId>> = Vec::new();
         for _ in 0..1500 {
-            match random.next() % 8 {
+            match random.bits() % 8 {
                 0 if live.len() < 8 => {
-                    let mut prompt = told.get(random.next() as usize % (told.len() + 1)).cloned().unwrap_or_default();
-                    let at = random.next() as u32 % 40;
-                    prompt.extend(ids(at..at + 1 + random.next() as u32 % 90));
+                    let mut prompt = told.get(random.bits() as usize % (told.len() + 1)).cloned().unwrap_or_default();
+                    let at = random.bits() as u32 % 40;
+                    prompt.extend(ids(at..at + 1 + random.bits() as u32 % 90));
                     prompt.truncate(500);
-                    let count = random.next() as usize % 100;
-                    let boundaries = vec![random.next() as usize % 200, random.next() as usize % 200];
+                    let count = random.bits() as usize % 100;
+                    let boundaries = vec![random.bits() as usize % 200, random.bits() as usize % 200];
                     let answer = b.submit(Request { boundaries, ..greedy(&prompt, count) });
                     live.push((prompt, count, answer, Read::default()));
                 }
-                1 if !live.is_empty() && random.next() % 4 == 0 => drop(live.remove(random.next() as usize % live.len())),
+                1 if !live.is_empty() && random.bits().is_multiple_of(4) => drop(live.remove(random.bits() as usize % live.len())),
                 2 if !live.is_empty() => {
-                    let at = random.next() as usize % live.len();
+                    let at = random.bits() as usize % live.len();
                     let (prompt, count, answer, got) = &mut live[at];
                     read(answer, got);
                     assert!(expected(prompt, *count).starts_with(&got.tokens));

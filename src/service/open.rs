@@ -60,7 +60,7 @@ pub enum OpenError {
     #[error(transparent)]
     File(#[from] GgufError),
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(#[from] Box<ModelError>),
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     #[error("{path}: {source}")]
@@ -74,7 +74,7 @@ pub enum OpenError {
 /// Opens `path`. Takes as long as the device needs to have the weights; `progress` is told, and can end it.
 pub fn open(path: &Path, options: &Options, progress: &dyn Progress) -> Result<Model, OpenError> {
     let file = Arc::new(Gguf::open(path)?);
-    let built = model::build(&file)?;
+    let built = model::build(&file).map_err(Box::new)?;
     let tokenizer = Tokenizer::from_gguf(&file)?;
     let named = |source| OpenError::Load { path: path.display().to_string(), source };
     let vocabulary = built.program.vocabulary;

@@ -59,11 +59,11 @@ impl ChatPrompt {
         let request = read(request, defaults)?;
         let chat = self.usable()?;
         let prompt = chat.prompt(&request).map_err(refused)?;
-        let piece = |p| match p {
-            &chat::Piece::Text(ref text) => Piece::Text(text),
-            &chat::Piece::Special(ref text) => Piece::Special(text),
-        };
-        let pieces: Vec<Piece<'_>> = prompt.pieces.iter().map(piece).collect();
+        let pieces = prompt.pieces.iter().map(|piece| match piece {
+            chat::Piece::Text(text) => Piece::Text(text),
+            chat::Piece::Special(text) => Piece::Special(text),
+        });
+        let pieces: Vec<Piece<'_>> = pieces.collect();
         let reader = chat.reader(&prompt, &request.tools, Random::fresh_seed());
         Ok((tokenizer.encode_pieces(&pieces), reader))
     }
