@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Rest, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, Value};
 
-/// What a call gave for each of `names`; `None` and Python's `None` are both absent.
+/// What a call gave for each of `names`.
 ///
 /// # Errors
 /// Too many arguments, or a name that isn't in the signature.
@@ -22,13 +22,13 @@ pub fn bind<const N: usize>(names: [&str; N], given: Rest<ValueOrKwargs>) -> Res
             *slots.next().ok_or_else(|| Error::from(ErrorKind::TooManyArguments))? = Some(value);
         }
     }
-    Ok(bound.map(|value| value.filter(|v| !v.is_none() && !v.is_undefined())))
+    Ok(bound)
 }
 
-/// A bound argument as the type wanted, or its default.
+/// A bound argument as the type wanted; without one, or with Python's `None`, the default.
 pub fn or<T>(value: Option<Value>, default: T) -> Result<T, Error>
 where
     T: TryFrom<Value, Error = Error>,
 {
-    value.map_or(Ok(default), T::try_from)
+    value.filter(|v| !v.is_none()).map_or(Ok(default), T::try_from)
 }

@@ -25,7 +25,20 @@ pub fn add_to(env: &mut Environment) {
     env.add_filter("urlencode", urlencode);
     env.add_filter("center", center);
     env.add_filter("filesizeformat", filesizeformat);
-    env.add_filter("tuple", |value: &Value| value.try_iter().map(|items| Value::from(minijinja::value::Tuple::from(items.collect::<Vec<_>>()))));
+    env.add_filter("pprint", |value: &Value| printing::str(value));
+    env.add_filter("list", |state: &mut State, value: &Value| minijinja::filters::list(state, iterate(value)?));
+    env.add_filter("join", join);
+    for name in ["default", "d"] {
+        env.add_filter(name, default);
+    }
+    // What minijinja has and Jinja hasn't: a template that uses it fails elsewhere, so it fails here.
+    for name in ["split", "lines", "chain", "zip", "bool"] {
+        env.remove_filter(name);
+    }
+    for name in ["startingwith", "endingwith", "safe"] {
+        env.remove_test(name);
+    }
+    env.remove_global("debug");
 
     env.add_test("callable", |value: &Value| value.as_object().is_some_and(|o| o.repr() == ObjectRepr::Plain));
     let is_sequence = |value: &Value| matches!(value.kind(), ValueKind::Undefined | ValueKind::Seq | ValueKind::String | ValueKind::Map);
@@ -41,6 +54,7 @@ pub fn add_to(env: &mut Environment) {
     env.add_function("__percent", percent);
     env.add_function("__iterate", iterate);
     env.add_function("__add", add);
+    env.add_function("__concat", concat);
     env.add_function("cycler", |items: Rest<Value>| {
         if items.is_empty() {
             return Err(wrong("at least one item has to be provided"));
@@ -85,6 +99,10 @@ fn iterate(value: &Value) -> Result<Value, Error> {
     if value.is_none() {
         return Err(wrong("'NoneType' object is not iterable"));
     }
+    if let Some(text) = value.as_str() {
+        // A list, so that the loop knows its length.
+        return Ok(text.chars().map(Value::from).collect());
+    }
     Ok(value.clone())
 }
 
@@ -117,6 +135,43 @@ fn add(state: &State, terms: Rest<Value>) -> Result<Value, Error> {
     })
 }
 
+fn default(value: Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [replacement, boolean] = bind(["default_value", "boolean"], given)?;
+    let absent = value.is_undefined() || boolean.is_some_and(|b| b.is_true()) && !value.is_true();
+    Ok(if absent { replacement.unwrap_or_else(|| Value::from("")) } else { value })
+}
+
+fn join(state: &State, value: &Value, given: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let [separator, attribute] = bind(["d", "attribute"], given)?;
+    let separator = separator.as_ref().map_or(Ok(String::new()), printing::str)?;
+    let mut text = String::new();
+    for (index, item) in iterate(value)?.try_iter()?.checked().enumerate() {
+        let mut item = item?;
+        if let Some(path) = &attribute {
+            item = match path.as_str() {
+                Some(path) => path.split('.').try_fold(item, |item, name| item.get_attr(name))?,
+                None => item.get_item(path)?,
+            };
+        }
+        let item = printing::str(&item)?;
+        state.consume_fuel(1 + (separator.len() + item.len()) as u64 / 64)?;
+        if index > 0 {
+            text.push_str(&separator);
+        }
+        text.push_str(&item);
+    }
+    Ok(text)
+}
+
+/// `a ~ b ~ …`: everything as Python prints it.
+fn concat(state: &State, parts: Rest<Value>) -> Result<String, Error> {
+    parts.iter().try_fold(String::new(), |mut text, part| {
+        text.push_str(&printing::str(part)?);
+        state.consume_fuel(1 + text.len() as u64 / 1024)?;
+        Ok(text)
+    })
+}
+
 fn trim(value: &Value, set: Option<&str>, named: Kwargs) -> Result<String, Error> {
     let set = set.or(named.get("chars")?);
     named.assert_all_used()?;
@@ -129,6 +184,7 @@ fn int(state: &State, value: &Value, default: Option<Value>, base: Option<u32>, 
     named.assert_all_used()?;
     state.consume_fuel(1)?;
     Ok(match value.kind() {
+        ValueKind::Undefined => return Err(Error::new(ErrorKind::UndefinedError, "an undefined value has no int")),
         ValueKind::Bool => Value::from(i64::from(value.is_true())),
         ValueKind::Number if value.is_integer() => value.clone(),
         ValueKind::Number => whole(f64::try_from(value.clone())?).unwrap_or(default),
@@ -240,7 +296,7 @@ fn urlencode(value: &Value) -> Result<String, Error> {
             };
             fields.push(format!("{}={}", quote(&printing::str(&name)?, false), quote(&printing::str(&field)?, false)));
         }
-        return Ok(fields.join("&"));
+        return Ok(fields.join("&").replace("%20", "+"));
     }
     Ok(quote(&printing::str(value)?, true))
 }

@@ -3,7 +3,7 @@
 use super::arguments::bind;
 use super::origin::Ink;
 use super::printing::{DEPTH_MAX, too_deep, write_float};
-use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State, Value};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub fn to_value(json: &serde_json::Value) -> Value {
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 pub fn tojson(state: &State, value: &Value, given: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let [ensure_ascii, indent, separators, sort_keys] = bind(["ensure_ascii", "indent", "separators", "sort_keys"], given)?;
+    let (indent, separators) = (indent.filter(|v| !v.is_none()), separators.filter(|v| !v.is_none()));
     let (item_separator, key_separator) = match separators {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
         Some(pair) => {
@@ -191,9 +192,4 @@ fn text(value: &Value, what: &str) -> Result<String, Error> {
 
 fn type_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
-}
-
-/// A pair as Python's `dict.items()` yields it.
-pub fn pair(key: Value, value: Value) -> Value {
-    Value::from(Tuple::from([key, value]))
 }

@@ -2,7 +2,6 @@
 //!
 //! What would change a value (`append`, `update`, `pop`, …) is refused, as in the sandbox that templates were written for.
 
-use super::json::pair;
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
@@ -13,13 +12,10 @@ pub fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> R
             Some(text) => call_on_text(state, value, text, method, args),
             None => Err(Error::from(ErrorKind::UnknownMethod)),
         },
-        ValueKind::Map => match method {
-            "keys" | "values" | "items" => {
-                let () = from_args(args)?;
-                members(state, value, method)
-            }
-            _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
-        },
+        ValueKind::Map | ValueKind::Seq if method == "copy" => {
+            let () = from_args(args)?;
+            Ok(value.clone())
+        }
         ValueKind::Seq if method == "index" => {
             let (wanted,): (&Value,) = from_args(args)?;
             match value.try_iter()?.position(|item| item == *wanted) {
@@ -29,24 +25,6 @@ pub fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> R
         }
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     }
-}
-
-/// `dict.keys()`, `.values()` and `.items()`, as a list, so that all that takes a list takes them.
-fn members(state: &State, map: &Value, method: &str) -> Result<Value, Error> {
-    let mut members = Vec::new();
-    for key in map.try_iter()?.checked() {
-        state.consume_fuel(1)?;
-        let key = key?;
-        members.push(match method {
-            "keys" => key,
-            "values" => map.get_item(&key)?,
-            _ => {
-                let value = map.get_item(&key)?;
-                pair(key, value)
-            }
-        });
-    }
-    Ok(Value::from(members))
 }
 
 fn call_on_text(state: &mut State, value: &Value, text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
@@ -140,7 +118,6 @@ fn call_on_text(state: &mut State, value: &Value, text: &str, method: &str, args
             let () = from_args(args)?;
             Ok(Value::from(text.to_lowercase().replace('ß', "ss")))
         }
-        "expandtabs" => Err(Error::from(ErrorKind::UnknownMethod)),
         "isspace" => {
             let () = from_args(args)?;
             Ok(Value::from(!text.is_empty() && text.chars().all(is_space)))

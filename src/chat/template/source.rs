@@ -8,7 +8,8 @@
 //! - `a < b` becomes `__compare('<', a, b)`, because minijinja orders values of different types and Python refuses to;
 //! - `'…' % x` becomes `__percent('…', x)`, which minijinja takes for arithmetic;
 //! - `{% for x in y %}` becomes `{% for x in __iterate(y) %}`, because minijinja takes `none` for an empty list;
-//! - `a + b` becomes `__add(a, b)` in templates that use `safe`, because Python escapes what it adds to a safe string.
+//! - `a + b` becomes `__add(a, b)` in templates that use `safe` or `escape`, because Python escapes what it adds to a safe string;
+//! - `a ~ b` becomes `__concat(a, b)`, which prints floats as Python does; `{{ a, b }}` gets the brackets of a tuple; `+a` is `a`.
 //!
 //! A text that this tokenizer can't read is passed on as it is, so that the syntax error is minijinja's, with its line.
 
@@ -27,7 +28,7 @@ pub fn rewrite(source: &str) -> String {
 /// Every string literal in the template's tags, decoded: what a template may look for in a message.
 pub fn string_literals(source: &str) -> Vec<String> {
     let source = with_unix_line_ends(source);
-    let Some(tags) = tags(&source) else { return Vec::new() };
+    let Some((tags, _)) = tags(&source) else { return Vec::new() };
     tags.into_iter()
         .flat_map(|tag| tag.tokens)
         .filter_map(|token| match token.kind {
@@ -60,16 +61,31 @@ enum Kind {
 fn rewrite_tags(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len() + source.len() / 8);
     let mut done = 0;
-    let tags = tags(source)?;
-    let has_safe = tags.iter().any(|tag| tag.tokens.windows(2).any(|pair| source[pair[0].at.clone()] == *"|" && source[pair[1].at.clone()] == *"safe"));
+    let (tags, raws) = tags(source)?;
+    let is_safe = |pair: &[Token]| source[pair[0].at.clone()] == *"|" && SAFE.contains(&&source[pair[1].at.clone()]);
+    let has_safe = tags.iter().any(|tag| tag.tokens.windows(2).any(is_safe));
+    let mut raws = raws.into_iter().peekable();
+    // minijinja drops a line end after `{% raw %}`, Jinja doesn't: there it is written twice.
+    let mut plain = |from: usize, to: usize, out: &mut String| {
+        let mut from = from;
+        while let Some(raw) = raws.next_if(|raw| *raw <= to) {
+            out.push_str(&source[from..raw]);
+            out.push_str(if source[raw..].starts_with('\n') && !source[..raw].ends_with("-%}") { "\n" } else { "" });
+            from = raw;
+        }
+        out.push_str(&source[from..to]);
+    };
     for tag in tags {
-        out.push_str(&source[done..tag.inner.start]);
+        plain(done, tag.inner.start, &mut out);
         rewrite_tag(source, &tag, has_safe, &mut out);
         done = tag.inner.end;
     }
-    out.push_str(&source[done..]);
+    plain(done, source.len(), &mut out);
     Some(out)
 }
+
+/// The filters whose results are safe strings.
+const SAFE: [&str; 4] = ["safe", "escape", "e", "forceescape"];
 
 fn rewrite_tag(source: &str, tag: &Tag, has_safe: bool, out: &mut String) {
     let texts: Vec<&str> = tag.tokens.iter().map(|t| &source[t.at.clone()]).collect();
@@ -79,15 +95,19 @@ fn rewrite_tag(source: &str, tag: &Tag, has_safe: bool, out: &mut String) {
     if tag.block && texts == ["endgeneration"] {
         return out.push_str(" endwith ");
     }
-    let calls = calls(tag, &texts, has_safe);
+    let line = Line { tag, texts: &texts };
+    let calls = calls(&line, has_safe);
     let mut done = tag.inner.start;
     for (index, token) in tag.tokens.iter().enumerate() {
         out.push_str(&source[done..token.at.start]);
         for call in calls.iter().filter(|c| c.operands.start == index) {
+            // A word may stand right before the operand: `if(a)<b`.
+            out.push_str(if out.ends_with(|c: char| c == '_' || c.is_alphanumeric()) { " " } else { "" });
             out.push_str(&call.opening);
         }
         match &token.kind {
             _ if calls.iter().any(|c| c.operators.contains(&index)) => out.push(','),
+            _ if texts[index] == "+" && line.is_sign(index) => {}
             Kind::Text(text) => write_literal(text, out),
             _ => out.push_str(texts[index]),
         }
@@ -110,9 +130,9 @@ struct Call {
 }
 
 /// The calls of a tag; of those that start at one token, the widest first.
-fn calls(tag: &Tag, texts: &[&str], has_safe: bool) -> Vec<Call> {
-    let line = Line { tag, texts };
-    let mut calls: Vec<Call> = line.iterated().into_iter().collect();
+fn calls(line: &Line, has_safe: bool) -> Vec<Call> {
+    let (tag, texts) = (line.tag, line.texts);
+    let mut calls: Vec<Call> = line.iterated().into_iter().chain(line.bare_tuple()).collect();
     for index in 0..texts.len() {
         if line.is(index, &["<", "<=", ">", ">="]) {
             let opening = format!("__compare('{}', ", texts[index]);
@@ -124,6 +144,10 @@ fn calls(tag: &Tag, texts: &[&str], has_safe: bool) -> Vec<Call> {
             let call = line.chain(index, &SUMS, &[&LOOSER, &COMPARISONS, &SUMS], "__add(".to_owned());
             calls.extend(call.filter(|c| c.operators[0] == index && c.operators.iter().all(|&o| texts[o] == "+")));
         }
+    }
+    for index in (0..texts.len()).filter(|&i| line.is(i, &["~"])) {
+        let call = line.chain(index, &["~"], &[&LOOSER, &COMPARISONS, &SUMS, &["~"]], "__concat(".to_owned());
+        calls.extend(call.filter(|c| c.operators[0] == index));
     }
     calls.sort_by_key(|c| (c.operands.start, std::cmp::Reverse(c.operands.end)));
     calls
@@ -209,6 +233,17 @@ impl Line<'_> {
         self.texts.len()
     }
 
+    /// All of `{{ a, b }}`.
+    fn bare_tuple(&self) -> Option<Call> {
+        let mut depth = 0isize;
+        let comma = (0..self.texts.len()).any(|i| {
+            depth += isize::from(self.is(i, &["(", "[", "{"])) - isize::from(self.is(i, &[")", "]", "}"]));
+            depth == 0 && self.is(i, &[","])
+        });
+        let call = Call { opening: "(".to_owned(), closing: ")", operators: Vec::new(), operands: 0..self.texts.len() };
+        (comma && !self.tag.block).then_some(call)
+    }
+
     /// What a `for` goes through: from its `in` to its `if`.
     fn iterated(&self) -> Option<Call> {
         (self.tag.block && self.texts.first() == Some(&"for")).then_some(())?;
@@ -218,9 +253,10 @@ impl Line<'_> {
     }
 }
 
-/// All tags of a template, or `None` where it can't be read.
-fn tags(source: &str) -> Option<Vec<Tag>> {
+/// All tags of a template, and the places where raw text begins, or `None` where it can't be read.
+fn tags(source: &str) -> Option<(Vec<Tag>, Vec<usize>)> {
     let mut tags = Vec::new();
+    let mut raws = Vec::new();
     let mut at = 0;
     while let Some(open) = source[at..].find('{') {
         let start = at + open;
@@ -232,6 +268,7 @@ fn tags(source: &str) -> Option<Vec<Tag>> {
             at = tag.inner.end + source[tag.inner.end..].find(if tag.block { "%}" } else { "}}" })? + 2;
             let raw = tag.block && matches!(tag.tokens.as_slice(), [only] if &source[only.at.clone()] == "raw");
             if raw {
+                raws.push(at);
                 at = end_of_raw(source, at)?;
             } else {
                 tags.push(tag);
@@ -240,7 +277,7 @@ fn tags(source: &str) -> Option<Vec<Tag>> {
             at = start + 1;
         }
     }
-    Some(tags)
+    Some((tags, raws))
 }
 
 /// The position after the `{% endraw %}` that follows `at`.
@@ -417,7 +454,7 @@ mod tests {
 
     #[test]
     fn percent_is_formatting_only_after_a_literal() {
-        assert_eq!(rewrite("{{ 'a' ~ '%s' % x ~ n % 2 }}"), "{{ \"a\" ~ __percent(\"%s\" , x) ~ n % 2 }}");
+        assert_eq!(rewrite("{{ 'a' ~ '%s' % x ~ n % 2 }}"), "{{ __concat(\"a\" , __percent(\"%s\" , x) , n % 2) }}");
     }
 
     #[test]
@@ -430,6 +467,12 @@ mod tests {
     fn sums_become_calls_only_beside_safe_strings() {
         assert_eq!(rewrite("{{ a + b }}"), "{{ a + b }}");
         assert_eq!(rewrite("{{ 'x'|safe + a.b + -c|d if e else f + g - h }}"), "{{ __add(\"x\"|safe , a.b , -c|d) if e else f + g - h }}");
+    }
+
+    #[test]
+    fn tuples_get_brackets_and_signs_go() {
+        assert_eq!(rewrite("{{ f(1, 2), +a ~ -b ~ c }}"), "{{ (f(1, 2), __concat(a , -b , c)) }}");
+        assert_eq!(rewrite("{{ (1, 2) }}{% set a, b = +1, 2 %}"), "{{ (1, 2) }}{% set a, b = 1, 2 %}");
     }
 
     #[test]
