@@ -64,6 +64,15 @@ impl Map {
         }
     }
 
+    /// Starts to read `range` (clipped to the file) into memory. Costs next to nothing where it is there already; maps no page.
+    pub fn read_ahead(&self, range: Range<usize>) -> Result<(), GgufError> {
+        let end = range.end.min(self.bytes.len());
+        if range.start >= end {
+            return Ok(());
+        }
+        self.bytes.advise_range(Advice::WillNeed, range.start, end - range.start).map_err(|e| self.unreadable(e))
+    }
+
     fn unreadable(&self, error: io::Error) -> GgufError {
         self.check().err().unwrap_or_else(|| Fault::Io { doing: "read", error }.at(&self.path))
     }

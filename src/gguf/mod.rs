@@ -147,11 +147,21 @@ impl Gguf {
     /// Positions count through all parts, `0..bytes()`; the range is clipped to that. Meant to be called in steps of some MiB,
     /// in ascending order: sequential reads are what cards and disks do best.
     pub fn prefetch(&self, range: Range<u64>) -> Result<(), GgufError> {
+        self.each_part(range, Map::prefetch)
+    }
+
+    /// Starts to bring `range` of the file into memory, positions as in [`prefetch`](Self::prefetch), and returns without waiting for
+    /// it: for reading in front of somebody who already computes. Pages are mapped as they are used.
+    pub fn read_ahead(&self, range: Range<u64>) -> Result<(), GgufError> {
+        self.each_part(range, Map::read_ahead)
+    }
+
+    fn each_part(&self, range: Range<u64>, f: impl Fn(&Map, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
         let mut start = 0u64;
         for map in &self.maps {
             let end = start + map.len() as u64;
             let clip = |at: u64| (at.clamp(start, end) - start) as usize;
-            map.prefetch(clip(range.start)..clip(range.end))?;
+            f(map, clip(range.start)..clip(range.end))?;
             start = end;
         }
         Ok(())

@@ -2,9 +2,9 @@
 //!
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows.
 //! - [`pool`], [`cores`]: the crew, and where it may run.
-//! - `running`: a loaded model; `step`: the rows of one step; then what stages consist of: `products`, `attention`, `recurrent`,
+//! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`, `attention`, `recurrent`,
 //!   `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want.
-//! - `cache`: keys, values and slots; `arena`: memory that threads share.
+//! - `cache`: keys, values and slots; `arena`: memory that threads share; `prefetch`: the file's way into memory.
 
 mod arena;
 mod attention;
@@ -12,7 +12,9 @@ mod cache;
 pub mod cores;
 mod experts;
 mod feeds;
+mod plan;
 pub mod pool;
+mod prefetch;
 mod products;
 mod recurrent;
 mod rowwise;

@@ -11,21 +11,20 @@ use std::ops::Range;
 const CHUNK_BYTES: usize = 64 << 10;
 
 impl<'a> View<'a> {
-    /// Ranges of weight rows.
-    pub fn product_pieces(&self, index: usize) -> Vec<Range<usize>> {
+    /// Weight rows of one piece, and of all.
+    pub fn product_cut(&self, index: usize) -> (usize, usize) {
         let Op::Linear { x, weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
         let tokens = self.step.lines(self.domain(index)).len();
         if tokens == 0 {
-            return Vec::new();
+            return (1, 0);
         }
         let weights = self.weights(weight);
         let form = self.form(weights, tokens);
         let tile = self.run.kernels.row_tile(weights.format, form, tokens);
         // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
-        let each =
-            if form.is_panel() { tile } else { (CHUNK_BYTES * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
+        let each = if form.is_panel() { tile } else { (CHUNK_BYTES * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
         debug_assert_eq!(x.floats(), weight.columns);
-        (0..weight.rows.div_ceil(each)).map(|i| i * each..((i + 1) * each).min(weight.rows)).collect()
+        (each, weight.rows)
     }
 
     /// `y[r, o] = Σᵢ weight[o, i] · x[r, i] (+ bias[o])` for `o` in `rows`.

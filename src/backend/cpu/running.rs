@@ -4,12 +4,14 @@ use super::arena::{AlignedBytes, Shared};
 use super::cache::{Cache, Layout};
 use super::cores::Cores;
 use super::feeds::{Fed, FeedList, Feeds};
+use super::plan::{Plan, StagePlan};
 use super::pool::{Crew, Pool};
+use super::prefetch::Prefetch;
 use super::schedule::{Schedule, Stage, Work};
 use super::step::Step;
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
-use crate::gguf::Gguf;
-use crate::program::{Matrix, Op, Program, Role, Rope, Rows as Domain, StateId, Value, WeightId};
+use crate::gguf::{Gguf, TensorView};
+use crate::program::{Matrix, Op, Program, Role, Rope, Rows as Domain, Value, WeightId};
 use crate::units::Bytes;
 use hearth_kernels::cpu::kv::Span;
 use hearth_kernels::cpu::{Kernels, Weights};
@@ -18,15 +20,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Bytes of the file made resident at a time while loading: large enough for a disk's full speed, small enough to tell progress.
-const PREFETCH: u64 = 16 << 20;
 /// Rows of a step up to which the small work of a stage is done by one thread while the others wait: a meeting costs more.
 const FEW_ROWS: usize = 4;
-/// Rows of one chunk of small work: what a core's first caches hold of them.
-const TAIL_ROWS: usize = 8;
-/// Tokens of one chunk of conversion: a multiple of every form's group.
-const CONVERT_TOKENS: usize = 24;
-/// Meetings of a stage: its works, its tail, its conversions and stores.
+/// Meetings of a stage at most: its works, its rows' end, and what needs all rows' end.
 const PHASES: usize = 3;
 
 pub struct Running {
@@ -51,6 +47,8 @@ pub struct Running {
     partials: Vec<f32>,
     /// One a worker.
     scratch: Vec<Scratch>,
+    /// Brings the file into memory while the first steps run; ends with this model.
+    _prefetch: Prefetch,
 }
 
 /// A rotation, ready to be turned by a position.
@@ -80,6 +78,7 @@ pub struct Scratch {
 pub struct View<'a> {
     pub run: &'a Model<'a>,
     pub step: &'a Step,
+    pub plan: Plan,
     pub fed: &'a Fed<'a>,
     pub buffers: Vec<Shared<'a, f32>>,
     pub cache: Shared<'a, u8>,
@@ -87,17 +86,11 @@ pub struct View<'a> {
     pub partials: Shared<'a, f32>,
 }
 
-/// Some tokens of a feed, to be brought into one of its forms.
-struct Conversion {
-    feed: usize,
-    place: usize,
-    tokens: Range<usize>,
-}
-
 /// The parts of a loaded model that no step changes.
 pub struct Model<'a> {
     pub program: &'a Program,
-    pub file: &'a Gguf,
+    /// By [`WeightId`], whole tensors.
+    pub tensors: Vec<TensorView<'a>>,
     pub kernels: &'a Kernels,
     pub schedule: &'a Schedule,
     pub feeds: &'a FeedList,
@@ -128,7 +121,8 @@ impl Running {
             }
             vectors.push(numbers);
         }
-        make_resident(&file, progress)?;
+        transpose_convolutions(&program, &mut vectors);
+        let prefetch = Prefetch::start(file.clone(), progress)?;
         let mut turns: Vec<Turn> = Vec::new();
         for step in &program.steps {
             if let Op::Rope { rope, .. } = step.op
@@ -160,24 +154,21 @@ impl Running {
             vectors,
             turns,
             scratch,
+            _prefetch: prefetch,
         })
     }
 }
 
-/// Reads the file ahead in its own order, which is what cards and disks do best.
-fn make_resident(file: &Gguf, progress: &dyn Progress) -> Result<(), LoadError> {
-    let total = file.bytes();
-    let mut at = 0;
-    loop {
-        if !progress.loaded(at, total) {
-            return Err(LoadError::Cancelled);
+/// Turns the kernels of short convolutions, `[channels, length]` in the file, into `[length, channels]`: channels lie side by side as
+/// they do in the rows.
+fn transpose_convolutions(program: &Program, vectors: &mut [Vec<f32>]) {
+    for step in &program.steps {
+        if let Op::ShortConv { x, kernel, .. } = step.op {
+            let channels = x.floats();
+            let kernel = &mut vectors[kernel.0 as usize];
+            let length = kernel.len() / channels;
+            *kernel = (0..kernel.len()).map(|i| kernel[i % channels * length + i / channels]).collect();
         }
-        if at >= total {
-            return Ok(());
-        }
-        let end = (at + PREFETCH).min(total);
-        file.prefetch(at..end).map_err(|e| LoadError::File(e.to_string()))?;
-        at = end;
     }
 }
 
@@ -205,9 +196,10 @@ impl Loaded for Running {
         let (feeds, memory) = self.feeds.split();
         let fed = feeds.prepare(memory, &self.kernels, self.program.values.len(), step.all.len(), step.wanted.len());
         let (cache, layout) = self.cache.split();
+        let find = |w: &crate::program::Weight| self.file.tensor(&w.name).expect("every weight was found at load");
         let model = Model {
             program: &self.program,
-            file: &self.file,
+            tensors: self.program.weights.iter().map(find).collect(),
             kernels: &self.kernels,
             schedule: &self.schedule,
             feeds,
@@ -219,12 +211,14 @@ impl Loaded for Running {
         let mut view = View {
             run: &model,
             step: &step,
+            plan: Plan::new(),
             fed: &fed,
             buffers: self.buffers.iter_mut().map(|b| Shared::new(b)).collect(),
             cache: Shared::new(cache),
             slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
             partials: Shared::new(&mut []),
         };
+        view.plan = (0..model.schedule.stages.len()).map(|number| view.stage_plan(number)).collect();
         let need = view.partial_floats().max(view.expert_floats());
         if self.partials.len() < need {
             self.partials.resize(need, 0.0);
@@ -241,9 +235,9 @@ impl Loaded for Running {
             let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
             view.walk(crew, scratch);
         });
-        let logits = &self.buffers[self.schedule.buffer(self.program.logits.id)];
-        out.logits.clear();
-        out.logits.extend_from_slice(&logits[..step.wanted.len() * self.program.vocabulary]);
+        // Taken, not copied: a large vocabulary has a million bytes of them. The caller's last ones are the next step's buffer.
+        std::mem::swap(&mut out.logits, &mut self.buffers[self.schedule.buffer(self.program.logits.id)]);
+        out.logits.truncate(step.wanted.len() * self.program.vocabulary);
         out.time = start.elapsed();
         Ok(())
     }
@@ -290,35 +284,36 @@ impl<'a> View<'a> {
     /// What each worker does in a step.
     fn walk(&self, crew: &Crew<'_>, scratch: &mut Scratch) {
         let rows = self.step.all.len();
-        for (number, stage) in self.run.schedule.stages.iter().enumerate() {
+        for (number, (stage, plan)) in self.run.schedule.stages.iter().zip(&self.plan).enumerate() {
             let phase = number * PHASES;
-            let pieces: Vec<(Work, Range<usize>)> =
-                stage.works.iter().flat_map(|&work| self.pieces(work).into_iter().map(move |piece| (work, piece))).collect();
             let compute = |chunk: usize| {
-                let (work, ref piece) = pieces[chunk];
-                self.compute(work, piece.clone(), scratch);
+                let (work, piece) = plan.piece(chunk);
+                self.compute(work, piece, scratch);
             };
             if rows <= FEW_ROWS {
-                crew.phase_then(phase, pieces.len(), compute, || {
+                crew.phase_then(phase, plan.pieces, compute, || {
                     self.close(&stage.works);
-                    self.tail(stage, 0..rows);
+                    self.end(stage, plan, 0..rows);
                     self.step.tiles.iter().for_each(|tile| self.stores(stage, tile));
-                    for feed in self.conversions(number) {
-                        self.convert(feed.feed, feed.place, feed.tokens);
-                    }
+                    plan.after.iter().for_each(|c| self.convert(c.feed, c.place, c.tokens.clone()));
                 });
                 continue;
             }
-            crew.phase_then(phase, pieces.len(), compute, || self.close(&stage.works));
-            crew.phase(phase + 1, rows.div_ceil(TAIL_ROWS), |chunk| {
-                self.tail(stage, chunk * TAIL_ROWS..((chunk + 1) * TAIL_ROWS).min(rows));
-            });
-            let conversions = self.conversions(number);
+            crew.phase_then(phase, plan.pieces, compute, || self.close(&stage.works));
+            if !stage.tail.is_empty() || !plan.converts.is_empty() {
+                let each = plan.tail_rows;
+                crew.phase(phase + 1, rows.div_ceil(each), |chunk| self.end(stage, plan, chunk * each..((chunk + 1) * each).min(rows)));
+            }
             let tiles = if stage.stores.is_empty() { &[][..] } else { &self.step.tiles[..] };
-            crew.phase(phase + 2, conversions.len() + tiles.len(), |chunk| match conversions.get(chunk) {
-                Some(feed) => self.convert(feed.feed, feed.place, feed.tokens.clone()),
-                None => self.stores(stage, &tiles[chunk - conversions.len()]),
-            });
+            if tiles.len() + plan.after.len() > 0 {
+                crew.phase(phase + 2, tiles.len() + plan.after.len(), |chunk| match tiles.get(chunk) {
+                    Some(tile) => self.stores(stage, tile),
+                    None => {
+                        let c = &plan.after[chunk - tiles.len()];
+                        self.convert(c.feed, c.place, c.tokens.clone());
+                    }
+                });
+            }
         }
     }
 
@@ -334,9 +329,13 @@ impl<'a> View<'a> {
         }
     }
 
-    fn tail(&self, stage: &Stage, rows: Range<usize>) {
+    /// The end of a stage for some rows: what goes row by row, then the forms that products want.
+    fn end(&self, stage: &Stage, plan: &StagePlan, rows: Range<usize>) {
         for &step in &stage.tail {
             self.rowwise(step, &rows);
+        }
+        for &(feed, place) in &plan.converts {
+            self.convert(feed, place, rows.clone());
         }
     }
 
@@ -346,36 +345,23 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The conversions at the end of a stage, in pieces.
-    fn conversions(&self, stage: usize) -> Vec<Conversion> {
-        let mut conversions = Vec::new();
-        for &feed in &self.run.feeds.by_stage[stage] {
-            let tokens = self.step.lines(self.run.feeds.feed(feed).rows).len();
-            for place in 0..self.fed.forms(feed).len() {
-                let each = CONVERT_TOKENS;
-                conversions.extend((0..tokens.div_ceil(each)).map(|i| Conversion {
-                    feed,
-                    place,
-                    tokens: i * each..((i + 1) * each).min(tokens),
-                }));
-            }
+    fn stage_plan(&self, number: usize) -> StagePlan {
+        let mut plan = StagePlan::default();
+        for &work in &self.run.schedule.stages[number].works {
+            let (each, all) = match work {
+                Work::GatedLinear { gate, .. } => self.product_cut(gate),
+                Work::Step(index) => match self.run.program.steps[index].op {
+                    Op::Linear { .. } => self.product_cut(index),
+                    Op::Attention { .. } => (1, self.attention_pieces(index)),
+                    Op::Moe { .. } => (1, self.expert_pieces(index)),
+                    Op::ShortConv { .. } | Op::DeltaRule { .. } => (1, self.recurrent_pieces(index)),
+                    ref other => unreachable!("{} is no work", other.name()),
+                },
+            };
+            plan.share(work, each, all);
         }
-        conversions
-    }
-
-    /// How a work is cut: ranges of whatever it is cut along.
-    fn pieces(&self, work: Work) -> Vec<Range<usize>> {
-        let count = match work {
-            Work::GatedLinear { gate, .. } => return self.product_pieces(gate),
-            Work::Step(index) => match self.run.program.steps[index].op {
-                Op::Linear { .. } => return self.product_pieces(index),
-                Op::Attention { .. } => self.attention_pieces(index),
-                Op::Moe { .. } => self.expert_pieces(index),
-                Op::ShortConv { .. } | Op::DeltaRule { .. } => self.recurrent_pieces(index),
-                ref other => unreachable!("{} is no work", other.name()),
-            },
-        };
-        (0..count).map(|i| i..i + 1).collect()
+        plan.convert(number, self.run, self.fed, self.step);
+        plan
     }
 
     fn compute(&self, work: Work, piece: Range<usize>, scratch: &mut Scratch) {
@@ -416,19 +402,8 @@ impl<'a> View<'a> {
     }
 
     pub fn weights(&self, matrix: Matrix) -> Weights<'a> {
-        let view = self.run.file.tensor(&self.run.program.weight(matrix.weight).name).expect("every weight was found at load");
+        let view = &self.run.tensors[matrix.weight.0 as usize];
         let row_bytes = view.data.len() / view.rows();
         Weights { format: view.format, bytes: &view.data[matrix.first_row * row_bytes..][..matrix.rows * row_bytes], cols: matrix.columns }
-    }
-
-    /// The slot of `state` of a sequence.
-    ///
-    /// # Safety
-    /// Nobody else uses this part of the slot as long as the slice is used.
-    pub unsafe fn slot(&self, state: StateId, sequence: usize, part: Range<usize>) -> &'a mut [f32] {
-        let size = self.run.program.state(state).slot_floats();
-        let start = self.step.slots[sequence].expect("checked at the start of the step").0 as usize * size;
-        // SAFETY: by the caller's promise.
-        unsafe { self.slots[state.0 as usize].part_mut(start + part.start..start + part.end) }
     }
 }
