@@ -1,13 +1,13 @@
 //! The kernels' speed beside the limits of this machine, on one thread: `cargo bench -p hearth-kernels [-- WORD…]`, each word a part of
-//! a tier's or format's name or `prefill`, `decode`, `few`. Every figure is the best of many runs, so a busy neighbour shows little.
+//! a tier's or format's name or `prefill`, `decode`, `few`. Every kernel is checked before it is timed. Every figure is the best of many runs, so a busy neighbour shows little.
 
 #[path = "../tests/registry/mod.rs"]
 mod registry;
 
+use hearth_kernels::cpu::form::Planes;
 use hearth_kernels::cpu::{Activations, Columns, Tier, Weights};
 use hearth_kernels::quant::Format;
 use registry::Case;
-use hearth_kernels::cpu::form::Planes;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn main() {
     println!("{:<12} {:<8} {:<8} {:>8} {:>10} {:>10}", "tier", "format", "what", "tokens", "GB/s", "GMAC/s");
     for tier in Tier::available().filter(|t| *t != Tier::Generic) {
         for format in FORMATS {
-            for (what, tokens, rows) in [("decode", 1, 8192), ("few", 8, 2048), ("prefill", 120, 512), ("prefill", 512, 512)] {
+            for (what, tokens, rows) in [("decode", 1, 8192), ("few", 8, 2048), ("prefill", 48, 512), ("prefill", 240, 256)] {
                 let line = format!("{} {} {what}", tier.name(), format.name().to_lowercase());
                 if words.iter().all(|w| line.split(' ').any(|part| part == w)) {
                     run(Case { tier, format, cols: 2048, rows, tokens, exact: false }, what);
@@ -45,6 +45,9 @@ fn main() {
 }
 
 fn run(case: Case, what: &str) {
+    let few = Case { rows: 33, tokens: case.tokens.min(50), ..case };
+    let small = few.inputs();
+    few.check(&small.weights, &small.x, 0);
     let k = case.kernels();
     let form = case.form(&k);
     let inputs = case.inputs();

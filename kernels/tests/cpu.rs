@@ -7,23 +7,6 @@ use hearth_kernels::cpu::{Activation, Form, Kernels, Pairing, Tier, plain};
 use hearth_kernels::quant::FORMATS;
 use registry::{Case, Noise};
 
-fn check(case: Case, weights: &[u8], x: &[f32], shift: usize) {
-    let (want, got) = (case.plain(weights, x), case.compute(weights, x, shift));
-    for (i, (want, got)) in want.iter().zip(&got).enumerate() {
-        let (token, row) = (i / case.rows, i % case.rows);
-        let bound = case.bound(weights, x, token, row);
-        if bound.is_infinite() {
-            // At the end of f32's range: whether a term or a sum leaves it depends on the order.
-            continue;
-        }
-        if want.is_finite() {
-            assert!((want - got).abs() <= bound, "{case:?} token {token} row {row}: plain {want:e}, got {got:e}, bound {bound:e}");
-        } else {
-            assert!(!got.is_finite(), "{case:?} token {token} row {row}: plain {want:e}, got {got:e}");
-        }
-    }
-}
-
 /// Columns around the boundaries of a format: one block, one short of and one past 256, several runs.
 fn columns(block: usize) -> Vec<usize> {
     let mut cols = match block {
@@ -44,7 +27,7 @@ fn every_tier_multiplies_every_format_as_the_plain_kernels_do() {
                     for exact in [false, true] {
                         let case = Case { tier, format: layout.format, cols, rows, tokens, exact };
                         let inputs = case.inputs();
-                        check(case, &inputs.weights, &inputs.x, tokens % 4);
+                        case.check(&inputs.weights, &inputs.x, tokens % 4);
                     }
                 }
             }
@@ -63,7 +46,7 @@ fn any_bytes_of_weights_give_what_the_plain_kernels_give() {
                 let row_bytes = layout.format.row_bytes(case.cols).expect("whole blocks");
                 let weights: Vec<u8> = (0..1 + row_bytes * case.rows).map(|_| noise.bits() as u8).collect();
                 let x = noise.numbers(case.cols * tokens);
-                check(case, &weights[1..], &x, 0);
+                case.check(&weights[1..], &x, 0);
             }
         }
     }
@@ -88,7 +71,7 @@ fn extreme_activations_give_what_the_plain_kernels_give() {
                     let weights = case.inputs().weights;
                     let x: Vec<f32> = (0..256 * tokens).map(|i| row(i % 256)).collect();
                     println!("{name}:");
-                    check(case, &weights, &x, 0);
+                    case.check(&weights, &x, 0);
                 }
             }
         }
@@ -222,6 +205,9 @@ fn every_tier_stores_the_same_bits() {
     }
 }
 
+/// Fills a vector.
+type Kernel<'a> = &'a dyn Fn(&Kernels, &mut [f32]);
+
 #[test]
 fn every_tier_computes_vectors_as_the_plain_kernels_do() {
     let plain = Kernels::for_tier(Tier::Generic).expect("always there");
@@ -238,7 +224,7 @@ fn every_tier_computes_vectors_as_the_plain_kernels_do() {
                     assert!(error <= bound(magnitude(i)), "{tier:?} {what} of {n}: element {i} is {}, not {}", got[i], want[i]);
                 }
             };
-            let both = |f: &dyn Fn(&Kernels, &mut [f32])| {
+            let both = |f: Kernel| {
                 let (mut want, mut got) = (c.clone(), c.clone());
                 f(&plain, &mut want);
                 f(&k, &mut got);
@@ -247,7 +233,7 @@ fn every_tier_computes_vectors_as_the_plain_kernels_do() {
             let terms: f32 = a.iter().zip(&b).map(|(a, b)| (a * b).abs()).sum();
             same("dot", &[plain.dot(&a, &b)], &[k.dot(&a, &b)], &|_| terms);
             let one = |i: usize| 1.0 + a[i].abs() * (1.0 + b[i].abs()) + c[i].abs();
-            let cases: [(&str, &dyn Fn(&Kernels, &mut [f32])); 14] = [
+            let cases: [(&str, Kernel); 14] = [
                 ("add_scaled", &|k, y| k.add_scaled(y, 0.3, &a)),
                 ("add", &|k, y| k.add(&a, &b, y)),
                 ("mul", &|k, y| k.mul(&a, &b, y)),

@@ -18,8 +18,6 @@ pub mod kv;
 mod lanes;
 pub mod linear;
 pub mod plain;
-#[cfg(target_arch = "x86_64")]
-mod runs;
 pub mod tier;
 mod vector;
 #[cfg(target_arch = "x86_64")]

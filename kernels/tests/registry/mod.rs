@@ -69,7 +69,7 @@ impl Case {
     }
 
     /// `[tokens, rows]` by the tier, from activations that begin `shift` bytes into a buffer.
-    pub fn compute(&self, weights: &[u8], x: &[f32], shift: usize) -> Vec<f32> {
+    fn compute(&self, weights: &[u8], x: &[f32], shift: usize) -> Vec<f32> {
         let k = self.kernels();
         let form = self.form(&k);
         let mut activations = vec![0; shift + form.bytes(self.cols, self.tokens)];
@@ -86,7 +86,7 @@ impl Case {
     }
 
     /// The same with the same rounding of activations, by the plain kernels.
-    pub fn plain(&self, weights: &[u8], x: &[f32]) -> Vec<f32> {
+    fn plain(&self, weights: &[u8], x: &[f32]) -> Vec<f32> {
         let form = self.form(&self.kernels()).rows();
         let mut activations = vec![0; form.bytes(self.cols, self.tokens)];
         plain::linear::quantize(form, x, self.cols, &mut activations);
@@ -106,11 +106,29 @@ impl Case {
         out
     }
 
+    /// Holds the tier to the plain kernels; activations begin `shift` bytes into a buffer.
+    pub fn check(&self, weights: &[u8], x: &[f32], shift: usize) {
+        let (want, got) = (self.plain(weights, x), self.compute(weights, x, shift));
+        for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+            let (token, row) = (i / self.rows, i % self.rows);
+            let bound = self.bound(weights, x, token, row);
+            if bound.is_infinite() {
+                // At the end of f32's range: whether a term or a sum leaves it depends on the order.
+                continue;
+            }
+            if want.is_finite() {
+                assert!((want - got).abs() <= bound, "{self:?} token {token} row {row}: plain {want:e}, got {got:e}, bound {bound:e}");
+            } else {
+                assert!(!got.is_finite(), "{self:?} token {token} row {row}: plain {want:e}, got {got:e}");
+            }
+        }
+    }
+
     /// How far a kernel may be from the plain one, for each result. Weights are `scale · code + offset` with unsigned codes, so a term
     /// is at most four times the run's largest weight times `|x|`; a sum of f32 loses at most its length (over 16 lanes, with four
     /// additions a run of 256 and eight at the end) times ε of the terms' magnitudes. Panels may round weights to 1/254 of the largest
     /// of each run besides.
-    pub fn bound(&self, weights: &[u8], x: &[f32], token: usize, row: usize) -> f32 {
+    fn bound(&self, weights: &[u8], x: &[f32], token: usize, row: usize) -> f32 {
         let row_bytes = self.format.row_bytes(self.cols).expect("whole blocks");
         let mut w = vec![0.0; self.cols];
         quant::decode(self.format, &weights[row * row_bytes..][..row_bytes], &mut w);

@@ -17,10 +17,12 @@
 //! Activations: [`Form::PanelBy32`], a tile of three tokens after the other: codes `[cols/4, 3, 4]`, then planes `[cols/32, 3]` of f32:
 //! scale, scale · Σ of the first 16 codes, scale · Σ of the others.
 
+#![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
+
 use super::quantize;
 use crate::cpu::form::Form;
 use crate::cpu::linear::{Product, Route};
-use crate::cpu::runs::{self, Run, Unpack};
+use super::run::{Run, Unpack};
 use crate::quant::blocks;
 use std::arch::x86_64::*;
 
@@ -112,23 +114,24 @@ unsafe fn mat_mul<B: Unpack>(p: &mut Product) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn fill<B: Unpack>(panel: &Panel, weights: &[u8], row_bytes: usize) {
-    let mut run = Run::EMPTY;
+    let mut unpacked = Run::EMPTY;
     for r in 0..ROWS {
         // A row that is not there is the last one again, and is not written.
         let row = &weights[r.min(weights.len() / row_bytes - 1) * row_bytes..][..row_bytes];
         for (i, blocks) in blocks::<B>(row).chunks(256 / B::WEIGHTS).enumerate() {
-            runs::unpack(blocks, &mut run);
+            // SAFETY: the features are enabled here.
+            unsafe { B::unpack(blocks, &mut unpacked) };
             // SAFETY: by the contract.
             unsafe {
                 let to = panel.codes.add((i * 64 * ROWS + r) * 4);
-                for (k, four) in run.codes.as_chunks::<4>().0.iter().enumerate() {
+                for (k, four) in unpacked.codes.as_chunks::<4>().0.iter().enumerate() {
                     to.add(k * ROWS * 4).cast::<[u8; 4]>().write(*four);
                 }
                 let (groups, step) = if B::PER_16 { (16, 1) } else { (8, 2) };
                 for g in 0..groups {
                     let at = (i * groups + g) * ROWS + r;
-                    *panel.scales.add(at) = run.scales[g * step];
-                    *panel.offsets.add(at) = run.offsets[g * step];
+                    *panel.scales.add(at) = unpacked.scales[g * step];
+                    *panel.offsets.add(at) = unpacked.offsets[g * step];
                 }
             }
         }

@@ -14,6 +14,8 @@
 //! Activations: [`Form::PanelBy32`], a tile of six tokens after the other: codes `[cols/4, 6, 4]`, then per 32 columns and token, three
 //! planes `[cols/32, 6]`: i32 −128 · Σ codes, f32 scale, f32 scale · Σ codes.
 
+#![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
+
 use super::chunk::Unpack;
 use super::panel::{Panel, ROWS};
 use super::quantize;

@@ -12,6 +12,8 @@
 //! Nothing is lost where a format's scales are of 32 weights or more. Where they are of 16 ([`Q6_K`](crate::quant::q6_k) and its like)
 //! two runs share the larger one's scale and are rounded anew to eight bits.
 
+#![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
+
 use super::chunk::{Chunk, Order, Unpack};
 use std::arch::x86_64::*;
 
