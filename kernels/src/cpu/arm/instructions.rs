@@ -16,18 +16,6 @@ pub fn widen_halves(halves: uint16x4_t) -> float32x4_t {
     floats
 }
 
-/// `fcvtn`: four floats as halves, rounded to the nearest, ties to even.
-#[target_feature(enable = "neon")]
-#[inline]
-pub fn narrow_to_halves(floats: float32x4_t) -> uint16x4_t {
-    let halves;
-    // SAFETY: registers only; every ARMv8 has the instruction.
-    unsafe {
-        asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) halves, in(vreg) floats, options(pure, nomem, nostack, preserves_flags));
-    }
-    halves
-}
-
 /// `fcvt`: a half in memory as a float.
 ///
 /// # Safety

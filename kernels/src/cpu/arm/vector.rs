@@ -1,6 +1,6 @@
 //! The vector of NEON.
 
-use super::instructions::{narrow_to_halves, widen_halves};
+use super::instructions::widen_halves;
 use crate::cpu::vector::Vector;
 use std::arch::aarch64::*;
 use std::arch::asm;
