@@ -13,6 +13,7 @@
 mod arm;
 mod attention;
 pub mod columns;
+mod exact;
 pub mod form;
 pub mod kv;
 mod lanes;

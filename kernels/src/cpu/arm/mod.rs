@@ -2,11 +2,9 @@
 //!
 //! - [`activations`]: to int8. · [`panel`]: matrices times many tokens, what the tiers share of it.
 //! - [`k_quants`], [`blocks_of_32`]: matrices times one token.
-//! - [`decoded`]: what no tier has a kernel of its own for, through the plain decoder.
 
 mod activations;
 mod blocks_of_32;
-mod decoded;
 mod dotprod;
 mod i8mm;
 mod instructions;
@@ -16,14 +14,10 @@ mod panel;
 mod vector;
 
 use super::{Kernels, Tier};
-use crate::quant::FORMATS;
 
 /// Overrides in the table what its tier and those below do better than plain code.
 pub fn fill(k: &mut Kernels) {
     if k.tier >= Tier::Neon {
-        for layout in FORMATS {
-            *k.routes_mut(layout.format) = decoded::routes();
-        }
         k.quantize = activations::quantize::<panel::Whole>;
         neon::fill(k);
     }

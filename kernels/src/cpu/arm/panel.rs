@@ -4,12 +4,13 @@
 //! A panel is cut into groups of [`GROUP`] columns; each row (or token) has one float scale a group. Within a group, 16 columns of rows 0–3
 //! (64 bytes) are followed by the same columns of rows 4–7. How the 64 bytes lie is the tier's [`Order`].
 //!
-//! - [`tokens`]: activations to a panel. · [`strip`]: weights to a panel; [`sources`]: what formats differ in.
+//! - [`tokens`]: activations to a panel. · [`strip`]: weights to a panel; [`sources`]: what formats differ in; [`decoded`]: the rest.
 //! - [`product`]: the loop over both.
 //!
 //! Why 64: one scale for 256 columns would save 8 instructions of 90 for 1000 multiply-accumulates, but costs a third more error; a scale
 //! for 32 is exact for most formats and costs 20 more.
 
+pub mod decoded;
 pub mod product;
 pub mod sources;
 pub mod strip;

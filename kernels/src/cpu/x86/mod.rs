@@ -2,5 +2,4 @@
 
 pub mod avx2;
 pub mod avx512;
-mod exact;
 mod vector;

@@ -10,21 +10,23 @@ use super::panel::product;
 use crate::cpu::linear::Route;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
-use crate::cpu::{Form, Kernels, attention};
+use crate::cpu::{Form, Kernels, attention, exact};
 use crate::quant::Format;
 use panel::Smull;
 use std::arch::aarch64::*;
 
 attention::attention!("neon", float32x4_t, 4);
 elementwise!("neon");
+exact::exact!("neon", float32x4_t, 4);
 
 /// From so many tokens on a panel is cheaper than one token after the other.
 const MANY: usize = 6;
 
-/// Overrides the products of all quantized formats, attention, and the kernels of vectors.
+/// Overrides all products, attention, and the kernels of vectors.
 pub fn fill(k: &mut Kernels) {
     elementwise::fill(k);
     k.attend = attend;
+    fill_exact(k);
     product::fill::<Smull>(k, MANY);
     one_token!(
         k, 32, Q4_0 mat_vec_q4_0, Q4_1 mat_vec_q4_1, Q5_0 mat_vec_q5_0, Q5_1 mat_vec_q5_1, Q8_0 mat_vec_q8_0, IQ4_NL mat_vec_iq4_nl

@@ -2,8 +2,7 @@
 
 use super::strip::{Source, pack_strip};
 use super::tokens::TILE_SCALE_BYTES;
-use super::{Order, ROWS, TOKENS, groups, panel_bytes, panel_scales, sources};
-use crate::cpu::arm::decoded;
+use super::{Order, ROWS, TOKENS, decoded, groups, panel_bytes, panel_scales, sources};
 use crate::cpu::form::Form;
 use crate::cpu::Kernels;
 use crate::cpu::linear::{Product, Route};

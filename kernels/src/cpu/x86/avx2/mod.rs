@@ -5,7 +5,7 @@ mod quantize;
 mod rows;
 mod run;
 
-use super::exact;
+use crate::cpu::exact;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;

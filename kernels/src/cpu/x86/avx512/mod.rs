@@ -10,7 +10,7 @@ mod rows;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
-use crate::cpu::x86::exact;
+use crate::cpu::exact;
 use crate::cpu::{Kernels, attention};
 use crate::quant::Format;
 use chunk::{Unpack, format};

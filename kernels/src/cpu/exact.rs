@@ -1,9 +1,9 @@
 //! Products with f32 activations, for every format: four rows are decoded into scratch and multiplied by a few tokens at a time.
 //! The reference for quality, and the way of formats without kernels of their own.
 
-use crate::cpu::vector::Vector;
-use crate::cpu::Columns;
-use crate::cpu::linear::Product;
+use super::Columns;
+use super::linear::Product;
+use super::vector::Vector;
 use crate::quant::{self, Format};
 
 /// Rows decoded at a time.
@@ -120,13 +120,13 @@ macro_rules! exact {
         #[target_feature(enable = $features)]
         unsafe fn exact(p: &mut crate::cpu::linear::Product) {
             // SAFETY: passed on; 4 · tokens sums fit the registers.
-            unsafe { crate::cpu::x86::exact::mat_mul::<$vector, $tokens>(p) }
+            unsafe { crate::cpu::exact::mat_mul::<$vector, $tokens>(p) }
         }
 
         /// Exact products, which are also the way of every format that has no other yet.
         fn fill_exact(k: &mut crate::cpu::Kernels) {
-            use crate::cpu::{Form, linear::{Route, Routes}, x86};
-            k.exact = Route { form: Form::F32, row_tile: x86::exact::ROWS, scratch: x86::exact::scratch, run: exact };
+            use crate::cpu::{Form, exact as products, linear::{Route, Routes}};
+            k.exact = Route { form: Form::F32, row_tile: products::ROWS, scratch: products::scratch, run: exact };
             k.products = k.products.map(|routes| if routes.one.form == Form::F32 { Routes::all(k.exact) } else { routes });
         }
     };
