@@ -99,6 +99,6 @@ impl Counter {
         command.args(["run", "-cpu", cpu, "--"]).arg(&self.hearth).args(["bench", "-t", "1", "-m"]).arg(model).args(options);
         let text = output(&mut command)?;
         let json: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
-        json["total"].as_f64().with_context(|| format!("no count in {text}"))
+        json["insns"].as_f64().with_context(|| format!("no count in {text}"))
     }
 }
