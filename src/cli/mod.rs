@@ -14,6 +14,7 @@ mod replay;
 mod run;
 mod socket;
 mod status;
+mod sustained;
 mod synth;
 mod tokenize;
 mod top;
