@@ -1,6 +1,8 @@
 //! `hearth bench`: how fast a model runs here.
 
-use super::model_options::ModelOptions;
+use super::model_options::OptionalModel;
+use super::sustained;
+use crate::measure::here::ThisMachine;
 use crate::measure::speed::{self, Workload};
 use anyhow::Context;
 use std::time::Duration;
@@ -8,7 +10,9 @@ use std::time::Duration;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    options: ModelOptions,
+    options: OptionalModel,
+    #[command(flatten)]
+    heat: sustained::Options,
     /// Tokens of the prompt, computed in one request
     #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
     prefill: usize,
@@ -32,18 +36,29 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let work =
         Workload { prefill: args.prefill, decode: args.decode, depth: args.depth, batch: args.batch.into(), rounds: args.rounds.into() };
+    if let Some(files) = &args.heat.compare {
+        return sustained::compare(files);
+    }
+    if args.heat.is_simulated() {
+        return sustained::simulate(&args.heat, args.json);
+    }
+    let chosen = args.options.0.context("a model is needed: -m FILE")?;
     // Without --ctx just room enough.
-    let options = args.options.load_options(args.options.context.unwrap_or(0) as usize, work.batch);
+    let options = chosen.load_options(chosen.context.unwrap_or(0) as usize, work.batch);
+    if args.heat.sustained {
+        let open = || Ok(ThisMachine::open(&chosen.model, chosen.backend.into(), options)?);
+        return sustained::measure(&args.heat, &chosen.model, open, args.json);
+    }
     let bar = indicatif::ProgressBar::new(work.rounds as u64)
         .with_style(indicatif::ProgressStyle::with_template("{bar:30} round {pos}/{len}, {eta} left")?);
     bar.enable_steady_tick(Duration::from_secs(2));
-    let speed = speed::measure(&args.options.model, args.options.backend.into(), options, &work, |round| bar.set_position(round as u64))?;
+    let speed = speed::measure(&chosen.model, chosen.backend.into(), options, &work, |round| bar.set_position(round as u64))?;
     bar.finish_and_clear();
     if args.json {
         println!("{}", serde_json::to_string(&speed).context("the result as JSON")?);
         return Ok(());
     }
-    println!("{}  {}  {} threads", args.options.model.display(), speed.backend, speed.threads);
+    println!("{}  {}  {} threads", chosen.model.display(), speed.backend, speed.threads);
     println!("  prefill {:>5} tokens  {:>9.1} tok/s", speed.prefill_tokens, speed.prefill_tok_s);
     let together = if speed.batch > 1 { format!("  ({} sequences together)", speed.batch) } else { String::new() };
     println!(

@@ -23,6 +23,29 @@ pub struct ModelOptions {
     pub kv: KvChoice,
 }
 
+/// The same options for a verb that can do without a model: `None` when none is named.
+pub struct OptionalModel(pub Option<ModelOptions>);
+
+impl Args for OptionalModel {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        ModelOptions::augment_args(command).mut_arg("model", |a| a.required(false))
+    }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        OptionalModel::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for OptionalModel {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let named = matches.contains_id("model");
+        Ok(OptionalModel(if named { Some(ModelOptions::from_arg_matches(matches)?) } else { None }))
+    }
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = OptionalModel::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 pub enum BackendChoice {
     Auto,

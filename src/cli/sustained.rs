@@ -6,8 +6,9 @@ use crate::governor::plant::Model as Plant;
 use crate::governor::simulate::prior_of;
 use crate::measure::record::{self, Record};
 use crate::measure::simulated::SimulatedBoard;
-use crate::measure::sustained::{Plan, Runner, Second, Source, judge, run};
-use crate::measure::{here, picture};
+use crate::measure::sustained::{Plan, Second, Source, judge, run};
+use crate::measure::here::ThisMachine;
+use crate::measure::picture;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,10 +41,11 @@ pub struct Options {
     out: Option<PathBuf>,
 }
 
-/// The model part of the command, which a simulation does not need.
-pub struct Work<'a> {
-    pub model: &'a Path,
-    pub open: &'a dyn Fn() -> anyhow::Result<here::ThisMachine>,
+impl Options {
+    /// A simulated board needs no model.
+    pub fn is_simulated(&self) -> bool {
+        self.simulate.is_some()
+    }
 }
 
 pub fn compare(files: &[PathBuf]) -> anyhow::Result<()> {
@@ -54,12 +56,17 @@ pub fn compare(files: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn measure(options: &Options, work: Work, json: bool) -> anyhow::Result<()> {
-    let plan = Plan { cool_s: options.cool as usize * 60, run_s: options.minutes as usize * 60 };
-    let (record, hot, trips) = match &options.simulate {
-        Some(name) => simulated(name, options, plan)?,
-        None => this_machine(options, &work, plan)?,
-    };
+/// Measures a model on this machine; `open` opens it.
+pub fn measure(options: &Options, model: &Path, open: impl FnOnce() -> anyhow::Result<ThisMachine>, json: bool) -> anyhow::Result<()> {
+    answer(options, this_machine(options, model, open)?, json)
+}
+
+/// Measures a simulated board.
+pub fn simulate(options: &Options, json: bool) -> anyhow::Result<()> {
+    answer(options, simulated(options)?, json)
+}
+
+fn answer(options: &Options, (record, hot, trips): Measured, json: bool) -> anyhow::Result<()> {
     if let Some(folder) = &options.out {
         write(folder, &record, &hot, &trips)?;
     }
@@ -71,16 +78,21 @@ pub fn measure(options: &Options, work: Work, json: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
+fn plan(options: &Options) -> Plan {
+    Plan { cool_s: options.cool as usize * 60, run_s: options.minutes as usize * 60 }
+}
+
 type Measured = (Record, Vec<Second>, Vec<(String, f64)>);
 
-fn simulated(name: &str, options: &Options, plan: Plan) -> anyhow::Result<Measured> {
+fn simulated(options: &Options) -> anyhow::Result<Measured> {
+    let name = options.simulate.as_deref().unwrap_or_default();
     let names = || Plant::all().into_iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
     let plant = Plant::named(name).with_context(|| format!("no simulated board `{name}`; there are {}", names()))?;
     let room = options.room.unwrap_or(22.0);
     let trips = prior_of(&plant).trip_c.map(|t| ("throttles".to_string(), t as f64)).into_iter().collect();
     let threads = plant.soc.cores as usize;
     let mut board = SimulatedBoard::new(plant, room, Goal::Observe, 1);
-    let Ok((cold, hot)) = run(&mut board, plan, |_, _| ());
+    let Ok((cold, hot)) = run(&mut board, plan(options), |_, _| ());
     let record = Record {
         source: Source::Simulated,
         board: name.to_owned(),
@@ -94,11 +106,12 @@ fn simulated(name: &str, options: &Options, plan: Plan) -> anyhow::Result<Measur
     Ok((record, hot, trips))
 }
 
-fn this_machine(options: &Options, work: &Work, plan: Plan) -> anyhow::Result<Measured> {
+fn this_machine(options: &Options, model: &Path, open: impl FnOnce() -> anyhow::Result<ThisMachine>) -> anyhow::Result<Measured> {
+    let plan = plan(options);
     let root = Root::machine();
     let identity = Identity::of(&root);
     let trips = thermal::zones(&root).iter().flat_map(|z| z.trips.clone()).filter(|t| t.kind == "passive").map(|t| (t.kind, t.celsius as f64)).collect();
-    let mut machine = (work.open)()?;
+    let mut machine = open()?;
     let bar = indicatif::ProgressBar::new(plan.run_s as u64)
         .with_style(indicatif::ProgressStyle::with_template("{bar:30} {msg}, at most {eta} left")?);
     bar.enable_steady_tick(Duration::from_secs(2));
@@ -117,7 +130,7 @@ fn this_machine(options: &Options, work: &Work, plan: Plan) -> anyhow::Result<Me
         source: if identity.kind == Kind::Board { Source::Real } else { Source::Pc },
         board: identity.model.clone(),
         kernel: identity.kernel.clone(),
-        model: work.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        model: model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         backend: "cpu".into(),
         threads: machine.threads(),
         power_place: machine.power_place(),
@@ -132,7 +145,7 @@ fn blank(options: &Options, cold: &[Second], hot: &[Second]) -> Record {
         kind: "hearth-sustained".into(),
         version: 1,
         source: Source::Pc,
-        date: jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+        date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         board: String::new(),
         kernel: String::new(),
         note: options.note.clone(),

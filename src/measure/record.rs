@@ -15,7 +15,7 @@ pub struct Record {
     pub kind: String,
     pub version: u32,
     pub source: Source,
-    /// Local date and time of the end, `2026-11-24T12:00:00`.
+    /// Date and time of the end, UTC: `2026-11-24T12:00:00Z`.
     pub date: String,
     pub board: String,
     pub kernel: String,
