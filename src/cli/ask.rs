@@ -1,5 +1,7 @@
-//! `hearth ask`: one question to the running daemon. The answer goes to stdout as it comes, its figures to stderr.
+//! `hearth ask`: one question to the running daemon, over its socket or the bus. The answer goes to stdout as it comes, its figures
+//! to stderr.
 
+use super::bus::{BusChoice, Lines};
 use super::socket::{Events, SocketArg, block_on};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -24,6 +26,19 @@ pub struct Args {
     seed: Option<u64>,
     #[command(flatten)]
     at: SocketArg,
+    /// Ask over D-Bus instead
+    #[arg(long, value_enum, conflicts_with = "socket")]
+    bus: Option<BusChoice>,
+}
+
+/// The figures of an answer.
+struct Figures {
+    generated: u64,
+    decode_tok_s: f64,
+    prompt: u64,
+    cached: u64,
+    prefill_tok_s: f64,
+    cut: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -34,43 +49,76 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let system = args.system.iter().map(|text| json!({"role": "system", "content": text}));
     let messages: Vec<Value> = system.chain([json!({"role": "user", "content": question})]).collect();
-    let mut request = json!({"messages": messages, "stream": true, "stream_options": {"include_usage": true}});
+    let mut request = json!({"messages": messages, "stream": true});
     let options = [("max_tokens", json!(args.max_tokens)), ("temperature", json!(args.temperature)), ("seed", json!(args.seed))];
     for (name, value) in options {
         request[name] = value;
     }
-    block_on(async {
-        let mut events = Events::ask(&args.at.socket, "/v1/chat/completions", Some(&request)).await?;
-        let mut out = std::io::stdout().lock();
-        let (mut timings, mut finish) = (Value::Null, Value::Null);
-        while let Some(chunk) = events.next().await? {
-            let choice = &chunk["choices"][0];
-            if let Some(text) = choice["delta"]["content"].as_str() {
-                out.write_all(text.as_bytes())?;
-                out.flush()?;
-            }
-            if !choice["finish_reason"].is_null() {
-                (timings, finish) = (chunk["timings"].clone(), choice["finish_reason"].clone());
-            }
+    let figures = block_on(async {
+        match args.bus {
+            Some(bus) => over_bus(bus, &request).await,
+            None => over_socket(&args, &request).await,
         }
-        writeln!(out)?;
-        if finish.is_null() {
-            bail!("the answer was cut short");
-        }
-        tell(&timings, finish == "length");
-        Ok(())
-    })
+    })?;
+    let Some(f) = figures else { bail!("the answer was cut short") };
+    eprintln!(
+        "[{} tokens at {:.1} tok/s; prompt of {} tokens, {} of them known, at {:.1} tok/s{}]",
+        f.generated,
+        f.decode_tok_s,
+        f.prompt,
+        f.cached,
+        f.prefill_tok_s,
+        if f.cut { "; cut at the limit" } else { "" },
+    );
+    Ok(())
 }
 
-fn tell(timings: &Value, cut: bool) {
-    let number = |name: &str| timings[name].as_f64().unwrap_or(0.0);
-    eprintln!(
-        "[{} tokens at {:.1} tok/s; question: {} tokens at {:.1} tok/s, {} known from before{}]",
-        number("predicted_n"),
-        number("predicted_per_second"),
-        number("prompt_n"),
-        number("prompt_per_second"),
-        number("cache_n"),
-        if cut { "; cut at the limit" } else { "" },
-    );
+async fn over_socket(args: &Args, request: &Value) -> anyhow::Result<Option<Figures>> {
+    let mut events = Events::ask(&args.at.socket, "/v1/chat/completions", Some(request)).await?;
+    let mut figures = None;
+    while let Some(chunk) = events.next().await? {
+        let choice = &chunk["choices"][0];
+        show(choice["delta"]["content"].as_str())?;
+        if let Some(finish) = choice["finish_reason"].as_str() {
+            let timings = &chunk["timings"];
+            let (count, rate) = (|name: &str| timings[name].as_u64().unwrap_or(0), |name: &str| timings[name].as_f64().unwrap_or(0.0));
+            figures = Some(Figures {
+                generated: count("predicted_n"),
+                decode_tok_s: rate("predicted_per_second"),
+                prompt: count("prompt_n") + count("cache_n"),
+                cached: count("cache_n"),
+                prefill_tok_s: rate("prompt_per_second"),
+                cut: finish == "length",
+            });
+        }
+    }
+    show(Some("\n"))?;
+    Ok(figures)
+}
+
+async fn over_bus(bus: BusChoice, request: &Value) -> anyhow::Result<Option<Figures>> {
+    let mut lines = Lines::chat(bus, request).await?;
+    let mut figures = None;
+    while let Some(line) = lines.next()? {
+        show(line["text"].as_str())?;
+        if line["done"] == true {
+            let (prompt, decode) = (&line["prompt"], &line["decode"]);
+            figures = Some(Figures {
+                generated: decode["tokens"].as_u64().unwrap_or(0),
+                decode_tok_s: decode["tok_s"].as_f64().unwrap_or(0.0),
+                prompt: prompt["tokens"].as_u64().unwrap_or(0),
+                cached: prompt["cached"].as_u64().unwrap_or(0),
+                prefill_tok_s: prompt["tok_s"].as_f64().unwrap_or(0.0),
+                cut: line["reason"] == "length",
+            });
+        }
+    }
+    show(Some("\n"))?;
+    Ok(figures)
+}
+
+fn show(text: Option<&str>) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.unwrap_or_default().as_bytes())?;
+    out.flush()
 }

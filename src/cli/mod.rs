@@ -4,6 +4,7 @@
 mod ask;
 mod bench;
 mod board;
+mod bus;
 mod detokenize;
 mod inspect;
 mod logits;

@@ -163,13 +163,31 @@ fn memory_available() -> u64 {
     sysinfo::System::new().map_or(u64::MAX, |mut system| {
         system.refresh_memory();
         let group = system.cgroup_limits().map_or(u64::MAX, |g| g.free_memory);
-        system.available_memory().min(group)
+        let available = match system.total_memory() {
+            0 => memory_by_call(),
+            _ => system.available_memory(),
+        };
+        available.min(group)
     })
+}
+
+/// Where hardening hides /proc/meminfo (systemd's `ProcSubset=pid`). The call counts no page cache, most of which could be had: so at
+/// least half of all.
+fn memory_by_call() -> u64 {
+    let system = rustix::system::sysinfo();
+    let bytes = |n: u64| n.saturating_mul(system.mem_unit.into());
+    bytes(system.freeram.into()).max(bytes(system.totalram.into()) / 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_known_where_proc_is_hidden() {
+        let by_call = memory_by_call();
+        assert!((1 << 20..1 << 50).contains(&by_call), "{by_call}");
+    }
 
     #[test]
     fn a_split_models_name_has_no_part_number() {
