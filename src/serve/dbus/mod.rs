@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zbus::connection::Builder;
+use zbus::fdo::RequestNameFlags;
 use zbus::{Connection, OwnedObjectPath};
 
 /// The name on the bus.
@@ -100,7 +101,8 @@ async fn appear(which: Which, shared: Shared) -> zbus::Result<Bus> {
         .build()
         .await?;
     let leaving = callers::watch(&connection, desk.clone()).await?;
-    connection.request_name(NAME).await?;
+    // Two daemons never take the name from each other, nor wait for it unseen.
+    connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
     let news = tokio::spawn(news::tell(connection.clone(), desk.clone()));
     Ok(Bus { connection, desk, tasks: vec![tokio::spawn(leaving), news] })
 }

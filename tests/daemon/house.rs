@@ -1,0 +1,268 @@
+//! A daemon to ask: its folder, its socket, its bus, and what it tells systemd.
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Far beyond what anything here takes, also on a busy machine; a test that reaches it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A model of random weights with a vocabulary and a chat template: its answers are noise, and end only where told.
+pub fn model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| synth("tiny.gguf", &["tiny", "Q8_0"]))
+}
+
+/// The same with so many layers that an answer takes a while.
+pub fn slow_model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| synth("slow.gguf", &["tiny", "Q4_0", "--layers", "48"]))
+}
+
+fn synth(name: &str, shape: &[&str]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let status = Command::new(env!("CARGO_BIN_EXE_hearth")).arg("synth").args(shape).arg(&path).status().unwrap();
+    assert!(status.success(), "the model of the test could not be made");
+    path
+}
+
+pub struct House {
+    pub daemon: Child,
+    pub socket: PathBuf,
+    pub config: PathBuf,
+    pub folder: TempDir,
+    notices: UnixDatagram,
+    /// What came with the notices so far.
+    seen: Vec<String>,
+    bus: Option<PrivateBus>,
+}
+
+/// How a daemon is to be started.
+pub struct Plan<'a> {
+    pub model: &'a Path,
+    /// Lines of `[model]` and of `[serve]`.
+    pub model_lines: &'a str,
+    pub serve_lines: &'a str,
+    pub bus: bool,
+    pub environment: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Plan<'_> {
+    fn default() -> Self {
+        Plan { model: model(), model_lines: "", serve_lines: "", bus: false, environment: &[] }
+    }
+}
+
+impl House {
+    /// Starts a daemon, and waits until it says that it is ready.
+    pub fn open(plan: Plan<'_>) -> House {
+        let mut house = House::begin(plan);
+        house.wait_for("READY=1");
+        house
+    }
+
+    /// Starts a daemon.
+    pub fn begin(plan: Plan<'_>) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (socket, config) = (at("s"), at("hearthd.toml"));
+        let bus = plan.bus.then(|| PrivateBus::start(&at("bus")));
+        write_config(&config, plan.model, plan.model_lines, &socket, if plan.bus { "session" } else { "off" }, plan.serve_lines);
+        let notices = UnixDatagram::bind(at("notify")).unwrap();
+        notices.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
+        command.arg("--config").arg(&config).env("NOTIFY_SOCKET", at("notify")).env_remove("JOURNAL_STREAM");
+        command.stderr(fs::File::create(at("log")).unwrap()).envs(plan.environment.iter().copied());
+        if let Some(bus) = &bus {
+            command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address);
+        }
+        let daemon = command.spawn().unwrap();
+        House { daemon, socket, config, notices, seen: Vec::new(), bus, folder }
+    }
+
+    /// Waits for a notice to systemd that begins with `start`, and returns it. Notices before it are gone then.
+    pub fn wait_for(&mut self, start: &str) -> String {
+        loop {
+            if let Some(at) = self.seen.iter().position(|line| line.starts_with(start)) {
+                return self.seen.drain(..=at).next_back().unwrap();
+            }
+            let mut buffer = [0; 4096];
+            let Ok(n) = self.notices.recv(&mut buffer) else { panic!("no {start} came; the log says:\n{}", self.log()) };
+            self.seen.extend(String::from_utf8_lossy(&buffer[..n]).lines().map(str::to_owned));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn bus_address(&self) -> &str {
+        &self.bus.as_ref().expect("this house has a bus").address
+    }
+
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args(["-s", name, &self.daemon.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits for the daemon's end.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        wait(&mut self.daemon).code()
+    }
+
+    pub fn curl(&self, path: &str) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--no-buffer", "--max-time", "120", "--unix-socket"]).arg(&self.socket).arg(format!("http://localhost{path}"));
+        curl
+    }
+
+    /// A reply and its status.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        status_and_body(self.curl(path).args(["-w", "\n%{http_code}"]).output().unwrap())
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let (status, body) = status_and_body(self.curl(path).args(["-w", "\n%{http_code}", "-d", &body.to_string()]).output().unwrap());
+        (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")))
+    }
+
+    /// A stream under way.
+    pub fn stream(&self, path: &str, body: Value) -> Stream {
+        let mut curl = self.curl(path).args(["-d", &body.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(curl.stdout.take().unwrap());
+        Stream { curl, lines }
+    }
+
+    /// Waits until a metric has a value.
+    pub fn wait_for_metric(&self, name: &str, value: f64) {
+        let began = Instant::now();
+        let row = format!("{name} {value}");
+        while !self.get("/metrics").1.lines().any(|l| l == row) {
+            assert!(began.elapsed() < DEADLINE, "{row} never came: {}", self.get("/metrics").1);
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+pub fn write_config(path: &Path, model: &Path, model_lines: &str, socket: &Path, bus: &str, serve_lines: &str) {
+    let text = format!(
+        "[model]\npath = \"{}\"\n{model_lines}\n[serve]\nsocket = \"{}\"\nbus = \"{bus}\"\n{serve_lines}\n[governor]\npolicy = \"off\"\n",
+        model.display(),
+        socket.display()
+    );
+    fs::write(path, text).unwrap();
+}
+
+/// Polls, since a child's end has no event that std could wait for with a deadline.
+pub fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(began.elapsed() < DEADLINE, "the process did not end");
+        std::thread::yield_now();
+    }
+}
+
+fn status_and_body(output: Output) -> (u16, String) {
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl: {}", String::from_utf8_lossy(&output.stderr)));
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// Server-sent events as curl hands them out.
+pub struct Stream {
+    pub curl: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Stream {
+    /// The data of the next event; `None` at the end.
+    pub fn next(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some(data.trim_end().to_owned());
+            }
+        }
+    }
+
+    /// The next event as JSON.
+    pub fn json(&mut self) -> Value {
+        serde_json::from_str(&self.next().expect("an event")).unwrap()
+    }
+
+    /// Reads until the first event with text.
+    pub fn first_text(&mut self) {
+        while self.json()["choices"][0]["delta"]["content"].as_str().is_none_or(str::is_empty) {}
+    }
+
+    /// The data of all events to the end.
+    pub fn rest(mut self) -> Vec<String> {
+        let rest = std::iter::from_fn(|| self.next()).collect();
+        let _ = self.curl.wait();
+        rest
+    }
+
+    /// The client goes away.
+    pub fn drop_it(mut self) {
+        self.curl.kill().unwrap();
+        self.curl.wait().unwrap();
+    }
+}
+
+/// A bus with nobody else on it.
+struct PrivateBus {
+    daemon: Child,
+    address: String,
+}
+
+impl PrivateBus {
+    fn start(path: &Path) -> PrivateBus {
+        let mut command = Command::new("dbus-daemon");
+        command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]).arg(format!("--address=unix:path={}", path.display()));
+        let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("dbus-daemon must be installed");
+        let mut address = String::new();
+        BufReader::new(daemon.stdout.take().unwrap().by_ref()).read_line(&mut address).unwrap();
+        PrivateBus { daemon, address: address.trim().to_owned() }
+    }
+}
+
+impl Drop for PrivateBus {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+/// The Python that has the real clients; `None`, loudly, where nobody said which.
+pub fn python() -> Option<PathBuf> {
+    let python = std::env::var_os("HEARTH_PYTHON").map(PathBuf::from).filter(|p| p.is_file());
+    if python.is_none() {
+        eprintln!("SKIPPED: $HEARTH_PYTHON names no Python with the packages `openai` and `dbus-fast`; `make test` sets it");
+    }
+    python
+}
+
+/// Runs one of the client programs; its output if it found everything as it should be.
+pub fn client(python: &Path, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/clients").join(name);
+    let output = Command::new(python).arg(script).args(arguments).envs(environment.iter().copied()).output().unwrap();
+    assert!(output.status.success(), "{name}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

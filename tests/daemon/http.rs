@@ -1,0 +1,135 @@
+//! The socket, asked with curl and with the openai package.
+
+use crate::house::{House, Plan, client, model, python, slow_model};
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn hello(more: Value) -> Value {
+    let mut request = json!({"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 8, "ignore_eos": true});
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    request
+}
+
+#[test]
+fn a_stream_has_the_order_that_clients_were_written_for() {
+    let house = House::open(Plan::default());
+    let events = house.stream(CHAT, hello(json!({"stream": true, "stream_options": {"include_usage": true}}))).rest();
+    let (last, events) = events.split_last().unwrap();
+    assert_eq!(last, "[DONE]");
+    let events: Vec<Value> = events.iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+    let [finish, usage] = &events[events.len() - 2..] else { panic!("{events:?}") };
+    assert_eq!((&finish["choices"][0]["delta"], &finish["choices"][0]["finish_reason"]), (&json!({}), &json!("length")));
+    assert_eq!((&usage["choices"], &usage["usage"]["completion_tokens"]), (&json!([]), &json!(8)));
+    assert!(finish["timings"]["predicted_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn whole_and_streamed_answers_are_the_same_text() {
+    let house = House::open(Plan::default());
+    let (status, whole) = house.post(CHAT, hello(json!({"temperature": 0})));
+    assert_eq!(status, 200);
+    let events = house.stream(CHAT, hello(json!({"temperature": 0, "stream": true}))).rest();
+    let text = |e: &String| serde_json::from_str::<Value>(e).ok()?["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+    let streamed: String = events.iter().filter_map(text).collect();
+    assert_eq!(whole["choices"][0]["message"]["content"], streamed);
+    assert!(!streamed.is_empty());
+}
+
+#[test]
+fn the_next_turn_computes_only_what_is_new() {
+    let house = House::open(Plan::default());
+    let first = json!({"role": "user", "content": "hello there ".repeat(20)});
+    let (_, reply) = house.post(CHAT, json!({"messages": [first], "max_tokens": 4, "temperature": 0}));
+    let known = reply["usage"]["prompt_tokens"].as_u64().unwrap();
+    let turns = json!([first, reply["choices"][0]["message"], {"role": "user", "content": "and then?"}]);
+    let (_, reply) = house.post(CHAT, json!({"messages": turns, "max_tokens": 4}));
+    let cached = reply["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert!(cached >= known - 1, "{cached} of {known} tokens were known");
+}
+
+#[test]
+fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
+    let house = House::open(Plan { model_lines: "context = 128", ..Plan::default() });
+    let refused = |body: Value| {
+        let (status, reply) = house.post(CHAT, body);
+        let error = &reply["error"];
+        assert!(error["message"].is_string(), "{reply}");
+        (status, error["type"].as_str().unwrap().to_owned(), error["param"].as_str().map(str::to_owned), reply)
+    };
+    for (field, value) in [("n", json!(2)), ("temperature", json!(9)), ("response_format", json!({"type": "json_object"})), ("stop", json!(5))] {
+        let (status, kind, param, _) = refused(hello(json!({field: value})));
+        assert_eq!((status, kind.as_str(), param.as_deref()), (400, "invalid_request_error", Some(field)));
+    }
+    let (status, kind, _, reply) = refused(json!({"messages": [{"role": "user", "content": "word ".repeat(500)}]}));
+    assert_eq!((status, kind.as_str()), (400, "exceed_context_size_error"));
+    assert!(reply["error"]["n_prompt_tokens"].as_u64().unwrap() > 128 && reply["error"]["n_ctx"] == 128, "{reply}");
+    assert_eq!(house.get("/v1/models/nope").0, 404);
+    assert_eq!(house.get("/nowhere").0, 404);
+    assert_eq!(house.get(CHAT).0, 405);
+    let bad_json = house.curl(CHAT).args(["-o", "/dev/null", "-w", "%{http_code}", "-d", "{"]).output().unwrap();
+    assert_eq!(bad_json.stdout, b"400");
+}
+
+#[test]
+fn a_full_queue_answers_busy_and_says_when_to_come_again() {
+    let house = House::open(Plan { model: slow_model(), model_lines: "sequences = 1", serve_lines: "queue = 0", ..Plan::default() });
+    let mut first = house.stream(CHAT, hello(json!({"stream": true, "max_tokens": 400})));
+    first.first_text();
+    let output = house.curl(CHAT).args(["-i", "-d", &hello(json!({})).to_string()]).output().unwrap();
+    let reply = String::from_utf8(output.stdout).unwrap().to_lowercase();
+    assert!(reply.starts_with("http/1.1 503") && reply.contains("\r\nretry-after: "), "{reply}");
+    assert!(reply.contains("unavailable_error"), "{reply}");
+    first.drop_it();
+}
+
+#[test]
+fn several_are_answered_at_once() {
+    let house = House::open(Plan { model: slow_model(), ..Plan::default() });
+    let mut streams: Vec<_> = (0..3).map(|_| house.stream(CHAT, hello(json!({"stream": true, "max_tokens": 300})))).collect();
+    streams.iter_mut().for_each(|s| s.first_text());
+    house.wait_for_metric("hearth_requests{state=\"running\"}", 3.0);
+    streams.into_iter().for_each(|s| s.drop_it());
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_answer() {
+    let house = House::open(Plan { model: slow_model(), ..Plan::default() });
+    let mut stream = house.stream(CHAT, hello(json!({"stream": true, "max_tokens": 400})));
+    stream.first_text();
+    stream.drop_it();
+    house.wait_for_metric("hearth_requests_total{outcome=\"cancelled\"}", 1.0);
+    house.wait_for_metric("hearth_requests{state=\"running\"}", 0.0);
+}
+
+#[test]
+fn text_tokens_and_templates_go_both_ways() {
+    let house = House::open(Plan::default());
+    let (_, reply) = house.post("/tokenize", json!({"content": "hello there"}));
+    let (_, back) = house.post("/detokenize", reply);
+    assert_eq!(back["content"], "hello there");
+    let (_, reply) = house.post("/apply-template", hello(json!({})));
+    assert_eq!(reply["prompt"], "user: hello there<|eot_id|>assistant: ");
+    let (status, reply) = house.post("/v1/completions", json!({"prompt": "hello", "max_tokens": 3, "logprobs": 2, "ignore_eos": true}));
+    assert_eq!((status, &reply["usage"]["completion_tokens"]), (200, &json!(3)));
+    assert_eq!(reply["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn metrics_hold_no_words_of_a_prompt() {
+    let house = House::open(Plan::default());
+    house.post(CHAT, json!({"messages": [{"role": "user", "content": "xylophone"}], "max_tokens": 2, "ignore_eos": true}));
+    let (status, metrics) = house.get("/metrics");
+    assert_eq!(status, 200);
+    assert!(metrics.contains("hearth_generated_tokens_total 2\n") && !metrics.contains("xylophone"), "{metrics}");
+    assert!(metrics.lines().all(|l| l.starts_with("# ") || l.split(' ').count() == 2), "{metrics}");
+}
+
+#[test]
+fn the_openai_package_is_served() {
+    let Some(python) = python() else { return };
+    let house = House::open(Plan::default());
+    client(&python, "openai_client.py", &[house.socket.to_str().unwrap(), "tiny"], &[]);
+    assert_eq!(model().file_stem().unwrap(), "tiny");
+}

@@ -1,0 +1,162 @@
+//! Start, reload, stop, and what systemd is told meanwhile.
+
+use crate::house::{House, Plan, model, slow_model, wait, write_config};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// What the daemon promises between SIGTERM and its end.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
+
+#[test]
+fn systemd_hears_of_loading_then_ready_then_stopping() {
+    let mut house = House::begin(Plan::default());
+    house.wait_for("EXTEND_TIMEOUT_USEC=");
+    house.wait_for("READY=1");
+    assert!(house.wait_for("STATUS=").contains("tiny"));
+    assert_eq!(house.get("/health").0, 200);
+    assert_eq!(fs::metadata(&house.socket).unwrap().permissions().mode() & 0o777, 0o660);
+    house.signal("TERM");
+    house.wait_for("STOPPING=1");
+    assert_eq!(house.exit_code(), Some(0));
+    assert!(!house.socket.exists(), "the socket was left behind");
+}
+
+#[test]
+fn the_watchdog_hears_of_an_idle_engine_that_turns() {
+    let mut house = House::open(Plan { environment: &[("WATCHDOG_USEC", "400000")], ..Plan::default() });
+    for _ in 0..3 {
+        house.wait_for("WATCHDOG=1");
+    }
+}
+
+#[test]
+fn sigterm_ends_a_running_answer_with_a_last_event_within_two_seconds() {
+    let mut house = House::open(Plan { model: slow_model(), ..Plan::default() });
+    let mut stream = house.stream(CHAT, json!({"messages": [{"role": "user", "content": "a"}], "stream": true, "ignore_eos": true}));
+    stream.first_text();
+    let asked = Instant::now();
+    house.signal("TERM");
+    let last = stream.rest().pop().unwrap();
+    assert!(last.contains("\"error\"") && last.contains("unavailable_error"), "{last}");
+    assert_eq!(house.exit_code(), Some(0));
+    assert!(asked.elapsed() < STOPS_WITHIN, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn sigterm_does_not_wait_for_a_reader_that_takes_nothing() {
+    let mut house = House::open(Plan { model: slow_model(), ..Plan::default() });
+    let mut stream = house.stream(CHAT, json!({"messages": [{"role": "user", "content": "a"}], "stream": true, "ignore_eos": true}));
+    stream.first_text();
+    let asked = Instant::now();
+    house.signal("TERM");
+    assert_eq!(house.exit_code(), Some(0));
+    assert!(asked.elapsed() < STOPS_WITHIN, "{:?}", asked.elapsed());
+    stream.drop_it();
+}
+
+#[test]
+fn sighup_loads_anew_and_a_faulty_configuration_changes_nothing() {
+    let mut house = House::open(Plan::default());
+    let name = |house: &House| house.get("/v1/models").1;
+    assert!(name(&house).contains("\"id\":\"tiny\""));
+    write_config(&house.config, model(), "name = \"renamed\"", &house.socket, "off", "");
+    house.signal("HUP");
+    house.wait_for("RELOADING=1");
+    house.wait_for("MONOTONIC_USEC=");
+    house.wait_for("READY=1");
+    assert!(name(&house).contains("\"id\":\"renamed\""), "{}", name(&house));
+    fs::write(&house.config, "[model]\npath = \"/nowhere\"\nnonsense = 1\n").unwrap();
+    house.signal("HUP");
+    house.wait_for("RELOADING=1");
+    house.wait_for("READY=1");
+    assert!(house.wait_for("STATUS=reload refused").contains(":3:"));
+    write_config(&house.config, "/nowhere.gguf".as_ref(), "", &house.socket, "off", "");
+    house.signal("HUP");
+    house.wait_for("RELOADING=1");
+    house.wait_for("READY=1");
+    assert!(house.wait_for("STATUS=reload failed").contains("/nowhere.gguf"));
+    assert!(name(&house).contains("\"id\":\"renamed\""));
+    assert_eq!(house.get("/health").0, 200);
+}
+
+#[test]
+fn a_socket_passed_in_by_systemd_is_used_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (passed, config) = (folder.path().join("passed"), folder.path().join("c.toml"));
+    write_config(&config, model(), "", &folder.path().join("unused"), "off", "");
+    // systemd-socket-activate does what systemd would: it listens, and starts the daemon at the first connection.
+    let Ok(mut activator) = Command::new("systemd-socket-activate")
+        .arg("--listen")
+        .arg(&passed)
+        .args([env!("CARGO_BIN_EXE_hearthd"), "--config"])
+        .arg(&config)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+    else {
+        eprintln!("SKIPPED: systemd-socket-activate is not installed");
+        return;
+    };
+    let began = Instant::now();
+    while !passed.exists() {
+        assert!(began.elapsed() < crate::house::DEADLINE);
+        std::thread::yield_now();
+    }
+    let chat = json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}).to_string();
+    // The first request is there before the daemon is, and waits for the model.
+    let output = Command::new("curl")
+        .args(["-sS", "--unix-socket"])
+        .arg(&passed)
+        .args(["-o", "/dev/null", "-w", "%{http_code}", "-d", &chat, &format!("http://localhost{CHAT}")])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"200", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!folder.path().join("unused").exists());
+    assert!(Command::new("kill").arg(activator.id().to_string()).status().unwrap().success());
+    wait(&mut activator);
+    assert!(passed.exists(), "the socket belongs to systemd");
+}
+
+#[test]
+fn a_second_daemon_leaves_the_first_ones_socket_alone() {
+    let house = House::open(Plan::default());
+    let output = Command::new(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&house.config).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words.lines().count() == 1 && words.contains("another daemon"), "{words}");
+    assert_eq!(house.get("/health").0, 200);
+}
+
+#[test]
+fn faults_at_the_start_are_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, broken) = (folder.path().join("c.toml"), folder.path().join("broken.gguf"));
+    fs::write(&broken, &fs::read(model()).unwrap()[..5000]).unwrap();
+    let line = |text: &str| {
+        fs::write(&config, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&config).env("HEARTH_LOG", "off").output().unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), words.lines().count()), (Some(1), 1), "{words}");
+        words
+    };
+    let serve = format!("[serve]\nbus = \"off\"\nsocket = \"{}\"\n", folder.path().join("s").display());
+    assert!(line(&format!("[model]\npath = \"{}\"\n{serve}", broken.display())).contains("broken.gguf"));
+    assert!(line(&format!("[model]\npath = \"/no/such.gguf\"\n{serve}")).contains("/no/such.gguf"));
+    assert!(line("[model]\npath = \"/m.gguf\"\n[serve]\nsokcet = \"x\"\n").contains("c.toml:4:"));
+    assert!(line("[model]\npath = \"/m.gguf\"\n[serve]\nbus = \"off\"\nsocket = \"/no/such/folder/s\"\n").contains("/no/such/folder/s"));
+}
+
+#[test]
+fn a_client_that_never_finishes_its_request_does_not_disturb_others() {
+    let house = House::open(Plan::default());
+    let idle: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&house.socket).unwrap()).collect();
+    for mut stream in &idle {
+        std::io::Write::write_all(&mut stream, b"POST /v1/chat/completions HTTP/1.1\r\nHost: l\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    }
+    assert_eq!(house.get("/health").0, 200);
+}

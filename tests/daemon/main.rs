@@ -1,0 +1,9 @@
+//! The daemon as a whole, with real clients: `curl`, the `openai` package, `busctl`, `gdbus`, and a program that reads the stream's pipe.
+//! Each test has a daemon of its own in a temporary folder, on a bus of its own. Nothing sleeps: tests wait for what they claim.
+
+mod bus;
+mod house;
+mod http;
+mod lifecycle;
+mod real;
+mod units;

@@ -1,0 +1,23 @@
+//! One real model, end to end.
+
+use crate::house::{House, Plan};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[test]
+fn smollm2_tells_why_the_sky_is_blue_over_the_socket() {
+    let Some(model) = std::env::var_os("HEARTH_SMOLLM2").map(PathBuf::from).filter(|p| p.is_file()) else {
+        eprintln!("SKIPPED: $HEARTH_SMOLLM2 names no SmolLM2-135M-Instruct Q4_1; `make test` fetches it");
+        return;
+    };
+    let house = House::open(Plan { model: &model, ..Plan::default() });
+    let request = json!({"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 40, "temperature": 0});
+    let (status, reply) = house.post("/v1/chat/completions", request.clone());
+    let text = reply["choices"][0]["message"]["content"].as_str().unwrap().to_lowercase();
+    assert_eq!(status, 200);
+    assert!(text.contains("light") || text.contains("scatter"), "{text}");
+    let (_, again) = house.post("/v1/chat/completions", request);
+    assert_eq!(again["choices"][0]["message"], reply["choices"][0]["message"]);
+    let usage = &again["usage"];
+    assert_eq!(usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() + 1, usage["prompt_tokens"].as_u64().unwrap());
+}

@@ -1,0 +1,46 @@
+//! The units as systemd sees them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Of ten points of exposure; the unit as shipped has 0.3.
+const EXPOSURE_MAX: f64 = 0.4;
+
+/// Copies with a program that is there; `None`, loudly, without systemd's tool.
+fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: systemd-analyze is not installed");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    for name in ["hearthd.service", "hearthd.socket"] {
+        let text = fs::read_to_string(shipped.join(name)).unwrap();
+        fs::write(folder.path().join(name), text.replace("/usr/libexec/hearth/hearthd", "/bin/true")).unwrap();
+    }
+    let service = folder.path().join("hearthd.service");
+    Some((folder, service))
+}
+
+#[test]
+fn systemd_finds_no_fault_in_the_units() {
+    let Some((folder, service)) = copies() else { return };
+    let output = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&service).arg(folder.path().join("hearthd.socket")).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    // Without a running systemd it may complain about other units; ours must not be named.
+    assert!(!words.lines().any(|l| l.contains("hearthd.service:") || l.contains("hearthd.socket:")), "{words}");
+}
+
+#[test]
+fn the_service_is_shut_in() {
+    let Some((_folder, service)) = copies() else { return };
+    let output = Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&service).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stdout);
+    let Some(line) = words.lines().find(|l| l.contains("Overall exposure level")) else {
+        eprintln!("SKIPPED: this systemd-analyze can't judge a unit offline: {}", String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    let score: f64 = line.split(": ").nth(1).and_then(|s| s.split(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+    assert!(score <= EXPOSURE_MAX, "{line}");
+}
