@@ -6,7 +6,7 @@
 //! |--------|------------------|-------------------------------------------------------------------------------|
 //! | codes  | i8 × cols        | `x[i] ≈ scale[i / per] · code[i]`, codes within ±127                          |
 //! | sums   | i16 × cols/16    | sums of 16 codes: what a format's minima and offsets are multiplied by        |
-//! | scales | f32 × cols/per   | largest magnitude of the run / 127                                            |
+//! | scales | f32 × cols/per   | largest magnitude of the run / 127, or a little more where that rounds better |
 //!
 //! So scales of 32 are `Q8_0`'s and scales of 256 `Q8_K`'s, with the scale kept in f32. A run that holds NaN or infinity gets the scale
 //! NaN and codes 0: whatever it is multiplied with becomes NaN. A run whose largest magnitude is below [`SMALLEST`] counts as zeros.

@@ -85,11 +85,11 @@ impl Case {
         out
     }
 
-    /// The same with the same rounding of activations, by the plain kernels.
+    /// The same with the tier's own rounding of activations, by the plain kernels.
     fn plain(&self, weights: &[u8], x: &[f32]) -> Vec<f32> {
         let form = self.form(&self.kernels()).rows();
         let mut activations = vec![0; form.bytes(self.cols, self.tokens)];
-        plain::linear::quantize(form, x, self.cols, &mut activations);
+        self.kernels().quantize(form, self.cols, x, &mut activations);
         let mut out = vec![f32::NAN; self.rows * self.tokens];
         plain::linear::mat_mul(&mut Product {
             format: self.format,

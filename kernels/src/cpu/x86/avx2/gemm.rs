@@ -57,7 +57,7 @@ pub fn quantize_panel(x: &[f32], cols: usize, out: &mut [u8]) {
         let (codes, planes) = out.split_at_mut(TILE * cols);
         for (t, row) in x.chunks_exact(cols).enumerate() {
             for (g, x) in row.as_chunks::<32>().0.iter().enumerate() {
-                let (scale, inverse) = quantize::scale(x);
+                let (scale, inverse) = quantize::best_scale(x);
                 let bytes = quantize::to_codes(x, inverse);
                 for (i, four) in bytes.as_chunks::<4>().0.iter().enumerate() {
                     codes[((8 * g + i) * TILE + t) * 4..][..4].copy_from_slice(four);
