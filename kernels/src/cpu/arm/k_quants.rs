@@ -1,4 +1,4 @@
-//! One token times rows of `Q4_K`, `Q5_K` or `Q6_K`, read in place.
+//! One token times rows of `Q4_K`, `Q5_K`, `Q6_K` or `IQ4_XS`, read in place.
 //!
 //! The simple loop, for a row: Σ over blocks of scale · Σ over groups S·Σ q·x, less the minima. The tricks:
 //! 1. Two rows share the loads of the activations.
@@ -7,9 +7,9 @@
 //! 3. Minima and offsets are multiplied with the sums of the activations: integers, once for a group.
 
 use super::activations::Int8;
-use super::panel::sources::scales_and_minima;
+use super::panel::sources::{levels, scales_and_minima};
 use super::instructions::{insert_bits, insert_high_nibbles, load_half, widen_halves};
-use crate::quant::{blocks, q4_k, q5_k, q6_k};
+use crate::quant::{blocks, iq4_xs, q4_k, q5_k, q6_k};
 use std::arch::aarch64::*;
 
 /// The dot products of a tier.
@@ -19,6 +19,12 @@ pub trait Dot {
     /// # Safety
     /// The CPU has the tier.
     unsafe fn groups(e: [int8x16_t; 2], o: [int8x16_t; 2], x: [int8x16_t; 4]) -> int32x4_t;
+
+    /// As [`Dot::groups`], with codes within ±127.
+    ///
+    /// # Safety
+    /// As [`Dot::groups`].
+    unsafe fn bytes(e: [int8x16_t; 2], o: [int8x16_t; 2], x: [int8x16_t; 4]) -> int32x4_t;
 
     /// [a, a, b, b], [c, c, d, d]: four dots of 16, two lanes each; codes from 0 to 63.
     ///
@@ -89,6 +95,27 @@ pub unsafe fn mat_vec_q6_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
         }
         if r < out.len() {
             [out[r]] = dot_q6_k::<D, 1>([&w[n * r..][..n]], x);
+        }
+    }
+}
+
+/// As [`mat_vec_q4_k`].
+///
+/// # Safety
+/// The CPU has the tier of `D`.
+#[target_feature(enable = "neon")]
+pub unsafe fn mat_vec_iq4_xs<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
+    let (w, n) = (blocks::<iq4_xs::Block>(w), x.runs());
+    assert_eq!(w.len(), n * out.len());
+    let mut r = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while r + 1 < out.len() {
+            [out[r], out[r + 1]] = dot_iq4_xs::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+            r += 2;
+        }
+        if r < out.len() {
+            [out[r]] = dot_iq4_xs::<D, 1>([&w[n * r..][..n]], x);
         }
     }
 }
@@ -396,4 +423,75 @@ unsafe fn quarters_q6_k<D: Dot, const R: usize, const P: usize>(
         }
     }
     dots
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn dot_iq4_xs<D: Dot, const R: usize>(rows: [&[iq4_xs::Block]; R], x: Int8) -> [f32; R] {
+    let n = x.runs();
+    assert!(x.codes.len() == 256 * n && rows.iter().all(|r| r.len() == n));
+    let mut total = [vdupq_n_f32(0.0); R];
+    for b in 0..n {
+        // SAFETY: `b` is below the number of blocks in every row and, times 256, within the codes (asserted above).
+        unsafe {
+            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
+            let blocks = blocks_at(rows, b);
+            let pairs = [
+                groups_iq4_xs::<D, R>(blocks, 0, q),
+                groups_iq4_xs::<D, R>(blocks, 1, q),
+                groups_iq4_xs::<D, R>(blocks, 2, q),
+                groups_iq4_xs::<D, R>(blocks, 3, q),
+            ];
+            let scale = x.scales.as_ptr().cast::<f32>().add(b).read_unaligned();
+            for r in 0..R {
+                let s = scales_of_iq4_xs(blocks[r]);
+                let dots = vmulq_s32(vpaddq_s32(pairs[0][r], pairs[1][r]), vmovl_s16(vget_low_s16(s)));
+                let dots = vmlaq_s32(dots, vpaddq_s32(pairs[2][r], pairs[3][r]), vmovl_high_s16(s));
+                total[r] = vfmaq_n_f32(total[r], vcvtq_f32_s32(dots), load_half(&raw const (*blocks[r]).d) * scale);
+            }
+        }
+    }
+    let mut out = [0.0; R];
+    for r in 0..R {
+        out[r] = vaddvq_f32(total[r]);
+    }
+    out
+}
+
+/// Dots of the groups 2j and 2j + 1 of each row: [even, even, odd, odd].
+///
+/// # Safety
+/// `blocks` and the 256 activations at `q` may be read; `j` < 4.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn groups_iq4_xs<D: Dot, const R: usize>(blocks: [*const iq4_xs::Block; R], j: usize, q: *const i8) -> [int32x4_t; R] {
+    let mut pairs = [vdupq_n_s32(0); R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let q = q.add(64 * j);
+        let x = [vld1q_s8(q), vld1q_s8(q.add(16)), vld1q_s8(q.add(32)), vld1q_s8(q.add(48))];
+        for r in 0..R {
+            let qs = (&raw const (*blocks[r]).qs).cast::<u8>().add(32 * j);
+            pairs[r] = D::bytes(levels(qs), levels(qs.add(16)), x);
+        }
+    }
+    pairs
+}
+
+/// The eight scales less 32.
+///
+/// # Safety
+/// `block` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn scales_of_iq4_xs(block: *const iq4_xs::Block) -> int16x8_t {
+    const PAIRS: [i16; 8] = [0, -2, -4, -6, -8, -10, -12, -14];
+    // SAFETY: the caller's promise; eight shifts.
+    unsafe {
+        let low = vreinterpret_u8_u32(vld1_dup_u32((&raw const (*block).scales_l).cast()));
+        let low = vmovl_u8(vzip1_u8(vand_u8(low, vdup_n_u8(15)), vshr_n_u8::<4>(low)));
+        let high = vld1q_dup_u16((&raw const (*block).scales_h).cast());
+        let high = vandq_u16(vshlq_u16(high, vld1q_s16(PAIRS.as_ptr())), vdupq_n_u16(3));
+        vsubq_s16(vreinterpretq_s16_u16(vorrq_u16(low, vshlq_n_u16::<4>(high))), vdupq_n_s16(32))
+    }
 }

@@ -4,7 +4,7 @@ pub mod panel;
 
 use super::activations::each_token;
 use super::blocks_of_32::dotprod::*;
-use super::k_quants::{Dot, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
+use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
 use super::one_token;
 use super::panel::product;
 use crate::cpu::linear::Route;
@@ -24,7 +24,7 @@ pub fn fill(k: &mut Kernels) {
     one_token!(
         k, 32, Q4_0 mat_vec_q4_0, Q4_1 mat_vec_q4_1, Q5_0 mat_vec_q5_0, Q5_1 mat_vec_q5_1, Q8_0 mat_vec_q8_0, IQ4_NL mat_vec_iq4_nl
     );
-    one_token!(k, 256, Q4_K mat_vec_q4_k::<Sdot>, Q5_K mat_vec_q5_k::<Sdot>, Q6_K mat_vec_q6_k::<Sdot>);
+    one_token!(k, 256, Q4_K mat_vec_q4_k::<Sdot>, Q5_K mat_vec_q5_k::<Sdot>, Q6_K mat_vec_q6_k::<Sdot>, IQ4_XS mat_vec_iq4_xs::<Sdot>);
 }
 
 /// Four zeroed registers' worth of memory.
@@ -51,6 +51,12 @@ impl Dot for Sdot {
                  options(nomem, nostack, preserves_flags));
         }
         sum
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(e: [int8x16_t; 2], o: [int8x16_t; 2], x: [int8x16_t; 4]) -> int32x4_t {
+        // SAFETY: the caller's promise; `sdot` takes any bytes.
+        unsafe { Self::groups(e, o, x) }
     }
 
     /// The four accumulators are zeroed by one load: vector pipes are the scarce ones, load pipes have time.

@@ -4,7 +4,7 @@ pub mod panel;
 
 use super::activations::each_token;
 use super::blocks_of_32::neon::*;
-use super::k_quants::{Dot, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
+use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
 use super::one_token;
 use super::panel::product;
 use crate::cpu::linear::Route;
@@ -31,7 +31,7 @@ pub fn fill(k: &mut Kernels) {
     one_token!(
         k, 32, Q4_0 mat_vec_q4_0, Q4_1 mat_vec_q4_1, Q5_0 mat_vec_q5_0, Q5_1 mat_vec_q5_1, Q8_0 mat_vec_q8_0, IQ4_NL mat_vec_iq4_nl
     );
-    one_token!(k, 256, Q4_K mat_vec_q4_k::<Smull>, Q5_K mat_vec_q5_k::<Smull>, Q6_K mat_vec_q6_k::<Smull>);
+    one_token!(k, 256, Q4_K mat_vec_q4_k::<Smull>, Q5_K mat_vec_q5_k::<Smull>, Q6_K mat_vec_q6_k::<Smull>, IQ4_XS mat_vec_iq4_xs::<Smull>);
 }
 
 impl Dot for Smull {
@@ -46,6 +46,17 @@ impl Dot for Smull {
                 vmlal_high_s8(sum, w[1], x1)
             };
             vpaddlq_s16(vpaddq_s16(dot(e, x[0], x[1]), dot(o, x[2], x[3])))
+        }
+    }
+
+    /// A lane of 16 bits holds two products: 2 · 127 · 127 < 2¹⁵.
+    #[inline(always)]
+    unsafe fn bytes(e: [int8x16_t; 2], o: [int8x16_t; 2], x: [int8x16_t; 4]) -> int32x4_t {
+        // SAFETY: every ARMv8 has these.
+        unsafe {
+            let two = |w, x| vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
+            let dot = |w: [int8x16_t; 2], x0, x1| vpadalq_s16(vpaddlq_s16(two(w[0], x0)), two(w[1], x1));
+            vpaddq_s32(dot(e, x[0], x[1]), dot(o, x[2], x[3]))
         }
     }
 

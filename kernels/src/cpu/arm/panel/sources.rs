@@ -122,7 +122,7 @@ unsafe fn five_bits(qh: *const u8) -> [int8x16_t; 2] {
 /// As [`nibbles`].
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn levels(qs: *const u8) -> [int8x16_t; 2] {
+pub unsafe fn levels(qs: *const u8) -> [int8x16_t; 2] {
     // SAFETY: the caller's promise; sixteen levels.
     unsafe {
         let table = vld1q_s8(iq4_nl::LEVELS.as_ptr());
