@@ -155,8 +155,8 @@ fn encoding_survives_any_number() {
 
 /// The folder of the large collection, if it stands beside the checkout.
 fn zoo() -> Option<PathBuf> {
-    let shared = std::env::var_os("HEARTH_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let shared =
+        std::env::var_os("HEARTH_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
     let zoo = shared.join("fixtures/quant-zoo");
     zoo.is_dir().then_some(zoo)
 }
@@ -172,8 +172,7 @@ fn the_zoo_decodes_to_the_same_bits_and_its_dots_agree() {
         return;
     };
     let data = std::fs::read(zoo.join("zoo.bin")).expect("zoo.bin");
-    let index: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(zoo.join("zoo.json")).expect("zoo.json")).expect("JSON");
+    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(zoo.join("zoo.json")).expect("zoo.json")).expect("JSON");
     let number = |v: &serde_json::Value| v.as_u64().expect("a number") as usize;
     let part = |v: &serde_json::Value| &data[number(&v["offset"])..][..number(&v["bytes"])];
     let columns = number(&index["columns"]);

@@ -81,7 +81,8 @@ unsafe fn dots<V: Vector, const T: usize>(rows: &[f32], x: *const f32, cols: usi
         let mut out = [[0.0; ROWS]; T];
         for t in 0..T {
             for r in 0..ROWS {
-                out[t][r] = (whole..cols).fold(sums[t][r].sum(), |sum, i| rows[r * cols + i].mul_add(x.add(t * cols + i).read_unaligned(), sum));
+                out[t][r] =
+                    (whole..cols).fold(sums[t][r].sum(), |sum, i| rows[r * cols + i].mul_add(x.add(t * cols + i).read_unaligned(), sum));
             }
         }
         out
@@ -125,7 +126,10 @@ macro_rules! exact {
 
         /// Exact products, which are also the way of every format that has no other yet.
         fn fill_exact(k: &mut crate::cpu::Kernels) {
-            use crate::cpu::{Form, exact as products, linear::{Route, Routes}};
+            use crate::cpu::{
+                Form, exact as products,
+                linear::{Route, Routes},
+            };
             k.exact = Route { form: Form::F32, row_tile: products::ROWS, scratch: products::scratch, run: exact };
             k.products = k.products.map(|routes| if routes.one.form == Form::F32 { Routes::all(k.exact) } else { routes });
         }

@@ -48,8 +48,7 @@ unsafe impl super::Block for Block {
         let fits: [f32; 16] = std::array::from_fn(|j| fit::ternary_scale(&x[16 * j..][..16]).abs());
         let d = F16::saturating(fit::extreme(&fits) / 15.0);
         let s = fits.map(|f| fit::nearest((f * fit::inverse(d.get()) - 1.0) / 2.0).clamp(0.0, 7.0));
-        let words: [([usize; 1], bool); 32] =
-            std::array::from_fn(|k| shifted_codewords(&x[8 * k..], d.get() * (2.0 * s[k / 2] + 1.0)));
+        let words: [([usize; 1], bool); 32] = std::array::from_fn(|k| shifted_codewords(&x[8 * k..], d.get() * (2.0 * s[k / 2] + 1.0)));
         let nibble = |k: usize| (words[k].0[0] >> 8) as u8 | u8::from(words[k].1) << 3;
         let scales = std::array::from_fn(|n| {
             let word = (0..4).map(|p| (s[4 * n + p] as u16) << (3 * p)).sum::<u16>();

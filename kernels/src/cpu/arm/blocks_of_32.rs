@@ -25,9 +25,23 @@ macro_rules! bytes {
 macro_rules! nibbles {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!(
-            "ldr q", $a, ", [{p", $p, "}], #", $stride, "\n",
-            "ushr v", $b, ".16b, v", $a, ".16b, #4\n",
-            "and v", $a, ".16b, v", $a, ".16b, v28.16b\n"
+            "ldr q",
+            $a,
+            ", [{p",
+            $p,
+            "}], #",
+            $stride,
+            "\n",
+            "ushr v",
+            $b,
+            ".16b, v",
+            $a,
+            ".16b, #4\n",
+            "and v",
+            $a,
+            ".16b, v",
+            $a,
+            ".16b, v28.16b\n"
         )
     };
 }
@@ -36,8 +50,16 @@ macro_rules! levels {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!(
             nibbles!($stride, $p, $a, $b),
-            "tbl v", $a, ".16b, {{v29.16b}}, v", $a, ".16b\n",
-            "tbl v", $b, ".16b, {{v29.16b}}, v", $b, ".16b\n"
+            "tbl v",
+            $a,
+            ".16b, {{v29.16b}}, v",
+            $a,
+            ".16b\n",
+            "tbl v",
+            $b,
+            ".16b, {{v29.16b}}, v",
+            $b,
+            ".16b\n"
         )
     };
 }
@@ -46,15 +68,21 @@ macro_rules! levels {
 macro_rules! five_bits {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!(
-            "ldur s4, [{p", $p, "}, #-4]\n",
+            "ldur s4, [{p",
+            $p,
+            "}, #-4]\n",
             nibbles!($stride, $p, $a, $b),
             "mvn v4.16b, v4.16b\n",
             "tbl v5.16b, {{v4.16b}}, v29.16b\n",
             "tbl v4.16b, {{v4.16b}}, v30.16b\n",
             "cmtst v5.16b, v5.16b, v27.16b\n",
             "cmtst v4.16b, v4.16b, v27.16b\n",
-            "sli v", $a, ".16b, v5.16b, #4\n",
-            "sli v", $b, ".16b, v4.16b, #4\n"
+            "sli v",
+            $a,
+            ".16b, v5.16b, #4\n",
+            "sli v",
+            $b,
+            ".16b, v4.16b, #4\n"
         )
     };
 }
@@ -100,10 +128,26 @@ macro_rules! short_dots {
 macro_rules! short_dot {
     ($sum:literal, $a:literal, $b:literal) => {
         concat!(
-            "smull v", $sum, ".8h, v", $a, ".8b, v24.8b\n",
-            "smlal2 v", $sum, ".8h, v", $a, ".16b, v24.16b\n",
-            "smlal v", $sum, ".8h, v", $b, ".8b, v25.8b\n",
-            "smlal2 v", $sum, ".8h, v", $b, ".16b, v25.16b\n"
+            "smull v",
+            $sum,
+            ".8h, v",
+            $a,
+            ".8b, v24.8b\n",
+            "smlal2 v",
+            $sum,
+            ".8h, v",
+            $a,
+            ".16b, v24.16b\n",
+            "smlal v",
+            $sum,
+            ".8h, v",
+            $b,
+            ".8b, v25.8b\n",
+            "smlal2 v",
+            $sum,
+            ".8h, v",
+            $b,
+            ".16b, v25.16b\n"
         )
     };
 }
@@ -126,12 +170,24 @@ macro_rules! byte_dots {
 macro_rules! byte_dot {
     ($sum:literal, $a:literal, $b:literal) => {
         concat!(
-            "smull v4.8h, v", $a, ".8b, v24.8b\n",
-            "smull v5.8h, v", $b, ".8b, v25.8b\n",
-            "smlal2 v4.8h, v", $a, ".16b, v24.16b\n",
-            "smlal2 v5.8h, v", $b, ".16b, v25.16b\n",
-            "saddlp v", $sum, ".4s, v4.8h\n",
-            "sadalp v", $sum, ".4s, v5.8h\n"
+            "smull v4.8h, v",
+            $a,
+            ".8b, v24.8b\n",
+            "smull v5.8h, v",
+            $b,
+            ".8b, v25.8b\n",
+            "smlal2 v4.8h, v",
+            $a,
+            ".16b, v24.16b\n",
+            "smlal2 v5.8h, v",
+            $b,
+            ".16b, v25.16b\n",
+            "saddlp v",
+            $sum,
+            ".4s, v4.8h\n",
+            "sadalp v",
+            $sum,
+            ".4s, v5.8h\n"
         )
     };
 }
@@ -145,7 +201,9 @@ macro_rules! scale {
             "ld1 {{v4.h}}[2], [{s2}], {stride:x}\n",
             "ld1 {{v4.h}}[3], [{s3}], {stride:x}\n",
             "fcvtl v4.4s, v4.4h\n",
-            "fmul v5.4s, v4.4s, v26.s[", $lane, "]\n",
+            "fmul v5.4s, v4.4s, v26.s[",
+            $lane,
+            "]\n",
             "fmla v31.4s, v0.4s, v5.4s\n"
         )
     };
@@ -171,9 +229,13 @@ macro_rules! scale_and_minimum {
             "fcvtl v5.4s, v5.4h\n",
             "fcvtl v4.4s, v4.4h\n",
             $minimum,
-            "fmul v5.4s, v5.4s, v26.s[", $lane, "]\n",
+            "fmul v5.4s, v5.4s, v26.s[",
+            $lane,
+            "]\n",
             "fmla v31.4s, v0.4s, v5.4s\n",
-            "fmla v31.4s, v4.4s, v6.s[", $lane, "]\n"
+            "fmla v31.4s, v4.4s, v6.s[",
+            $lane,
+            "]\n"
         )
     };
 }
@@ -239,15 +301,25 @@ macro_rules! run {
 
 /// The activations' scales of four blocks or one, and their sums times the offset.
 macro_rules! scales {
-    (4) => { "ldr q26, [{scales}], #16\n" };
-    (1) => { "ldr s26, [{scales}], #4\n" };
+    (4) => {
+        "ldr q26, [{scales}], #16\n"
+    };
+    (1) => {
+        "ldr s26, [{scales}], #4\n"
+    };
 }
 macro_rules! scales_and_sums {
-    (4) => { concat!(scales!(4), "ldr q6, [x9], #16\n", scaled_sums!()) };
-    (1) => { concat!(scales!(1), "ldr s6, [x9], #4\n", scaled_sums!()) };
+    (4) => {
+        concat!(scales!(4), "ldr q6, [x9], #16\n", scaled_sums!())
+    };
+    (1) => {
+        concat!(scales!(1), "ldr s6, [x9], #4\n", scaled_sums!())
+    };
 }
 macro_rules! scaled_sums {
-    () => { "saddlp v6.4s, v6.8h\n scvtf v6.4s, v6.4s\n fmul v6.4s, v6.4s, v7.4s\n fmul v6.4s, v6.4s, v26.4s\n" };
+    () => {
+        "saddlp v6.4s, v6.8h\n scvtf v6.4s, v6.4s\n fmul v6.4s, v6.4s, v7.4s\n fmul v6.4s, v6.4s, v26.4s\n"
+    };
 }
 
 /// A format's function. `stride`: bytes of a block; then the parts above that it is put together from.
@@ -278,7 +350,10 @@ macro_rules! mat_vec {
                                 block!($weights, $stride, $dots, $scale, "2"),
                                 block!($weights, $stride, $dots, $scale, "3")
                             ),
-                            n / 4, $stride, at, CONSTANTS
+                            n / 4,
+                            $stride,
+                            at,
+                            CONSTANTS
                         );
                     }
                     if n % 4 > 0 {
@@ -302,8 +377,7 @@ const LEVELS: [u8; 16] = {
     levels
 };
 /// Spreads the bytes 0 and 1, or 2 and 3, over eight bytes each.
-const SPREAD: [[u8; 16]; 2] =
-    [[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3]];
+const SPREAD: [[u8; 16]; 2] = [[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3]];
 
 /// By `smull`, for every ARMv8.
 pub mod neon {
@@ -346,12 +420,7 @@ impl Cursor {
         // SAFETY: no row is past the last.
         let heads = unsafe { [w, w.add(bytes * last.min(1)), w.add(bytes * last.min(2)), w.add(bytes * last.min(3))] };
         Cursor {
-            codes: [
-                heads[0].wrapping_add(codes),
-                heads[1].wrapping_add(codes),
-                heads[2].wrapping_add(codes),
-                heads[3].wrapping_add(codes),
-            ],
+            codes: [heads[0].wrapping_add(codes), heads[1].wrapping_add(codes), heads[2].wrapping_add(codes), heads[3].wrapping_add(codes)],
             heads,
             q: x.codes.as_ptr(),
             scales: x.scales.as_ptr(),

@@ -7,8 +7,8 @@
 //! 3. Minima and offsets are multiplied with the sums of the activations: integers, once for a group.
 
 use super::activations::Int8;
-use super::panel::sources::{levels, scales_and_minima};
 use super::instructions::{insert_bits, insert_high_nibbles, load_half, widen_halves};
+use super::panel::sources::{levels, scales_and_minima};
 use crate::quant::{blocks, iq4_xs, q4_k, q5_k, q6_k};
 use std::arch::aarch64::*;
 
@@ -411,11 +411,8 @@ unsafe fn quarters_q6_k<D: Dot, const R: usize, const P: usize>(
             let mut w = [vdupq_n_s8(0); 4];
             for c in 0..2 {
                 let bits = high[r][c];
-                let (below, beside) = if P == 0 {
-                    (vshlq_n_u8::<4>(bits), vandq_u8(bits, upper))
-                } else {
-                    (vshlq_n_u8::<2>(bits), vshrq_n_u8::<2>(bits))
-                };
+                let (below, beside) =
+                    if P == 0 { (vshlq_n_u8::<4>(bits), vandq_u8(bits, upper)) } else { (vshlq_n_u8::<2>(bits), vshrq_n_u8::<2>(bits)) };
                 w[c] = vreinterpretq_s8_u8(insert_bits(vandq_u8(l[c], low), below, upper));
                 w[c + 2] = vreinterpretq_s8_u8(insert_high_nibbles(beside, l[c]));
             }

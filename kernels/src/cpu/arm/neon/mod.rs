@@ -7,9 +7,9 @@ use super::blocks_of_32::neon::*;
 use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
 use super::one_token;
 use super::panel::product;
-use crate::cpu::linear::Route;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
+use crate::cpu::linear::Route;
 use crate::cpu::{Form, Kernels, attention, exact};
 use crate::quant::Format;
 use panel::Smull;
@@ -66,10 +66,7 @@ impl Dot for Smull {
         // SAFETY: every ARMv8 has these.
         unsafe {
             let dot = |w, x| vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
-            [
-                vpaddlq_s16(vpaddq_s16(dot(w[0], x[0]), dot(w[1], x[1]))),
-                vpaddlq_s16(vpaddq_s16(dot(w[2], x[2]), dot(w[3], x[3]))),
-            ]
+            [vpaddlq_s16(vpaddq_s16(dot(w[0], x[0]), dot(w[1], x[1]))), vpaddlq_s16(vpaddq_s16(dot(w[2], x[2]), dot(w[3], x[3])))]
         }
     }
 }

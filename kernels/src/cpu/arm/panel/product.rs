@@ -3,8 +3,8 @@
 use super::strip::{Source, pack_strip};
 use super::tokens::TILE_SCALE_BYTES;
 use super::{Order, ROWS, TOKENS, decoded, groups, panel_bytes, panel_scales, sources};
-use crate::cpu::form::Form;
 use crate::cpu::Kernels;
+use crate::cpu::form::Form;
 use crate::cpu::linear::{Product, Route};
 use crate::quant::{FORMATS, Format};
 

@@ -58,14 +58,8 @@ fn head_of_lines(u: [float32x4_t; 2], v: [float32x4_t; 2], top: f32) -> Head {
     let largest = vpmaxq_f32(peak0, peak1); // of each group
     let factor = vdivq_f32(vdupq_n_f32(256.0 * 127.0), largest);
     let (first, last) = (vzip1q_f32(factor, factor), vzip2q_f32(factor, factor));
-    let a = vcombine_s16(
-        vmovn_s32(vcvtnq_s32_f32(vmulq_f32(u[0], first))),
-        vmovn_s32(vcvtnq_s32_f32(vmulq_f32(u[1], last))),
-    );
-    let b = vcombine_s16(
-        vmovn_s32(vcvtnq_s32_f32(vmulq_f32(v[0], first))),
-        vmovn_s32(vcvtnq_s32_f32(vmulq_f32(v[1], last))),
-    );
+    let a = vcombine_s16(vmovn_s32(vcvtnq_s32_f32(vmulq_f32(u[0], first))), vmovn_s32(vcvtnq_s32_f32(vmulq_f32(u[1], last))));
+    let b = vcombine_s16(vmovn_s32(vcvtnq_s32_f32(vmulq_f32(v[0], first))), vmovn_s32(vcvtnq_s32_f32(vmulq_f32(v[1], last))));
     store_head(a, b, vmulq_n_f32(largest, 1.0 / 127.0))
 }
 
@@ -102,8 +96,7 @@ unsafe fn nibbles(qs: *const u8) -> [int8x16_t; 2] {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn five_bits(qh: *const u8) -> [int8x16_t; 2] {
-    const SPREAD: [u8; 32] =
-        [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3];
+    const SPREAD: [u8; 32] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3];
     // SAFETY: the caller's promise; tables of 32.
     unsafe {
         let low = nibbles(qh.add(4));
@@ -165,18 +158,12 @@ blocks_of_32!(Q8_0, 34, |run| head_of_scales(eight_halves(run, 34), 1.0, 0), |bl
     let least = vdupq_n_s8(-127);
     [vmaxq_s8(vld1q_s8(codes), least), vmaxq_s8(vld1q_s8(codes.add(16)), least)]
 });
-blocks_of_32!(
-    Q4_1,
-    20,
-    |run: *const u8| head_of_lines(eight_halves(run, 20), eight_halves(run.add(2), 20), 15.0),
-    |block: *const u8| nibbles(block.add(4))
-);
-blocks_of_32!(
-    Q5_1,
-    24,
-    |run: *const u8| head_of_lines(eight_halves(run, 24), eight_halves(run.add(2), 24), 31.0),
-    |block: *const u8| five_bits(block.add(4))
-);
+blocks_of_32!(Q4_1, 20, |run: *const u8| head_of_lines(eight_halves(run, 20), eight_halves(run.add(2), 20), 15.0), |block: *const u8| {
+    nibbles(block.add(4))
+});
+blocks_of_32!(Q5_1, 24, |run: *const u8| head_of_lines(eight_halves(run, 24), eight_halves(run.add(2), 24), 31.0), |block: *const u8| {
+    five_bits(block.add(4))
+});
 
 impl Source for Q4K {
     const BYTES: usize = size_of::<q4_k::Block>();

@@ -87,12 +87,8 @@ unsafe fn pack_run<S: Source, O: Order>(run: [*const u8; 4], half: usize, q: &mu
             unsafe {
                 let (a, b) = (vld1_s16(heads[r].a.as_ptr().add(4 * g)), vld1_s16(heads[r].b.as_ptr().add(4 * g)));
                 let codes = S::codes(run[r], g);
-                rows[r] = [
-                    affine::<0>(codes[0], a, b),
-                    affine::<1>(codes[1], a, b),
-                    affine::<2>(codes[2], a, b),
-                    affine::<3>(codes[3], a, b),
-                ];
+                rows[r] =
+                    [affine::<0>(codes[0], a, b), affine::<1>(codes[1], a, b), affine::<2>(codes[2], a, b), affine::<3>(codes[3], a, b)];
             }
         }
         // SAFETY: the group's 512 bytes.
