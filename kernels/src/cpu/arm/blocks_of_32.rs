@@ -17,78 +17,55 @@ use std::arch::asm;
 const ROWS: usize = 4;
 
 /// Weights of one row as int8 in v16 and v17, or v18 and v19, and so on; the row's pointer steps to the next block.
+#[rustfmt::skip]
 macro_rules! bytes {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!("ld1 {{v", $a, ".16b, v", $b, ".16b}}, [{p", $p, "}], {stride:x}\n")
     };
 }
+#[rustfmt::skip]
 macro_rules! nibbles {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!(
-            "ldr q",
-            $a,
-            ", [{p",
-            $p,
-            "}], #",
-            $stride,
-            "\n",
-            "ushr v",
-            $b,
-            ".16b, v",
-            $a,
-            ".16b, #4\n",
-            "and v",
-            $a,
-            ".16b, v",
-            $a,
-            ".16b, v28.16b\n"
+            "ldr q", $a, ", [{p", $p, "}], #", $stride, "\n",
+            "ushr v", $b, ".16b, v", $a, ".16b, #4\n",
+            "and v", $a, ".16b, v", $a, ".16b, v28.16b\n"
         )
     };
 }
 /// Nibbles as indices of the table in v29.
+#[rustfmt::skip]
 macro_rules! levels {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!(
             nibbles!($stride, $p, $a, $b),
-            "tbl v",
-            $a,
-            ".16b, {{v29.16b}}, v",
-            $a,
-            ".16b\n",
-            "tbl v",
-            $b,
-            ".16b, {{v29.16b}}, v",
-            $b,
-            ".16b\n"
+            "tbl v", $a, ".16b, {{v29.16b}}, v", $a, ".16b\n",
+            "tbl v", $b, ".16b, {{v29.16b}}, v", $b, ".16b\n"
         )
     };
 }
 /// Nibbles and fifth bits as q − 16: the inverted bits are spread over bytes (table v29, and v29 + 2 in v30), tested against one bit a
 /// byte (v27), and a byte of ones, inserted above the nibble, is −16.
+#[rustfmt::skip]
 macro_rules! five_bits {
     ($stride:literal, $p:literal, $a:literal, $b:literal) => {
         concat!(
-            "ldur s4, [{p",
-            $p,
-            "}, #-4]\n",
+            "ldur s4, [{p", $p, "}, #-4]\n",
             nibbles!($stride, $p, $a, $b),
             "mvn v4.16b, v4.16b\n",
             "tbl v5.16b, {{v4.16b}}, v29.16b\n",
             "tbl v4.16b, {{v4.16b}}, v30.16b\n",
             "cmtst v5.16b, v5.16b, v27.16b\n",
             "cmtst v4.16b, v4.16b, v27.16b\n",
-            "sli v",
-            $a,
-            ".16b, v5.16b, #4\n",
-            "sli v",
-            $b,
-            ".16b, v4.16b, #4\n"
+            "sli v", $a, ".16b, v5.16b, #4\n",
+            "sli v", $b, ".16b, v4.16b, #4\n"
         )
     };
 }
 
 /// The dots of four rows with the activations in v24 and v25 as the four lanes of v0, as floats: by `sdot`, the accumulators zeroed by one
 /// load.
+#[rustfmt::skip]
 macro_rules! sdots {
     () => {
         ".arch_extension dotprod
@@ -109,6 +86,7 @@ macro_rules! sdots {
     };
 }
 /// By 16-bit sums: codes within ±16 or from 0 to 15, so that sixteen products (the last `addp`'s) stay below 2¹⁵.
+#[rustfmt::skip]
 macro_rules! short_dots {
     () => {
         concat!(
@@ -125,33 +103,19 @@ macro_rules! short_dots {
         )
     };
 }
+#[rustfmt::skip]
 macro_rules! short_dot {
     ($sum:literal, $a:literal, $b:literal) => {
         concat!(
-            "smull v",
-            $sum,
-            ".8h, v",
-            $a,
-            ".8b, v24.8b\n",
-            "smlal2 v",
-            $sum,
-            ".8h, v",
-            $a,
-            ".16b, v24.16b\n",
-            "smlal v",
-            $sum,
-            ".8h, v",
-            $b,
-            ".8b, v25.8b\n",
-            "smlal2 v",
-            $sum,
-            ".8h, v",
-            $b,
-            ".16b, v25.16b\n"
+            "smull v", $sum, ".8h, v", $a, ".8b, v24.8b\n",
+            "smlal2 v", $sum, ".8h, v", $a, ".16b, v24.16b\n",
+            "smlal v", $sum, ".8h, v", $b, ".8b, v25.8b\n",
+            "smlal2 v", $sum, ".8h, v", $b, ".16b, v25.16b\n"
         )
     };
 }
 /// By 16-bit sums of two products: any codes within ±127, and −128.
+#[rustfmt::skip]
 macro_rules! byte_dots {
     () => {
         concat!(
@@ -167,32 +131,22 @@ macro_rules! byte_dots {
         )
     };
 }
+#[rustfmt::skip]
 macro_rules! byte_dot {
     ($sum:literal, $a:literal, $b:literal) => {
         concat!(
-            "smull v4.8h, v",
-            $a,
-            ".8b, v24.8b\n",
-            "smull v5.8h, v",
-            $b,
-            ".8b, v25.8b\n",
-            "smlal2 v4.8h, v",
-            $a,
-            ".16b, v24.16b\n",
-            "smlal2 v5.8h, v",
-            $b,
-            ".16b, v25.16b\n",
-            "saddlp v",
-            $sum,
-            ".4s, v4.8h\n",
-            "sadalp v",
-            $sum,
-            ".4s, v5.8h\n"
+            "smull v4.8h, v", $a, ".8b, v24.8b\n",
+            "smull v5.8h, v", $b, ".8b, v25.8b\n",
+            "smlal2 v4.8h, v", $a, ".16b, v24.16b\n",
+            "smlal2 v5.8h, v", $b, ".16b, v25.16b\n",
+            "saddlp v", $sum, ".4s, v4.8h\n",
+            "sadalp v", $sum, ".4s, v5.8h\n"
         )
     };
 }
 
 /// Adds dots times scales to v31; `lane` of v26 is the activations' scale, of v6 what the offset is multiplied with.
+#[rustfmt::skip]
 macro_rules! scale {
     ($lane:literal) => {
         concat!(
@@ -201,19 +155,19 @@ macro_rules! scale {
             "ld1 {{v4.h}}[2], [{s2}], {stride:x}\n",
             "ld1 {{v4.h}}[3], [{s3}], {stride:x}\n",
             "fcvtl v4.4s, v4.4h\n",
-            "fmul v5.4s, v4.4s, v26.s[",
-            $lane,
-            "]\n",
+            "fmul v5.4s, v4.4s, v26.s[", $lane, "]\n",
             "fmla v31.4s, v0.4s, v5.4s\n"
         )
     };
 }
+#[rustfmt::skip]
 macro_rules! scale_and_offset {
     ($lane:literal) => {
         concat!(scale!($lane), "fmla v31.4s, v4.4s, v6.s[", $lane, "]\n")
     };
 }
 /// The same with a minimum beside each scale.
+#[rustfmt::skip]
 macro_rules! scale_and_minimum {
     ($lane:literal) => {
         scale_and_minimum!($lane, "")
@@ -229,17 +183,14 @@ macro_rules! scale_and_minimum {
             "fcvtl v5.4s, v5.4h\n",
             "fcvtl v4.4s, v4.4h\n",
             $minimum,
-            "fmul v5.4s, v5.4s, v26.s[",
-            $lane,
-            "]\n",
+            "fmul v5.4s, v5.4s, v26.s[", $lane, "]\n",
             "fmla v31.4s, v0.4s, v5.4s\n",
-            "fmla v31.4s, v4.4s, v6.s[",
-            $lane,
-            "]\n"
+            "fmla v31.4s, v4.4s, v6.s[", $lane, "]\n"
         )
     };
 }
 /// For codes that come less 16: the minimum is 16 scales more.
+#[rustfmt::skip]
 macro_rules! scale_and_minimum_less_16 {
     ($lane:literal) => {
         scale_and_minimum!($lane, "fmov v1.4s, #16.0\n fmla v4.4s, v5.4s, v1.4s\n")
@@ -247,6 +198,7 @@ macro_rules! scale_and_minimum_less_16 {
 }
 
 /// One block of four rows.
+#[rustfmt::skip]
 macro_rules! block {
     ($weights:ident, $stride:literal, $dots:ident, $scale:ident, $lane:literal) => {
         concat!(
@@ -281,6 +233,7 @@ struct Constants {
 static ZEROS: [u8; 64] = [0; 64];
 
 /// Runs `text` `count` ≥ 1 times.
+#[rustfmt::skip]
 macro_rules! run {
     ($text:expr, $count:expr, $stride:literal, $at:ident, $constants:ident) => {
         asm!("2:", $text, "subs {count}, {count}, #1", "b.ne 2b",
@@ -300,29 +253,23 @@ macro_rules! run {
 }
 
 /// The activations' scales of four blocks or one, and their sums times the offset.
+#[rustfmt::skip]
 macro_rules! scales {
-    (4) => {
-        "ldr q26, [{scales}], #16\n"
-    };
-    (1) => {
-        "ldr s26, [{scales}], #4\n"
-    };
+    (4) => { "ldr q26, [{scales}], #16\n" };
+    (1) => { "ldr s26, [{scales}], #4\n" };
 }
+#[rustfmt::skip]
 macro_rules! scales_and_sums {
-    (4) => {
-        concat!(scales!(4), "ldr q6, [x9], #16\n", scaled_sums!())
-    };
-    (1) => {
-        concat!(scales!(1), "ldr s6, [x9], #4\n", scaled_sums!())
-    };
+    (4) => { concat!(scales!(4), "ldr q6, [x9], #16\n", scaled_sums!()) };
+    (1) => { concat!(scales!(1), "ldr s6, [x9], #4\n", scaled_sums!()) };
 }
+#[rustfmt::skip]
 macro_rules! scaled_sums {
-    () => {
-        "saddlp v6.4s, v6.8h\n scvtf v6.4s, v6.4s\n fmul v6.4s, v6.4s, v7.4s\n fmul v6.4s, v6.4s, v26.4s\n"
-    };
+    () => { "saddlp v6.4s, v6.8h\n scvtf v6.4s, v6.4s\n fmul v6.4s, v6.4s, v7.4s\n fmul v6.4s, v6.4s, v26.4s\n" };
 }
 
 /// A format's function. `stride`: bytes of a block; then the parts above that it is put together from.
+#[rustfmt::skip]
 macro_rules! mat_vec {
     ($name:ident, stride $stride:literal, $head:ident, $weights:ident, $dots:ident, $scale:ident, $constants:expr) => {
         /// out[r] = Σ w[r]·x, rows of `w` one after the other.
@@ -350,10 +297,7 @@ macro_rules! mat_vec {
                                 block!($weights, $stride, $dots, $scale, "2"),
                                 block!($weights, $stride, $dots, $scale, "3")
                             ),
-                            n / 4,
-                            $stride,
-                            at,
-                            CONSTANTS
+                            n / 4, $stride, at, CONSTANTS
                         );
                     }
                     if n % 4 > 0 {

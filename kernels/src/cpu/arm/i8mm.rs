@@ -35,54 +35,24 @@ impl Tile for Smmla {
 static START: [u32; 16] = [0x4B40_0000; 16];
 
 /// Two tokens, `$x` and `$y` their columns 0–7 and 8–15, with all four pairs of rows.
+#[rustfmt::skip]
 macro_rules! two_tokens {
     ($x:literal, $y:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
         concat!(
-            "smmla v",
-            $a0,
-            ".4s, v",
-            $x,
-            ".16b, v16.16b\n",
-            "smmla v",
-            $a1,
-            ".4s, v",
-            $x,
-            ".16b, v18.16b\n",
-            "smmla v",
-            $a2,
-            ".4s, v",
-            $x,
-            ".16b, v20.16b\n",
-            "smmla v",
-            $a3,
-            ".4s, v",
-            $x,
-            ".16b, v22.16b\n",
-            "smmla v",
-            $a0,
-            ".4s, v",
-            $y,
-            ".16b, v17.16b\n",
-            "smmla v",
-            $a1,
-            ".4s, v",
-            $y,
-            ".16b, v19.16b\n",
-            "smmla v",
-            $a2,
-            ".4s, v",
-            $y,
-            ".16b, v21.16b\n",
-            "smmla v",
-            $a3,
-            ".4s, v",
-            $y,
-            ".16b, v23.16b\n"
+            "smmla v", $a0, ".4s, v", $x, ".16b, v16.16b\n",
+            "smmla v", $a1, ".4s, v", $x, ".16b, v18.16b\n",
+            "smmla v", $a2, ".4s, v", $x, ".16b, v20.16b\n",
+            "smmla v", $a3, ".4s, v", $x, ".16b, v22.16b\n",
+            "smmla v", $a0, ".4s, v", $y, ".16b, v17.16b\n",
+            "smmla v", $a1, ".4s, v", $y, ".16b, v19.16b\n",
+            "smmla v", $a2, ".4s, v", $y, ".16b, v21.16b\n",
+            "smmla v", $a3, ".4s, v", $y, ".16b, v23.16b\n"
         )
     };
 }
 
 /// Sixteen columns: v16–19 hold rows 0–3, v20–23 rows 4–7, v24–27 first tokens 0–3, then 4–7.
+#[rustfmt::skip]
 macro_rules! sixteen_columns {
     () => {
         concat!(
@@ -100,29 +70,14 @@ macro_rules! sixteen_columns {
 
 /// Two tokens' results: accumulators of the four pairs of rows, each [t·r, t·r', t'·r, t'·r'], brought into two vectors of rows for each
 /// token, then added to the sums at `$at` and `$next`.
+#[rustfmt::skip]
 macro_rules! add_tokens {
     ($a0:literal, $a1:literal, $a2:literal, $a3:literal, $scale:literal, $scale_next:literal, $at:literal, $next:literal) => {
         concat!(
-            "zip1 v16.2d, v",
-            $a0,
-            ".2d, v",
-            $a1,
-            ".2d\n",
-            "zip1 v17.2d, v",
-            $a2,
-            ".2d, v",
-            $a3,
-            ".2d\n",
-            "zip2 v18.2d, v",
-            $a0,
-            ".2d, v",
-            $a1,
-            ".2d\n",
-            "zip2 v19.2d, v",
-            $a2,
-            ".2d, v",
-            $a3,
-            ".2d\n",
+            "zip1 v16.2d, v", $a0, ".2d, v", $a1, ".2d\n",
+            "zip1 v17.2d, v", $a2, ".2d, v", $a3, ".2d\n",
+            "zip2 v18.2d, v", $a0, ".2d, v", $a1, ".2d\n",
+            "zip2 v19.2d, v", $a2, ".2d, v", $a3, ".2d\n",
             add_token!("16", "17", $scale, $at),
             add_token!("18", "19", $scale_next, $next)
         )
@@ -130,43 +85,25 @@ macro_rules! add_tokens {
 }
 
 /// Rows 0–3 (`$a`) and 4–7 (`$b`) less the start, times the scales of the rows (v28, v29) and of the token.
+#[rustfmt::skip]
 macro_rules! add_token {
     ($a:literal, $b:literal, $scale:literal, $at:literal) => {
         concat!(
-            "ldp q20, q21, [{sums}, #",
-            $at,
-            "]\n",
-            "fsub v",
-            $a,
-            ".4s, v",
-            $a,
-            ".4s, v24.4s\n",
-            "fsub v",
-            $b,
-            ".4s, v",
-            $b,
-            ".4s, v24.4s\n",
-            "fmul v22.4s, v28.4s, ",
-            $scale,
-            "\n",
-            "fmul v23.4s, v29.4s, ",
-            $scale,
-            "\n",
-            "fmla v20.4s, v",
-            $a,
-            ".4s, v22.4s\n",
-            "fmla v21.4s, v",
-            $b,
-            ".4s, v23.4s\n",
-            "stp q20, q21, [{sums}, #",
-            $at,
-            "]\n"
+            "ldp q20, q21, [{sums}, #", $at, "]\n",
+            "fsub v", $a, ".4s, v", $a, ".4s, v24.4s\n",
+            "fsub v", $b, ".4s, v", $b, ".4s, v24.4s\n",
+            "fmul v22.4s, v28.4s, ", $scale, "\n",
+            "fmul v23.4s, v29.4s, ", $scale, "\n",
+            "fmla v20.4s, v", $a, ".4s, v22.4s\n",
+            "fmla v21.4s, v", $b, ".4s, v23.4s\n",
+            "stp q20, q21, [{sums}, #", $at, "]\n"
         )
     };
 }
 
 /// # Safety
 /// As [`Tile::add_product`].
+#[rustfmt::skip]
 unsafe fn add_product(groups: usize, strip: Panel, tile: Panel, sums: &mut [[f32; ROWS]; TOKENS]) {
     // SAFETY: reads `groups` ≥ 1 groups of both panels and of their scales, reads and writes the 64 sums, reads `START`.
     unsafe {

@@ -15,76 +15,53 @@ use std::arch::asm;
 static START: [u32; 16] = [0x4B40_0000; 16];
 
 /// Four rows, four columns, four tokens; `$w` holds the rows, `$x` the tokens.
+#[rustfmt::skip]
 macro_rules! four {
     ($w:literal, $x:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
         concat!(
-            "sdot v", $a0, ".4s, v", $w, ".16b, v", $x, ".4b[0]\n", "sdot v", $a1, ".4s, v", $w, ".16b, v", $x, ".4b[1]\n", "sdot v", $a2,
-            ".4s, v", $w, ".16b, v", $x, ".4b[2]\n", "sdot v", $a3, ".4s, v", $w, ".16b, v", $x, ".4b[3]\n"
+            "sdot v", $a0, ".4s, v", $w, ".16b, v", $x, ".4b[0]\n",
+            "sdot v", $a1, ".4s, v", $w, ".16b, v", $x, ".4b[1]\n",
+            "sdot v", $a2, ".4s, v", $w, ".16b, v", $x, ".4b[2]\n",
+            "sdot v", $a3, ".4s, v", $w, ".16b, v", $x, ".4b[3]\n"
         )
     };
 }
 
 /// Sixteen columns: v16–19 hold rows 0–3, v20–23 rows 4–7, v24–27 first tokens 0–3, then 4–7.
+#[rustfmt::skip]
 macro_rules! sixteen_columns {
     () => {
         concat!(
             "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{w}], #64\n",
             "ld1 {{v24.16b, v25.16b, v26.16b, v27.16b}}, [{x}], #64\n",
             "ld1 {{v20.16b, v21.16b, v22.16b, v23.16b}}, [{w}], #64\n",
-            four!("16", "24", "0", "1", "2", "3"),
-            four!("20", "24", "8", "9", "10", "11"),
-            four!("17", "25", "0", "1", "2", "3"),
-            four!("21", "25", "8", "9", "10", "11"),
-            four!("18", "26", "0", "1", "2", "3"),
-            four!("22", "26", "8", "9", "10", "11"),
-            four!("19", "27", "0", "1", "2", "3"),
-            four!("23", "27", "8", "9", "10", "11"),
+            four!("16", "24", "0", "1", "2", "3"), four!("20", "24", "8", "9", "10", "11"),
+            four!("17", "25", "0", "1", "2", "3"), four!("21", "25", "8", "9", "10", "11"),
+            four!("18", "26", "0", "1", "2", "3"), four!("22", "26", "8", "9", "10", "11"),
+            four!("19", "27", "0", "1", "2", "3"), four!("23", "27", "8", "9", "10", "11"),
             "ld1 {{v24.16b, v25.16b, v26.16b, v27.16b}}, [{x}], #64\n",
-            four!("16", "24", "4", "5", "6", "7"),
-            four!("20", "24", "12", "13", "14", "15"),
-            four!("17", "25", "4", "5", "6", "7"),
-            four!("21", "25", "12", "13", "14", "15"),
-            four!("18", "26", "4", "5", "6", "7"),
-            four!("22", "26", "12", "13", "14", "15"),
-            four!("19", "27", "4", "5", "6", "7"),
-            four!("23", "27", "12", "13", "14", "15")
+            four!("16", "24", "4", "5", "6", "7"), four!("20", "24", "12", "13", "14", "15"),
+            four!("17", "25", "4", "5", "6", "7"), four!("21", "25", "12", "13", "14", "15"),
+            four!("18", "26", "4", "5", "6", "7"), four!("22", "26", "12", "13", "14", "15"),
+            four!("19", "27", "4", "5", "6", "7"), four!("23", "27", "12", "13", "14", "15")
         )
     };
 }
 
 /// One token's results: accumulators `$a` (rows 0–3) and `$b` (rows 4–7) less the start, times the scales of the rows (v28, v29) and of
 /// the token (`$scale`), added to the sums at `$at`.
+#[rustfmt::skip]
 macro_rules! add_token {
     ($a:literal, $b:literal, $scale:literal, $at:literal) => {
         concat!(
-            "fsub v",
-            $a,
-            ".4s, v",
-            $a,
-            ".4s, v22.4s\n",
-            "fsub v",
-            $b,
-            ".4s, v",
-            $b,
-            ".4s, v22.4s\n",
-            "ldp q24, q25, [{sums}, #",
-            $at,
-            "]\n",
-            "fmul v26.4s, v28.4s, ",
-            $scale,
-            "\n",
-            "fmul v27.4s, v29.4s, ",
-            $scale,
-            "\n",
-            "fmla v24.4s, v",
-            $a,
-            ".4s, v26.4s\n",
-            "fmla v25.4s, v",
-            $b,
-            ".4s, v27.4s\n",
-            "stp q24, q25, [{sums}, #",
-            $at,
-            "]\n"
+            "fsub v", $a, ".4s, v", $a, ".4s, v22.4s\n",
+            "fsub v", $b, ".4s, v", $b, ".4s, v22.4s\n",
+            "ldp q24, q25, [{sums}, #", $at, "]\n",
+            "fmul v26.4s, v28.4s, ", $scale, "\n",
+            "fmul v27.4s, v29.4s, ", $scale, "\n",
+            "fmla v24.4s, v", $a, ".4s, v26.4s\n",
+            "fmla v25.4s, v", $b, ".4s, v27.4s\n",
+            "stp q24, q25, [{sums}, #", $at, "]\n"
         )
     };
 }
@@ -105,6 +82,7 @@ impl Tile for Sdot {
 /// # Safety
 /// As [`Tile::add_product`].
 #[target_feature(enable = "neon")]
+#[rustfmt::skip]
 unsafe fn add_product(groups: usize, strip: Panel, tile: Panel, sums: &mut [[f32; ROWS]; TOKENS]) {
     // SAFETY: reads `groups` ≥ 1 groups of both panels and of their scales, reads and writes the 64 sums, reads `START`.
     unsafe {

@@ -38,52 +38,26 @@ unsafe fn half(panel: Panel, first: usize) -> Panel {
 }
 
 /// Sixteen columns of all four rows with token `$x`: the sums of row `r` in `$a0` to `$a3`, set or added to by `$add`.
+#[rustfmt::skip]
 macro_rules! token {
     ($x:literal, $add:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
         concat!(
-            "smull v24.8h, v16.8b, v",
-            $x,
-            ".8b\n",
-            "smull v25.8h, v17.8b, v",
-            $x,
-            ".8b\n",
-            "smull v26.8h, v18.8b, v",
-            $x,
-            ".8b\n",
-            "smull v27.8h, v19.8b, v",
-            $x,
-            ".8b\n",
-            "smlal2 v24.8h, v16.16b, v",
-            $x,
-            ".16b\n",
-            "smlal2 v25.8h, v17.16b, v",
-            $x,
-            ".16b\n",
-            "smlal2 v26.8h, v18.16b, v",
-            $x,
-            ".16b\n",
-            "smlal2 v27.8h, v19.16b, v",
-            $x,
-            ".16b\n",
-            $add,
-            " v",
-            $a0,
-            ".4s, v24.8h\n",
-            $add,
-            " v",
-            $a1,
-            ".4s, v25.8h\n",
-            $add,
-            " v",
-            $a2,
-            ".4s, v26.8h\n",
-            $add,
-            " v",
-            $a3,
-            ".4s, v27.8h\n"
+            "smull v24.8h, v16.8b, v", $x, ".8b\n",
+            "smull v25.8h, v17.8b, v", $x, ".8b\n",
+            "smull v26.8h, v18.8b, v", $x, ".8b\n",
+            "smull v27.8h, v19.8b, v", $x, ".8b\n",
+            "smlal2 v24.8h, v16.16b, v", $x, ".16b\n",
+            "smlal2 v25.8h, v17.16b, v", $x, ".16b\n",
+            "smlal2 v26.8h, v18.16b, v", $x, ".16b\n",
+            "smlal2 v27.8h, v19.16b, v", $x, ".16b\n",
+            $add, " v", $a0, ".4s, v24.8h\n",
+            $add, " v", $a1, ".4s, v25.8h\n",
+            $add, " v", $a2, ".4s, v26.8h\n",
+            $add, " v", $a3, ".4s, v27.8h\n"
         )
     };
 }
+#[rustfmt::skip]
 macro_rules! sixteen_columns {
     ($add:literal) => {
         concat!(
@@ -98,47 +72,16 @@ macro_rules! sixteen_columns {
 }
 
 /// One token's four rows: sums across the accumulators, times the scales of the rows (v16) and of the token (`$scale`), added to `$total`.
+#[rustfmt::skip]
 macro_rules! add_token {
     ($a0:literal, $a1:literal, $a2:literal, $a3:literal, $scale:literal, $total:literal) => {
         concat!(
-            "addp v",
-            $a0,
-            ".4s, v",
-            $a0,
-            ".4s, v",
-            $a1,
-            ".4s\n",
-            "addp v",
-            $a2,
-            ".4s, v",
-            $a2,
-            ".4s, v",
-            $a3,
-            ".4s\n",
-            "addp v",
-            $a0,
-            ".4s, v",
-            $a0,
-            ".4s, v",
-            $a2,
-            ".4s\n",
-            "fmul v",
-            $a1,
-            ".4s, v16.4s, ",
-            $scale,
-            "\n",
-            "scvtf v",
-            $a0,
-            ".4s, v",
-            $a0,
-            ".4s\n",
-            "fmla v",
-            $total,
-            ".4s, v",
-            $a0,
-            ".4s, v",
-            $a1,
-            ".4s\n"
+            "addp v", $a0, ".4s, v", $a0, ".4s, v", $a1, ".4s\n",
+            "addp v", $a2, ".4s, v", $a2, ".4s, v", $a3, ".4s\n",
+            "addp v", $a0, ".4s, v", $a0, ".4s, v", $a2, ".4s\n",
+            "fmul v", $a1, ".4s, v16.4s, ", $scale, "\n",
+            "scvtf v", $a0, ".4s, v", $a0, ".4s\n",
+            "fmla v", $total, ".4s, v", $a0, ".4s, v", $a1, ".4s\n"
         )
     };
 }
@@ -148,6 +91,7 @@ macro_rules! add_token {
 /// # Safety
 /// As [`Tile::add_product`], of the first halves of the panels; `sums` has four tokens, `row` is 0 or 4.
 #[target_feature(enable = "neon")]
+#[rustfmt::skip]
 unsafe fn add_quarter(groups: usize, strip: Panel, tile: Panel, sums: &mut [[f32; ROWS]], row: usize) {
     let zero = vdupq_n_f32(0.0);
     let mut totals = [zero; 4];
