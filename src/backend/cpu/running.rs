@@ -47,6 +47,7 @@ pub struct Running {
     partials: Vec<f32>,
     /// One a worker.
     scratch: Vec<Scratch>,
+    pace: Pace,
     /// Brings the file into memory while the first steps run; ends with this model.
     _prefetch: Prefetch,
 }
@@ -154,6 +155,7 @@ impl Running {
             vectors,
             turns,
             scratch,
+            pace: Pace::default(),
             _prefetch: prefetch,
         })
     }
@@ -230,6 +232,10 @@ impl Loaded for Running {
         }
         let scratch = Shared::new(&mut self.scratch);
         let view = &view;
+        // A step that gives each of its sequences one token is bound by memory, any other by arithmetic.
+        let single = step.runs.len() == step.all.len();
+        let threads = if single { self.pace.decode_threads } else { self.pace.prefill_threads };
+        self.pool.set_active(threads.unwrap_or(self.pool.capacity()));
         self.pool.run(model.schedule.stages.len() * PHASES, &|crew| {
             // SAFETY: a worker's index is its own.
             let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
@@ -260,9 +266,7 @@ impl Loaded for Running {
     }
 
     fn limit(&mut self, pace: Pace) {
-        // One count for both phases as long as steps mix them; the larger one, since a prompt suffers most from too few.
-        let wanted = pace.prefill_threads.max(pace.decode_threads);
-        self.pool.set_active(wanted.unwrap_or(self.pool.capacity()));
+        self.pace = pace;
     }
 
     fn memory(&self) -> Bytes {

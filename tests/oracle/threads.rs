@@ -1,0 +1,106 @@
+//! What threads may and may not change, compared with one thread's work in the same run; no time is measured. More threads than cores
+//! are part of it everywhere: eight are more than most machines that run this have.
+
+use crate::session::{Session, largest_difference};
+use crate::tiny::{TINY, Tiny};
+use hearth::backend::{LoadOptions, cpu::Cpu};
+use hearth::model;
+use hearth_kernels::quant::Format;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+const CONTEXT: usize = 256;
+const TOKENS: usize = 90;
+const THREADS: [usize; 4] = [2, 3, 4, 8];
+/// How far another cut of a prompt may move a logit of these models, whose logits are a few units large. Int8 activations round at
+/// other places in other products' forms: per 32 or per 256 numbers.
+const CUT: f32 = 0.5;
+
+/// Logits of every position of a prompt fed in steps of `chunk`, then of a single row, then of three rows of two sequences together.
+fn logits(tiny: &Tiny, threads: usize, chunk: usize) -> Vec<Vec<f32>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = crate::fixtures::open(&tiny.write(&folder, Format::Q8_0));
+    let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+    let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
+    let options = LoadOptions { context: CONTEXT, threads: Some(threads), ..LoadOptions::default() };
+    let mut session = Session::new(&backend, &file, &program, 2, &options);
+    let tokens: Vec<u32> = (0..TOKENS).map(|i| ((i * 13 + 5) % 40) as u32).collect();
+    let every: Vec<usize> = (0..TOKENS).collect();
+    let mut logits = session.feed(&tokens, chunk, &every);
+    session.step(&[(1, &tokens[..70])], |_, _| false);
+    logits.extend(session.step(&[(0, &[3])], |_, _| true));
+    logits.extend(session.step(&[(0, &[7]), (1, &[8, 9])], |_, _| true));
+    logits
+}
+
+#[test]
+fn logits_do_not_depend_on_the_number_of_threads() {
+    for tiny in TINY {
+        for chunk in [TOKENS, 5] {
+            let one = logits(tiny, 1, chunk);
+            for threads in THREADS {
+                assert!(logits(tiny, threads, chunk) == one, "{} in steps of {chunk} with {threads} threads", tiny.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_busy_neighbour_changes_no_logit() {
+    let over = AtomicBool::new(false);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|s| {
+        for _ in 0..cores {
+            s.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let tiny = &TINY[0];
+        let beside = logits(tiny, cores + 1, TOKENS);
+        over.store(true, Relaxed);
+        assert!(beside == logits(tiny, 1, TOKENS), "{}", tiny.name);
+    });
+}
+
+/// A cpuset shrinks and grows under a running model, as hotplug and `systemctl set-property` make it.
+#[cfg(target_os = "linux")]
+#[test]
+fn cores_may_go_and_come_between_steps() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let tiny = &TINY[0];
+    let want = logits(tiny, 1, 9);
+    let all = sched_getaffinity(None).expect("the system tells its cores");
+    let first = (0..CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)).expect("there is one");
+    let mut one = CpuSet::new();
+    one.set(first);
+    // Threads inherit what their creator may use: this crew of four has one core, and its caller gets the others back.
+    sched_setaffinity(None, &one).expect("fewer cores are always allowed");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = crate::fixtures::open(&tiny.write(&folder, Format::Q8_0));
+    let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+    let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
+    let options = LoadOptions { context: CONTEXT, threads: Some(4), ..LoadOptions::default() };
+    let mut session = Session::new(&backend, &file, &program, 2, &options);
+    let mut got = Vec::new();
+    for (number, position) in (0..TOKENS).step_by(9).enumerate() {
+        sched_setaffinity(None, if number % 2 == 0 { &one } else { &all }).expect("both were allowed before");
+        let part: Vec<u32> = (position..position + 9).map(|i| ((i * 13 + 5) % 40) as u32).collect();
+        got.extend(session.step(&[(0, &part)], |_, _| true));
+    }
+    sched_setaffinity(None, &all).expect("as it was");
+    assert!(got == want[..TOKENS], "{}", tiny.name);
+}
+
+#[test]
+fn another_cut_of_a_prompt_moves_no_logit_beyond_the_bound() {
+    for tiny in TINY {
+        let whole = logits(tiny, 2, TOKENS);
+        for chunk in [1, 3, 32] {
+            for (position, (got, want)) in logits(tiny, 2, chunk).iter().zip(&whole).enumerate() {
+                let (worst, at) = largest_difference(got, want);
+                assert!(worst <= CUT, "{} in steps of {chunk}, position {position}: logit {at} is {}, not {}", tiny.name, got[at], want[at]);
+            }
+        }
+    }
+}
