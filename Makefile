@@ -50,6 +50,7 @@ install: ## as root: binaries, units, bus policy, user and folders (DESTDIR and 
 	install -Dm644 systemd/hearth.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/hearth.conf
 	install -Dm644 systemd/dbus/org.hearth.Hearth1.conf -t $(DESTDIR)/usr/share/dbus-1/system.d
 	install -Dm644 systemd/dbus/org.hearth.Hearth1.service -t $(DESTDIR)/usr/share/dbus-1/system-services
+	install -Dm644 systemd/dbus/*.xml -t $(DESTDIR)/usr/share/dbus-1/interfaces
 	[ -e $(DESTDIR)/etc/hearth/hearthd.toml ] || install -Dm644 config/hearthd.toml -t $(DESTDIR)/etc/hearth
 	if [ -z "$(DESTDIR)" ]; then systemd-sysusers && systemd-tmpfiles --create hearth.conf && systemctl daemon-reload; fi
 

@@ -1,10 +1,11 @@
 //! `hearthd`: starts in order, answers, stops in order.
 //!
 //! Start: configuration, logs, sockets (so that nobody who comes early is turned away), HTTP, the bus, the model in the background,
-//! READY=1. Stop ([`stop`]): no new requests, answers end with a last event, connections close, the model goes, the socket's file goes.
+//! READY=1. Stop: no new requests, answers end with a last event, connections close, the model goes, the socket's file goes.
 //!
 //! - [`config`]: the file and its checks; [`log`]: where words go; [`socket`]: the Unix socket; [`notify`]: what systemd is told.
-//! - [`load`]: a model on its way in, at the start and at a reload; [`watchdog`]: whether the engine turns.
+//! - [`run`]: the loop. [`load`]: a model on its way in, at the start and at a reload; [`watchdog`]: whether the engine turns;
+//!   [`tick`]: board, governor and engine, once a second.
 //!
 //! No request is read here and no answer written: that is `serve`'s.
 
@@ -14,6 +15,7 @@ mod log;
 mod notify;
 mod run;
 mod socket;
+mod tick;
 mod watchdog;
 
 use clap::Parser;

@@ -4,6 +4,7 @@ use super::config::{Bus, Config};
 use super::load::Loading;
 use super::notify;
 use super::socket::Sockets;
+use super::tick::Tick;
 use super::watchdog::Pulse;
 use super::Error;
 use crate::serve::thermal::{Holds, Thermal};
@@ -47,7 +48,7 @@ enum Event {
 pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> Result<(), Error> {
     let (mut term, mut int, mut hup) =
         (handled(SignalKind::terminate())?, handled(SignalKind::interrupt())?, handled(SignalKind::hangup())?);
-    let (_thermal_out, thermal) = watch::channel(Arc::new(Thermal::default()));
+    let (published, thermal) = watch::channel(Arc::new(Thermal::default()));
     let service = Service::new(State::Loading { done: 0, total: 0 });
     let shared = Shared {
         service: service.clone(),
@@ -64,8 +65,16 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
         Bus::Session => dbus::start(dbus::Which::Session, shared.clone()).await?,
     };
     let loading = Loading::start(&config, Some(service));
-    let mut daemon =
-        Daemon { config_path, loading: Some((loading, config.clone())), config, shared, reload_again: false, pulse: Pulse::default() };
+    let mut daemon = Daemon {
+        config_path,
+        loading: Some((loading, config.clone())),
+        config,
+        shared,
+        reload_again: false,
+        pulse: Pulse::default(),
+    };
+    // A task of its own: whatever becomes of it, answers go on.
+    let tick = tokio::spawn(Tick::new(&daemon.config, published).run(daemon.shared.clone()));
     // Four looks within systemd's patience: one beat may fall between two looks, and a look may come late.
     let mut looks = interval(notify::watchdog_interval().map_or(LOOK_EVERY, |patience| patience / 4).max(Duration::from_millis(10)));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,6 +91,7 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
             Next::End(ended) => break ended,
         }
     };
+    tick.abort();
     daemon.stop(stop_sender, http, bus).await;
     sockets.remove();
     ended

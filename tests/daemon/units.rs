@@ -17,7 +17,7 @@ fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     for name in ["hearthd.service", "hearthd.socket"] {
         let text = fs::read_to_string(shipped.join(name)).unwrap();
-        fs::write(folder.path().join(name), text.replace("/usr/libexec/hearth/hearthd", "/bin/true")).unwrap();
+        fs::write(folder.path().join(name), text.replace("/usr/libexec/hearth/hearthd", "/bin/true").replace("/usr/bin/hearth", "/bin/true")).unwrap();
     }
     let service = folder.path().join("hearthd.service");
     Some((folder, service))
