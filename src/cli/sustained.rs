@@ -169,7 +169,11 @@ fn write(folder: &Path, record: &Record, hot: &[Second], trips: &[(String, f64)]
     put("csv", record::csv(hot).as_bytes())?;
     let svg = picture::svg(record, hot, trips)?;
     put("svg", svg.as_bytes())?;
-    put("png", &picture::png(&svg)?)?;
+    let (png, has_words) = picture::png(&svg)?;
+    put("png", &png)?;
+    if !has_words {
+        eprintln!("no font on this machine, so the PNG has no words; the SVG has");
+    }
     eprintln!("record, series and picture are in {}", folder.display());
     Ok(())
 }

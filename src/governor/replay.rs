@@ -28,7 +28,7 @@ pub struct Tick {
 /// Why a trace cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    #[error("the trace is empty; record one with `trace` in hearthd.toml")]
+    #[error("the trace is empty: not even its first line, the policy, is there")]
     Empty,
     #[error("line {line} of the trace is longer than {LINE_BYTES_MAX} bytes; it is not a trace of hearth")]
     LongLine { line: usize },

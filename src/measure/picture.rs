@@ -28,14 +28,22 @@ pub fn svg(record: &Record, hot: &[Second], trips: &[(String, f64)]) -> Result<S
     Ok(out)
 }
 
-/// An SVG as PNG, at twice its size. Without a font on the machine the curves stand without words.
-pub fn png(svg: &str) -> Result<Vec<u8>, PictureError> {
+/// An SVG as PNG, at twice its size, and whether it has words: a machine without a font draws the curves only.
+pub fn png(svg: &str) -> Result<(Vec<u8>, bool), PictureError> {
     let mut options = resvg::usvg::Options::default();
     options.fontdb_mut().load_system_fonts();
+    let has_words = !options.fontdb.is_empty();
+    // The SVG asks for sans-serif, which is a family of another system until it is named.
+    let named = |name: &str| options.fontdb.faces().any(|f| f.families.iter().any(|(n, _)| n == name));
+    let sans = ["DejaVu Sans", "Liberation Sans", "Noto Sans", "Arial"].into_iter().find(|n| named(n)).map(str::to_owned);
+    if let Some(family) = sans.or_else(|| Some(options.fontdb.faces().next()?.families.first()?.0.clone())) {
+        options.fontdb_mut().set_sans_serif_family(family);
+    }
     let tree = resvg::usvg::Tree::from_str(svg, &options).map_err(|e| PictureError::Draw(e.to_string()))?;
     let mut pixels = resvg::tiny_skia::Pixmap::new(2 * WIDTH, 2 * HEIGHT).ok_or_else(|| PictureError::Draw("no memory".into()))?;
     resvg::render(&tree, resvg::tiny_skia::Transform::from_scale(2.0, 2.0), &mut pixels.as_mut());
-    pixels.encode_png().map_err(|e| PictureError::Draw(e.to_string()))
+    let png = pixels.encode_png().map_err(|e| PictureError::Draw(e.to_string()))?;
+    Ok((png, has_words))
 }
 
 fn draw(out: &mut String, record: &Record, hot: &[Second], trips: &[(String, f64)]) -> Result<(), Box<dyn std::error::Error>> {
