@@ -4,7 +4,7 @@ use super::arguments::{bind, or};
 use super::methods::{is_space, strip};
 use super::origin::Ink;
 use super::printing;
-use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,10 @@ pub fn add_to(env: &mut Environment) {
     env.add_filter("center", center);
     env.add_filter("filesizeformat", filesizeformat);
     env.add_filter("pprint", |value: &Value| printing::str(value));
-    env.add_filter("list", |state: &mut State, value: &Value| minijinja::filters::list(state, iterate(value)?));
+    env.add_filter("list", |state: &mut State, value: &Value| {
+        let items = iterate(state, value)?;
+        minijinja::filters::list(state, items)
+    });
     env.add_filter("join", join);
     for name in ["default", "d"] {
         env.add_filter(name, default);
@@ -54,6 +57,7 @@ pub fn add_to(env: &mut Environment) {
     env.add_function("__percent", percent);
     env.add_function("__iterate", iterate);
     env.add_function("__add", add);
+    env.add_function("__keep", keep);
     env.add_function("__concat", concat);
     env.add_function("cycler", |items: Rest<Value>| {
         if items.is_empty() {
@@ -89,21 +93,58 @@ fn compare(operator: &str, a: &Value, b: &Value) -> Result<bool, Error> {
 }
 
 /// `'…%s…' % values`: a tuple gives one value for each field, everything else is the only one.
-fn percent(format: &str, values: &Value) -> Result<String, Error> {
-    let values: Vec<Value> = if values.is_tuple() { values.try_iter()?.collect() } else { vec![values.clone()] };
-    minijinja::formatting::format(minijinja::formatting::FormatStyle::Printf, format, &values)
+fn percent(state: &mut State, format: Value, values: Value) -> Result<Value, Error> {
+    let mut args = vec![format];
+    if values.is_tuple() { args.extend(values.try_iter()?) } else { args.push(values) }
+    // By the filter, since that refuses to make more text than the fuel pays for.
+    state.apply_filter("format", &args)
 }
 
 /// What a loop goes through: anything that Python iterates over, and undefined values, which are empty.
-fn iterate(value: &Value) -> Result<Value, Error> {
+fn iterate(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_none() {
         return Err(wrong("'NoneType' object is not iterable"));
     }
     if let Some(text) = value.as_str() {
         // A list, so that the loop knows its length.
+        state.consume_fuel(text.len() as u64 / 2)?;
         return Ok(text.chars().map(Value::from).collect());
     }
     Ok(value.clone())
+}
+
+/// What a namespace may keep: no namespace, nothing nested deeper than is printed; a list as it is now, not as a promise.
+///
+/// Nothing else outlives a loop's turn or a macro's call, so no template can build what takes endless recursion to compare or to drop.
+fn keep(state: &State, value: Value) -> Result<Value, Error> {
+    check_nesting(state, &value, printing::DEPTH_MAX)?;
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable if !value.is_tuple() => Ok(Value::from(value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?)),
+        _ => Ok(value),
+    }
+}
+
+fn check_nesting(state: &State, value: &Value, depth_left: usize) -> Result<(), Error> {
+    let Some(object) = value.as_object() else { return Ok(()) };
+    if depth_left == 0 {
+        return Err(printing::too_deep());
+    }
+    if object.type_name().ends_with("::Namespace") {
+        return Err(wrong("a namespace can't hold a namespace"));
+    }
+    if !matches!(object.repr(), ObjectRepr::Map | ObjectRepr::Seq | ObjectRepr::Iterable) {
+        return Ok(());
+    }
+    // An eighth of a step for each value looked at.
+    state.consume_fuel(1 + value.len().unwrap_or(8) as u64 / 8)?;
+    for item in value.try_iter()?.checked() {
+        let item = item?;
+        check_nesting(state, &item, depth_left - 1)?;
+        if value.kind() == ValueKind::Map {
+            check_nesting(state, &value.get_item(&item)?, depth_left - 1)?;
+        }
+    }
+    Ok(())
 }
 
 /// `a + b + …` where some of them are safe strings: text that is added to one is escaped.
@@ -122,14 +163,17 @@ fn add(state: &State, terms: Rest<Value>) -> Result<Value, Error> {
         }
         match (sum.kind(), term.kind()) {
             (ValueKind::Number | ValueKind::Bool, ValueKind::Number | ValueKind::Bool) => match (sum.as_i64(), term.as_i64()) {
-                (Some(a), Some(b)) if sum.is_integer() && term.is_integer() => a.checked_add(b).map(Value::from).ok_or_else(|| wrong("integer overflow")),
+                (Some(a), Some(b)) if !is_float(&sum) && !is_float(&term) => {
+                    a.checked_add(b).map(Value::from).ok_or_else(|| wrong(format!("{a} + {b} is more than 64 bits hold")))
+                }
                 _ => Ok(Value::from(f64::try_from(sum)? + f64::try_from(term)?)),
             },
             (ValueKind::Seq, ValueKind::Seq) => {
-                let items: Vec<Value> = sum.try_iter()?.chain(term.try_iter()?).collect();
-                state.consume_fuel(items.len() as u64)?;
-                Ok(Value::from(items))
+                state.consume_fuel((sum.len().unwrap_or(0) + term.len().unwrap_or(0)) as u64)?;
+                let items = sum.try_iter()?.chain(term.try_iter()?);
+                Ok(if sum.is_tuple() { Value::from(Tuple::from(items.collect::<Vec<_>>())) } else { Value::from(items.collect::<Vec<_>>()) })
             }
+            (ValueKind::Undefined, _) | (_, ValueKind::Undefined) => Err(Error::new(ErrorKind::UndefinedError, "an undefined value can't be added")),
             (a, b) => Err(wrong(format!("unsupported operand type(s) for +: '{a}' and '{b}'"))),
         }
     })
@@ -145,7 +189,7 @@ fn join(state: &State, value: &Value, given: Rest<ValueOrKwargs>) -> Result<Stri
     let [separator, attribute] = bind(["d", "attribute"], given)?;
     let separator = separator.as_ref().map_or(Ok(String::new()), printing::str)?;
     let mut text = String::new();
-    for (index, item) in iterate(value)?.try_iter()?.checked().enumerate() {
+    for (index, item) in iterate(state, value)?.try_iter()?.checked().enumerate() {
         let mut item = item?;
         if let Some(path) = &attribute {
             item = match path.as_str() {
@@ -170,6 +214,10 @@ fn concat(state: &State, parts: Rest<Value>) -> Result<String, Error> {
         state.consume_fuel(1 + text.len() as u64 / 1024)?;
         Ok(text)
     })
+}
+
+fn is_float(value: &Value) -> bool {
+    value.kind() == ValueKind::Number && !value.is_integer()
 }
 
 fn trim(value: &Value, set: Option<&str>, named: Kwargs) -> Result<String, Error> {

@@ -105,6 +105,10 @@ fn call_on_text(state: &mut State, value: &Value, text: &str, method: &str, args
             }
             Ok(Value::from(joined))
         }
+        // Each digit of a width may cost ten times as much text.
+        "format" if text.as_bytes().split(|b| !b.is_ascii_digit()).any(|digits| digits.len() > 4) => {
+            Err(wrong("format: widths and precisions have at most four digits"))
+        }
         "title" => {
             let () = from_args(args)?;
             Ok(Value::from(title(text)))

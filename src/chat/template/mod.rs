@@ -53,6 +53,8 @@ pub struct Template {
 pub enum TemplateError {
     #[error("the chat template has {bytes} bytes, more than the {SOURCE_BYTES_MAX} that are read; give another with `--template`")]
     TooLong { bytes: usize },
+    #[error("the chat template has a tag of more than {} words and signs (line {line}); no model's template needs one", source::TAG_TOKENS_MAX)]
+    TagTooLong { line: usize },
     #[error("the chat template can't be read (line {line}): {message}")]
     Syntax { line: usize, message: String },
     /// The template called `raise_exception`; these are its words.
@@ -87,7 +89,8 @@ impl Template {
             });
             environment.set_unknown_method_callback(methods::call);
             filters::add_to(&mut environment);
-            environment.add_template_owned(NAME, source::rewrite(text)).map_err(|e| TemplateError::from_minijinja(&e, 0))?;
+            let source = source::rewrite(text).map_err(|line| TemplateError::TagTooLong { line })?;
+            environment.add_template_owned(NAME, source).map_err(|e| TemplateError::from_minijinja(&e, 0))?;
             Ok(Self { environment, literals: source::string_literals(text) })
         })?
     }

@@ -8,21 +8,30 @@
 //! - `a < b` becomes `__compare('<', a, b)`, because minijinja orders values of different types and Python refuses to;
 //! - `'…' % x` becomes `__percent('…', x)`, which minijinja takes for arithmetic;
 //! - `{% for x in y %}` becomes `{% for x in __iterate(y) %}`, because minijinja takes `none` for an empty list;
-//! - `a + b` becomes `__add(a, b)` in templates that use `safe` or `escape`, because Python escapes what it adds to a safe string;
+//! - `a + b` becomes `__add(a, b)`, because Python escapes what it adds to a safe string, and a list added to itself must be paid for;
+//! - `{% set ns.x = y %}` becomes `{% set ns.x = __keep(y) %}`, which refuses endless nesting: a namespace is all that outlives a loop's turn;
 //! - `a ~ b` becomes `__concat(a, b)`, which prints floats as Python does; `{{ a, b }}` gets the brackets of a tuple; `+a` is `a`.
 //!
 //! A text that this tokenizer can't read is passed on as it is, so that the syntax error is minijinja's, with its line.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
+/// The most words and signs that one tag may have; the longest seen (2026) has some 300. Reading a tag can cost their square.
+pub const TAG_TOKENS_MAX: usize = 2048;
+
 /// The template as minijinja is to read it.
-pub fn rewrite(source: &str) -> String {
+///
+/// # Errors
+/// The line of a tag with more than [`TAG_TOKENS_MAX`] tokens.
+pub fn rewrite(source: &str) -> Result<String, usize> {
     let source = with_unix_line_ends(source);
-    match rewrite_tags(&source) {
-        Some(text) => text,
-        None => source.into_owned(),
+    let Some((tags, raws)) = tags(&source) else { return Ok(source.into_owned()) };
+    if let Some(tag) = tags.iter().find(|tag| tag.tokens.len() > TAG_TOKENS_MAX) {
+        return Err(1 + source[..tag.inner.start].matches('\n').count());
     }
+    Ok(rewrite_tags(&source, tags, raws))
 }
 
 /// Every string literal in the template's tags, decoded: what a template may look for in a message.
@@ -58,12 +67,9 @@ enum Kind {
     Operator,
 }
 
-fn rewrite_tags(source: &str) -> Option<String> {
+fn rewrite_tags(source: &str, tags: Vec<Tag>, raws: Vec<usize>) -> String {
     let mut out = String::with_capacity(source.len() + source.len() / 8);
     let mut done = 0;
-    let (tags, raws) = tags(source)?;
-    let is_safe = |pair: &[Token]| source[pair[0].at.clone()] == *"|" && SAFE.contains(&&source[pair[1].at.clone()]);
-    let has_safe = tags.iter().any(|tag| tag.tokens.windows(2).any(is_safe));
     let mut raws = raws.into_iter().peekable();
     // minijinja drops a line end after `{% raw %}`, Jinja doesn't: there it is written twice.
     let mut plain = |from: usize, to: usize, out: &mut String| {
@@ -77,17 +83,14 @@ fn rewrite_tags(source: &str) -> Option<String> {
     };
     for tag in tags {
         plain(done, tag.inner.start, &mut out);
-        rewrite_tag(source, &tag, has_safe, &mut out);
+        rewrite_tag(source, &tag, &mut out);
         done = tag.inner.end;
     }
     plain(done, source.len(), &mut out);
-    Some(out)
+    out
 }
 
-/// The filters whose results are safe strings.
-const SAFE: [&str; 4] = ["safe", "escape", "e", "forceescape"];
-
-fn rewrite_tag(source: &str, tag: &Tag, has_safe: bool, out: &mut String) {
+fn rewrite_tag(source: &str, tag: &Tag, out: &mut String) {
     let texts: Vec<&str> = tag.tokens.iter().map(|t| &source[t.at.clone()]).collect();
     if tag.block && texts == ["generation"] {
         return out.push_str(" with ");
@@ -96,7 +99,8 @@ fn rewrite_tag(source: &str, tag: &Tag, has_safe: bool, out: &mut String) {
         return out.push_str(" endwith ");
     }
     let line = Line { tag, texts: &texts };
-    let calls = calls(&line, has_safe);
+    let calls = calls(&line);
+    let is_comma: BTreeSet<usize> = calls.iter().flat_map(|c| c.operators.iter().copied()).collect();
     let mut done = tag.inner.start;
     for (index, token) in tag.tokens.iter().enumerate() {
         out.push_str(&source[done..token.at.start]);
@@ -106,7 +110,7 @@ fn rewrite_tag(source: &str, tag: &Tag, has_safe: bool, out: &mut String) {
             out.push_str(&call.opening);
         }
         match &token.kind {
-            _ if calls.iter().any(|c| c.operators.contains(&index)) => out.push(','),
+            _ if is_comma.contains(&index) => out.push(','),
             _ if texts[index] == "+" && line.is_sign(index) => {}
             Kind::Text(text) => write_literal(text, out),
             _ => out.push_str(texts[index]),
@@ -130,24 +134,31 @@ struct Call {
 }
 
 /// The calls of a tag; of those that start at one token, the widest first.
-fn calls(line: &Line, has_safe: bool) -> Vec<Call> {
+fn calls(line: &Line) -> Vec<Call> {
     let (tag, texts) = (line.tag, line.texts);
-    let mut calls: Vec<Call> = line.iterated().into_iter().chain(line.bare_tuple()).collect();
+    let mut calls: Vec<Call> = line.iterated().into_iter().chain(line.bare_tuple()).chain(line.kept()).collect();
+    let mut chained = BTreeSet::new();
     for index in 0..texts.len() {
+        if chained.contains(&index) {
+            continue;
+        }
         if line.is(index, &["<", "<=", ">", ">="]) {
             let opening = format!("__compare('{}', ", texts[index]);
-            calls.extend(line.chain(index, &COMPARISONS, &[&LOOSER, &COMPARISONS], opening).filter(|c| c.operators.len() == 1));
+            let call = line.chain(index, &COMPARISONS, &[&LOOSER, &COMPARISONS], opening);
+            chained.extend(call.iter().flat_map(|c| c.operators.iter().copied()));
+            calls.extend(call.filter(|c| c.operators.len() == 1));
         } else if line.is(index, &["%"]) && index > 0 && matches!(tag.tokens[index - 1].kind, Kind::Text(_)) {
             let call = line.chain(index, &PRODUCTS, &[&LOOSER, &COMPARISONS, &SUMS, &["~"], &PRODUCTS], "__percent(".to_owned());
             calls.extend(call.filter(|c| c.operators.len() == 1));
-        } else if has_safe && line.is(index, &["+"]) && !line.is_sign(index) {
+        } else if line.is(index, &["+"]) && !line.is_sign(index) {
             let call = line.chain(index, &SUMS, &[&LOOSER, &COMPARISONS, &SUMS], "__add(".to_owned());
-            calls.extend(call.filter(|c| c.operators[0] == index && c.operators.iter().all(|&o| texts[o] == "+")));
+            chained.extend(call.iter().flat_map(|c| c.operators.iter().copied()));
+            calls.extend(call.filter(|c| c.operators.iter().all(|&o| texts[o] == "+")));
+        } else if line.is(index, &["~"]) {
+            let call = line.chain(index, &["~"], &[&LOOSER, &COMPARISONS, &SUMS, &["~"]], "__concat(".to_owned());
+            chained.extend(call.iter().flat_map(|c| c.operators.iter().copied()));
+            calls.extend(call);
         }
-    }
-    for index in (0..texts.len()).filter(|&i| line.is(i, &["~"])) {
-        let call = line.chain(index, &["~"], &[&LOOSER, &COMPARISONS, &SUMS, &["~"]], "__concat(".to_owned());
-        calls.extend(call.filter(|c| c.operators[0] == index));
     }
     calls.sort_by_key(|c| (c.operands.start, std::cmp::Reverse(c.operands.end)));
     calls
@@ -242,6 +253,12 @@ impl Line<'_> {
         });
         let call = Call { opening: "(".to_owned(), closing: ")", operators: Vec::new(), operands: 0..self.texts.len() };
         (comma && !self.tag.block).then_some(call)
+    }
+
+    /// What `set ns.x =` puts into a namespace.
+    fn kept(&self) -> Option<Call> {
+        let is_assignment = self.tag.block && self.texts.len() > 5 && self.texts[0] == "set" && self.texts[2] == "." && self.texts[4] == "=";
+        is_assignment.then(|| Call { opening: "__keep((".to_owned(), closing: "))", operators: Vec::new(), operands: 5..self.texts.len() })
     }
 
     /// What a `for` goes through: from its `in` to its `if`.
@@ -425,6 +442,10 @@ fn with_unix_line_ends(source: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
+    fn rewrite(source: &str) -> String {
+        super::rewrite(source).unwrap()
+    }
+
     #[test]
     fn generation_becomes_a_scope_only_where_it_is_a_tag() {
         let source = "{%- generation -%}a{% endgeneration %}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ '{% generation %}' }}";
@@ -442,7 +463,7 @@ mod tests {
 
     #[test]
     fn comparison_takes_whole_operands() {
-        assert_eq!(rewrite("{% if a.b[1 < 2]|length + 1 > c % 2 and d %}"), "{% if __compare('>', a.b[__compare('<', 1 , 2)]|length + 1 , c % 2) and d %}");
+        assert_eq!(rewrite("{% if a.b[1 < 2]|length + 1 > c % 2 and d %}"), "{% if __compare('>', __add(a.b[__compare('<', 1 , 2)]|length , 1) , c % 2) and d %}");
         assert_eq!(rewrite("{{ x if not m.in >= 3 else y }}"), "{{ x if not __compare('>=', m.in , 3) else y }}");
         assert_eq!(rewrite("{% set q = f(a=b <= c) %}"), "{% set q = f(a=__compare('<=', b , c)) %}");
     }
@@ -464,8 +485,9 @@ mod tests {
     }
 
     #[test]
-    fn sums_become_calls_only_beside_safe_strings() {
-        assert_eq!(rewrite("{{ a + b }}"), "{{ a + b }}");
+    fn sums_become_calls() {
+        assert_eq!(rewrite("{{ a + b - c }}"), "{{ a + b - c }}");
+        assert_eq!(rewrite("{% set ns.x = [1] + ns.x %}"), "{% set ns.x = __keep((__add([1] , ns.x))) %}");
         assert_eq!(rewrite("{{ 'x'|safe + a.b + -c|d if e else f + g - h }}"), "{{ __add(\"x\"|safe , a.b , -c|d) if e else f + g - h }}");
     }
 
@@ -473,6 +495,11 @@ mod tests {
     fn tuples_get_brackets_and_signs_go() {
         assert_eq!(rewrite("{{ f(1, 2), +a ~ -b ~ c }}"), "{{ (f(1, 2), __concat(a , -b , c)) }}");
         assert_eq!(rewrite("{{ (1, 2) }}{% set a, b = +1, 2 %}"), "{{ (1, 2) }}{% set a, b = 1, 2 %}");
+    }
+
+    #[test]
+    fn endless_tags_are_refused_by_line() {
+        assert_eq!(super::rewrite(&format!("a\n{{{{ 1{} }}}}", " ~ 1".repeat(TAG_TOKENS_MAX))), Err(2));
     }
 
     #[test]
