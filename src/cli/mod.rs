@@ -18,7 +18,6 @@ mod status;
 mod sustained;
 mod synth;
 mod tokenize;
-mod top;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -39,8 +38,6 @@ enum Verb {
     Ask(ask::Args),
     /// Show what the running daemon is doing
     Status(status::Args),
-    /// Watch the running daemon: speed, temperature, clock, queue
-    Top(top::Args),
     /// Measure speed; with --sustained, against heat
     Bench(bench::Args),
     /// Print what a GGUF file holds, without loading it
@@ -70,7 +67,6 @@ pub fn main() -> ExitCode {
         Verb::Run(a) => run::run(a),
         Verb::Ask(a) => ask::run(a),
         Verb::Status(a) => status::run(a),
-        Verb::Top(a) => top::run(a),
         Verb::Bench(a) => bench::run(a),
         Verb::Inspect(a) => inspect::run(a),
         Verb::Tokenize(a) => tokenize::run(a),
