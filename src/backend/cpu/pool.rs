@@ -362,14 +362,15 @@ mod tests {
                 let (ran, tails) = (AtomicUsize::new(0), AtomicUsize::new(0));
                 pool.run(8, &|crew| {
                     for p in 0..8 {
-                        assert_eq!(tails.load(Relaxed), p);
+                        // More than `p` is no fault: a worker that comes late walks through phases that are over.
+                        assert!(tails.load(Relaxed) >= p);
                         crew.phase_then(
                             p,
                             chunks,
                             |_| _ = ran.fetch_add(1, Relaxed),
                             || {
                                 assert_eq!(ran.load(Relaxed), (p + 1) * chunks);
-                                tails.store(p + 1, Relaxed);
+                                assert_eq!(tails.swap(p + 1, Relaxed), p);
                             },
                         );
                     }
