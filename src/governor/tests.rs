@@ -4,8 +4,9 @@ use super::faults::{FAULTS, under_fault};
 use super::plant::{Model, Plant};
 use super::profile::Throttle;
 use super::simulate::{Constant, Governor, Load, Outcome, Scenario, Second, follow, prior_of, run};
+use super::observation::{Aged, Flags};
 use super::*;
-use crate::governor::observation::{Aged, Flags};
+use crate::units::Hertz;
 
 fn policy(model: &Model, goal: Goal) -> Policy {
     Policy { goal, prior: prior_of(model) }

@@ -1,0 +1,91 @@
+//! The second half of a tick: moves the law of the present mode, and what it means for each phase.
+
+use super::State;
+use super::mechanism::Zone;
+use super::mode::{Mode, Rising};
+use super::observation::{Limits, Observation, Phase};
+use super::policy::{Goal, Policy};
+use super::senses::STALE_S;
+use super::stay;
+use crate::units::Hertz;
+
+/// After a lost sensor, caps stay as they are for this long, then go.
+const BLIND_HOLD_S: f64 = 9.0;
+
+/// Moves the law of the present mode by one tick.
+pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>, dt: f64, entered: bool) {
+    let prior = &policy.prior;
+    let phase = match seen.phase {
+        Phase::Idle => None,
+        Phase::Prefill => Some(0),
+        Phase::Decode => Some(1),
+    };
+    state.bursting = false;
+    let trip = state.trip_c(prior);
+    let measured_mhz = seen.measured.map_or(prior.max_mhz(), |m| m.value.megahertz());
+    match &mut state.mode {
+        Mode::Stay { hold, .. } => {
+            let (t, estimator) = match hold.zone {
+                Zone::Die => (t, &state.die),
+                Zone::Skin => (state.sensor.skin, &state.skin),
+            };
+            let Some(t) = t else { return };
+            hold.mixed = state.load.is_mixed();
+            if let (true, Some(p)) = (entered, phase) {
+                hold.enter(prior, p, t);
+            }
+            let full = prior.power_w(prior.act_prefill, prior.cores, prior.max_mhz());
+            let to_ceiling_s = seen.remaining.and_then(|left| {
+                if hold.zone == Zone::Skin {
+                    // A prompt is over before a skin has moved.
+                    return Some(if t < hold.burst_ends_c() { 30.0 } else { 0.0 });
+                }
+                let (then, _) = estimator.after(left.0 as f32, full)?;
+                Some(if then < hold.burst_ends_c() { left.0 as f32 + 1.0 } else { 0.0 })
+            });
+            hold.tick(prior, stay::Tick {
+                phase,
+                t,
+                measured_mhz,
+                tripped: state.evidence.is_capped() && state.load.in_phase_s >= 2.0,
+                remaining_s: seen.remaining.map(|r| r.0 as f32),
+                to_ceiling_s,
+                dt: dt as f32,
+            });
+            state.bursting = hold.bursting;
+        }
+        Mode::Eco(eco) => {
+            let setting = eco.setting();
+            let as_asked = seen.threads == setting.threads && (!seen.may_cap || measured_mhz <= 1.03 * setting.mhz);
+            if phase == Some(1) && state.load.in_phase_s >= dt && as_asked {
+                eco.feed(prior, seen.tokens, seen.busy.0 as f32, seen.may_cap);
+            }
+        }
+        Mode::Ride { rising: rising @ Some(_), .. } => {
+            let near = trip.zip(t).is_some_and(|(trip, t)| t > trip - 2.0);
+            if let Some(r) = rising {
+                r.wait_s -= dt;
+                if r.wait_s <= 0.0 {
+                    *r = Rising { mhz: prior.step_above(r.mhz), wait_s: Rising::STEP_EVERY_S[usize::from(near)] };
+                }
+            }
+            *rising = rising.filter(|r| r.mhz < prior.max_mhz());
+        }
+        _ => (),
+    }
+}
+
+/// The limits of a phase (0 prefill, 1 decode) in the present mode.
+pub(super) fn limits_of(policy: &Policy, state: &State, phase: usize) -> Limits {
+    let prior = &policy.prior;
+    let threads = if policy.goal == Goal::Off { prior.cores } else { state.crews[phase].threads() };
+    let cap = |mhz: f32| (mhz < prior.max_mhz() - 0.5).then_some(Hertz((mhz as f64 * 1e6) as u64));
+    match &state.mode {
+        Mode::Stay { hold, .. } => Limits { threads, cap: cap(hold.applied_mhz(phase)) },
+        Mode::Ride { rising: Some(r), .. } => Limits { threads, cap: cap(r.mhz) },
+        Mode::Eco(eco) if phase == 1 => Limits { threads: eco.setting().threads, cap: cap(eco.setting().mhz) },
+        Mode::Blind { since_s, last, .. } if state.now_s - since_s < BLIND_HOLD_S - STALE_S => last[phase],
+        Mode::Blind { .. } => Limits { threads: prior.cores, cap: None },
+        _ => Limits { threads, cap: None },
+    }
+}

@@ -1,0 +1,195 @@
+//! Where the governor stands, and the arrows between: the enum of the diagram in [`super`], with what each mode must remember.
+
+use super::act::limits_of;
+use super::eco::Eco;
+use super::mechanism::Zone;
+use super::observation::{Limits, Mechanism, Observation};
+use super::policy::{Goal, Policy, Prior};
+use super::stay::{self, Stay};
+use super::{State, harm};
+
+/// Where a board without a working throttle is held.
+const OWN_CEILING_C: f32 = 95.0;
+/// Eco wants this much air below any trip.
+const ECO_AIR_C: f32 = 5.0;
+/// Trust below this means: treat as progressive.
+pub(super) const SURE: f32 = 0.9;
+/// A hold that loses more than this against free minutes is given up.
+const HARM: f32 = 0.01;
+
+#[derive(Clone, Debug)]
+pub(super) enum Mode {
+    Learning,
+    Free,
+    /// Left to its own throttle; after a hold the cap rises a step at a time. `trial`: a fresh look at it, the hold in waiting.
+    Ride { trial: Option<Box<Stay>>, rising: Option<Rising> },
+    Stay { hold: Box<Stay>, since_s: f64, on_trial: bool },
+    Eco(Box<Eco>),
+    Blind { since_s: f64, before: Box<Mode>, last: [Limits; 2] },
+}
+
+/// A cap on its way out: let go at once, a hot board would overshoot its own throttle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rising {
+    pub mhz: f32,
+    pub wait_s: f64,
+}
+
+impl Rising {
+    /// Far from the trip, and near it: there a ladder of the kernel's must count its own rungs down first.
+    pub const STEP_EVERY_S: [f64; 2] = [4.0, 20.0];
+
+    fn from(hold: &Stay) -> Option<Rising> {
+        Some(Rising { mhz: hold.applied_mhz(0).min(hold.applied_mhz(1)), wait_s: Rising::STEP_EVERY_S[0] })
+    }
+}
+
+/// The arrows of the diagram.
+pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>) {
+    let prior = &policy.prior;
+    let now = state.now_s;
+    let Some(t) = t else {
+        if !matches!(state.mode, Mode::Blind { .. }) {
+            let last = [limits_of(policy, state, 0), limits_of(policy, state, 1)];
+            let before = Box::new(std::mem::replace(&mut state.mode, Mode::Free));
+            state.mode = Mode::Blind { since_s: now, before, last };
+        }
+        return;
+    };
+    let throttled_lately = state.is_throttled_lately(300.0);
+    let sure = if state.evidence.confidence >= SURE { state.evidence.verdict } else { Mechanism::Progressive };
+    let banned = now < state.watch.banned_until_s;
+    let zone_t = match state.evidence.zone {
+        Zone::Die => Some(t),
+        Zone::Skin => state.sensor.skin,
+    };
+    let wish = wish(policy, state, seen, sure, banned);
+    let settle_s = if state.load.is_mixed() { harm::SETTLE_MIXED_S } else { harm::SETTLE_S };
+    let mode = std::mem::replace(&mut state.mode, Mode::Free);
+    state.mode = match mode {
+        Mode::Blind { before, .. } => *before,
+        Mode::Learning if now < 3.0 => Mode::Learning,
+        Mode::Learning => Mode::Free,
+        Mode::Stay { hold, since_s, on_trial } => {
+            let age = now - since_s;
+            let gain = state.watch.gain();
+            let lost = state.unheeded_s > 10.0 || zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
+            // What a listener waits for is the prompt: quicker prompts are worth a trial that is even on the whole.
+            let prompts = state.watch.prompt_gain().unwrap_or(0.0);
+            let least = if prompts > 0.05 { -0.005 } else { 0.003 };
+            let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < -HARM });
+            if lost {
+                state.watch.banned_until_s = now + if zone_t.is_none() { 10.0 } else { 600.0 };
+                Mode::Ride { trial: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
+            } else if loses && on_trial {
+                state.watch.banned_until_s = now + harm::BAN_S;
+                Mode::Ride { trial: None, rising: Rising::from(&hold) }
+            } else if loses && age > 600.0 && hold_is_choice(sure) {
+                let slow = hold.zone == Zone::Skin;
+                state.watch.free = if slow { harm::Side::begin_with_cycle() } else { harm::Side::begin(settle_s) };
+                Mode::Ride { rising: Rising::from(&hold), trial: Some(hold) }
+            } else {
+                let on_trial = on_trial && gain.is_none();
+                Mode::Stay { hold, since_s, on_trial }
+            }
+        }
+        Mode::Ride { trial: Some(hold), rising } => match state.watch.gain() {
+            Some(gain) if gain < -HARM => {
+                state.watch.banned_until_s = now + harm::BAN_S;
+                Mode::Ride { trial: None, rising }
+            }
+            Some(_) => {
+                state.watch.held = harm::Side::begin(settle_s);
+                Mode::Stay { hold, since_s: now, on_trial: false }
+            }
+            None => Mode::Ride { trial: Some(hold), rising },
+        },
+        Mode::Eco(eco) if wish != Wish::Eco => {
+            drop(eco);
+            Mode::Free
+        }
+        Mode::Eco(eco) => Mode::Eco(eco),
+        mode @ (Mode::Free | Mode::Ride { .. }) => match wish {
+            Wish::Eco => {
+                let epsilon = if policy.goal == Goal::Quiet { 0.08 } else { 0.02 };
+                Mode::Eco(Box::new(Eco::new(prior, epsilon, state.crews[1].best())))
+            }
+            Wish::Stay { on_trial } => {
+                let trip = state.trip_c(prior).unwrap_or(OWN_CEILING_C);
+                let (trip, floor) = match sure {
+                    Mechanism::Missing => (OWN_CEILING_C, prior.min_mhz()),
+                    _ => (trip, state.evidence.low_mhz.unwrap_or(prior.min_mhz())),
+                };
+                state.watch.held = harm::Side::begin(settle_s);
+                let start = start_of(prior, state);
+                let limit = stay::Limit { zone: state.evidence.zone, trip_c: trip, floor_mhz: floor, steps: sure == Mechanism::Step };
+                let hold = Box::new(Stay::new(prior, limit, start));
+                Mode::Stay { hold, since_s: now, on_trial }
+            }
+            Wish::Leave if throttled_lately => {
+                if matches!(mode, Mode::Free) {
+                    let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
+                    state.watch.free = if slow { harm::Side::begin_with_cycle() } else { harm::Side::begin(settle_s) };
+                    Mode::Ride { trial: None, rising: None }
+                } else {
+                    mode
+                }
+            }
+            // A cap on its way out stays on it, or the ladder that made room for it would be overrun.
+            Wish::Leave if matches!(mode, Mode::Ride { rising: Some(_), .. }) => mode,
+            Wish::Leave => Mode::Free,
+        },
+    };
+}
+
+/// Where a hold begins, in MHz. What was seen of a slow zone may be less than a cycle: then not below the middle of its two clocks.
+fn start_of(prior: &Prior, state: &State) -> f32 {
+    let equal = state.evidence.equal_power_mhz().unwrap_or(prior.max_mhz());
+    match (state.evidence.zone, state.evidence.low_mhz) {
+        (Zone::Skin, Some(low)) => equal.max((low * prior.max_mhz()).sqrt()),
+        _ => equal,
+    }
+}
+
+/// A missing throttle is no choice: without the hold the board would cook.
+fn hold_is_choice(mechanism: Mechanism) -> bool {
+    mechanism != Mechanism::Missing
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wish {
+    Leave,
+    Stay { on_trial: bool },
+    Eco,
+}
+
+/// What the goal, the mechanism and the load ask for.
+fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism, banned: bool) -> Wish {
+    let prior = &policy.prior;
+    let now = state.now_s;
+    if policy.goal == Goal::Off {
+        return Wish::Leave;
+    }
+    let throttled_lately = state.is_throttled_lately(300.0);
+    let cool = state.trip_c(prior).is_none_or(|trip| {
+        let t = if state.evidence.zone == Zone::Skin { state.skin.temperature_c() } else { state.die.temperature_c() };
+        t < trip - ECO_AIR_C
+    });
+    let saving = matches!(policy.goal, Goal::Eco | Goal::Quiet) || seen.power_saver;
+    if saving && !seen.hold_performance && cool && !throttled_lately && now > 60.0 {
+        return Wish::Eco;
+    }
+    if !seen.may_cap || banned {
+        return Wish::Leave;
+    }
+    let deep = matches!(policy.goal, Goal::Performance | Goal::Eco | Goal::Quiet);
+    match sure {
+        Mechanism::Missing => Wish::Stay { on_trial: false },
+        Mechanism::Cliff => Wish::Stay { on_trial: false },
+        // A ladder under one kind of work settles close to its best; under alternating work it swings, and so do the two halves.
+        Mechanism::Step if deep && throttled_lately && state.watch.free.is_steady(if state.load.is_mixed() { 0.05 } else { 0.006 }) => {
+            Wish::Stay { on_trial: true }
+        }
+        _ => Wish::Leave,
+    }
+}
