@@ -43,15 +43,18 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
                 let (then, _) = estimator.after(left.0 as f32, full)?;
                 Some(if then < hold.burst_ends_c() { left.0 as f32 + 1.0 } else { 0.0 })
             });
-            hold.tick(prior, stay::Tick {
-                phase,
-                t,
-                measured_mhz,
-                tripped: state.evidence.is_capped() && state.load.in_phase_s >= 2.0,
-                remaining_s: seen.remaining.map(|r| r.0 as f32),
-                to_ceiling_s,
-                dt: dt as f32,
-            });
+            hold.tick(
+                prior,
+                stay::Tick {
+                    phase,
+                    t,
+                    measured_mhz,
+                    tripped: state.evidence.is_capped() && state.load.in_phase_s >= 2.0,
+                    remaining_s: seen.remaining.map(|r| r.0 as f32),
+                    to_ceiling_s,
+                    dt: dt as f32,
+                },
+            );
             state.bursting = hold.bursting;
         }
         Mode::Eco(eco) => {

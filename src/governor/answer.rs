@@ -43,7 +43,11 @@ pub(super) fn answer(policy: &Policy, state: &mut State, seen: &Observation, t: 
         level,
         cause,
         degraded,
-        mechanism: if state.evidence.first_s.is_none() && state.evidence.verdict == Mechanism::Unknown { prior.mechanism } else { state.evidence.verdict },
+        mechanism: if state.evidence.first_s.is_none() && state.evidence.verdict == Mechanism::Unknown {
+            prior.mechanism
+        } else {
+            state.evidence.verdict
+        },
         confidence: state.evidence.confidence,
         headroom: in_60_s.map(|_| headroom_of(zone.temperature_c())),
         in_10_s: forecast(10.0),

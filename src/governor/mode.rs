@@ -22,10 +22,21 @@ pub(super) enum Mode {
     Learning,
     Free,
     /// Left to its own throttle; after a hold the cap rises a step at a time. `trial`: a fresh look at it, the hold in waiting.
-    Ride { trial: Option<Box<Stay>>, rising: Option<Rising> },
-    Stay { hold: Box<Stay>, since_s: f64, on_trial: bool },
+    Ride {
+        trial: Option<Box<Stay>>,
+        rising: Option<Rising>,
+    },
+    Stay {
+        hold: Box<Stay>,
+        since_s: f64,
+        on_trial: bool,
+    },
     Eco(Box<Eco>),
-    Blind { since_s: f64, before: Box<Mode>, last: [Limits; 2] },
+    Blind {
+        since_s: f64,
+        before: Box<Mode>,
+        last: [Limits; 2],
+    },
 }
 
 /// A cap on its way out: let go at once, a hot board would overshoot its own throttle.
