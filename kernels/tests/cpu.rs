@@ -24,7 +24,7 @@ fn every_tier_multiplies_every_format_as_the_plain_kernels_do() {
     for tier in Tier::available() {
         for layout in FORMATS {
             for cols in columns(layout.weights) {
-                for (rows, tokens) in [(1, 1), (3, 1), (33, 1), (2, 2), (5, 3), (2, 9), (7, 15), (33, 32), (35, 37)] {
+                for (rows, tokens) in [(1, 1), (3, 1), (33, 1), (2, 2), (5, 3), (2, 9), (7, 15), (33, 32), (35, 37), (67, 51)] {
                     for exact in [false, true] {
                         let case = Case { tier, format: layout.format, cols, rows, tokens, exact };
                         let inputs = case.inputs();

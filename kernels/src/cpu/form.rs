@@ -24,7 +24,7 @@ pub enum Form {
     Int8By256,
     /// The tier's own arrangement of [`Int8By32`](Form::Int8By32) for many tokens at once, in groups of [`Form::group`] tokens.
     PanelBy32,
-    /// The same of [`Int8By64`](Form::Int8By64), with no sums: tiles of eight tokens, a last run of 32 filled up with zeros.
+    /// The same of [`Int8By64`](Form::Int8By64), with no sums; a last run of 32 is filled up with zeros.
     PanelBy64,
     /// The same of [`Int8By256`](Form::Int8By256).
     PanelBy256,
@@ -78,8 +78,7 @@ impl Form {
     /// Tokens that are stored together. Threads that share the work of quantizing cut at multiples of it.
     pub const fn group(self) -> usize {
         match self {
-            Form::PanelBy64 => TILE_TOKENS,
-            Form::PanelBy32 | Form::PanelBy256 => PANEL_TOKENS,
+            _ if self.is_panel() => PANEL_TOKENS,
             _ => 1,
         }
     }
@@ -97,7 +96,7 @@ impl Form {
     pub const fn bytes(self, cols: usize, tokens: usize) -> usize {
         match self.per() {
             None => cols * tokens * 4,
-            Some(per) if matches!(self, Form::PanelBy64) => tokens.next_multiple_of(TILE_TOKENS) * cols.div_ceil(per) * (per + 4),
+            Some(per) if matches!(self, Form::PanelBy64) => tokens.next_multiple_of(PANEL_TOKENS) * cols.div_ceil(per) * (per + 4),
             // Codes, and three words of 32 bits for each 32.
             Some(_) if self.is_panel() => (cols + cols / 32 * 12) * tokens.next_multiple_of(PANEL_TOKENS),
             Some(per) => Planes::new(cols, per).stride * tokens,
@@ -105,7 +104,5 @@ impl Form {
     }
 }
 
-/// Tokens in a group of a panel: a multiple of every tier's micro-kernel tile (4, 6, 8 and 12 tokens).
+/// Tokens in a group of a panel: a multiple of every tier's micro-kernel tile (3, 8 and 12 tokens).
 const PANEL_TOKENS: usize = 24;
-/// Tokens in a tile of [`Form::PanelBy64`].
-const TILE_TOKENS: usize = 8;

@@ -92,7 +92,7 @@ unsafe fn strips<T: Tile>(p: &mut Product, pack: impl Fn(&Product, &[u8], &mut [
             let rows = ROWS.min(p.rows - r);
             pack(p, &p.weights[r * p.row_bytes..][..rows * p.row_bytes], codes, scales);
         }
-        for (i, tile) in p.activations.chunks_exact(tile_bytes).enumerate() {
+        for (i, tile) in p.activations.chunks_exact(tile_bytes).take(p.tokens.div_ceil(TOKENS)).enumerate() {
             let tile = Panel { codes: tile.as_ptr().cast(), scales: tile[codes_bytes..].as_ptr().cast() };
             let tokens = TOKENS.min(p.tokens - TOKENS * i);
             for (k, r) in starts.clone().enumerate() {

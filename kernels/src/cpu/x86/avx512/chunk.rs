@@ -37,8 +37,8 @@ pub trait Unpack {
     const ORDER: Order;
     /// Where every offset is `−ZERO · scale`. `None` where offsets are the block's own.
     const ZERO: Option<u8>;
-    /// Whether scales differ from 16 weights to the next.
-    const PER_16: bool = false;
+    /// The largest code; only asked of formats with blocks of 256.
+    const LARGEST: u8 = 0;
 
     /// # Safety
     /// [`Self::BYTES`] bytes are readable at `at`.
@@ -178,9 +178,7 @@ impl Unpack for format::Q4_1 {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn unpack(at: *const u8) -> Chunk {
         // SAFETY: eight blocks of 20 bytes: scale, minimum, nibbles.
-        unsafe {
-            Chunk { codes: nibbles_of_eight(at.add(4), 20), scales: twice(halves(at, 20)), offsets: twice(halves(at.add(2), 20)) }
-        }
+        unsafe { Chunk { codes: nibbles_of_eight(at.add(4), 20), scales: twice(halves(at, 20)), offsets: twice(halves(at.add(2), 20)) } }
     }
 }
 
@@ -302,9 +300,8 @@ unsafe fn half(at: *const u8) -> f32 {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn scales_and_minima(at: *const u8) -> (__m512, __m512) {
     // SAFETY: by the contract.
-    let (d, dmin, low, high) = unsafe {
-        (half(at), half(at.add(2)), at.add(4).cast::<u64>().read_unaligned(), at.add(12).cast::<u32>().read_unaligned())
-    };
+    let (d, dmin, low, high) =
+        unsafe { (half(at), half(at.add(2)), at.add(4).cast::<u64>().read_unaligned(), at.add(12).cast::<u32>().read_unaligned()) };
     // `low`: bytes 0–3 S and 4–7 M of groups 0–3 in six bits, above them the top two bits of groups 4–7; `high`: their low nibbles.
     let (s_low, m_low, high) = (low & 0xffff_ffff, low >> 32, u64::from(high));
     let (six, four, two) = (0x3f3f_3f3f, 0x0f0f_0f0f, 0x0303_0303);
@@ -319,14 +316,14 @@ impl Unpack for format::Q4K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Halves;
     const ZERO: Option<u8> = None;
+    const LARGEST: u8 = 15;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn unpack(at: *const u8) -> Chunk {
         // SAFETY: 144 bytes: d, dmin, scales, nibbles.
-        let ((scales, offsets), first, second) = unsafe {
-            (scales_and_minima(at), _mm512_loadu_si512(at.add(16).cast()), _mm512_loadu_si512(at.add(80).cast()))
-        };
+        let ((scales, offsets), first, second) =
+            unsafe { (scales_and_minima(at), _mm512_loadu_si512(at.add(16).cast()), _mm512_loadu_si512(at.add(80).cast())) };
         let ((a, b), (c, d)) = (nibbles(first), nibbles(second));
         Chunk { codes: [a, b, c, d], scales, offsets }
     }
@@ -337,6 +334,7 @@ impl Unpack for format::Q5K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Halves;
     const ZERO: Option<u8> = None;
+    const LARGEST: u8 = 31;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -366,7 +364,7 @@ impl Unpack for format::Q6K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = Some(32);
-    const PER_16: bool = true;
+    const LARGEST: u8 = 63;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -396,6 +394,7 @@ impl Unpack for format::Iq4Xs {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Quarters;
     const ZERO: Option<u8> = Some(128);
+    const LARGEST: u8 = 241;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -435,23 +434,18 @@ impl Unpack for format::Q2K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = None;
-    const PER_16: bool = true;
+    const LARGEST: u8 = 3;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn unpack(at: *const u8) -> Chunk {
         // SAFETY: 84 bytes: scales, codes, d, dmin.
-        let (packed, qs, d, dmin) = unsafe {
-            (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()), half(at.add(80)), half(at.add(82)))
-        };
+        let (packed, qs, d, dmin) =
+            unsafe { (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()), half(at.add(80)), half(at.add(82))) };
         let packed = _mm512_cvtepu8_epi32(packed);
         let s = _mm512_cvtepi32_ps(_mm512_and_si512(packed, _mm512_set1_epi32(15)));
         let m = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(packed));
-        Chunk {
-            codes: pairs_of_bits(qs),
-            scales: _mm512_mul_ps(s, _mm512_set1_ps(d)),
-            offsets: _mm512_mul_ps(m, _mm512_set1_ps(-dmin)),
-        }
+        Chunk { codes: pairs_of_bits(qs), scales: _mm512_mul_ps(s, _mm512_set1_ps(d)), offsets: _mm512_mul_ps(m, _mm512_set1_ps(-dmin)) }
     }
 }
 
@@ -460,7 +454,7 @@ impl Unpack for format::Q3K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = Some(4);
-    const PER_16: bool = true;
+    const LARGEST: u8 = 7;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]

@@ -6,6 +6,8 @@ mod gemm;
 mod panel;
 mod quantize;
 mod rows;
+mod tiles;
+mod transpose;
 
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;

@@ -1,8 +1,9 @@
 //! Activations to int8, sixteen at a time. Codes and scales are those of the plain kernel, bit for bit, but where 32 numbers share a
 //! scale: there the largest becomes whichever of ±127, ±126, … ±122 loses least. That takes 14–17 % off the squared error (normal, Laplace and
-//! t₄ noise; ±127 … ±124 take 11–14 %, finer steps less) for about two instructions a number.
+//! t₄ noise; ±127 … ±124 take 11–14 %, finer steps less) for a cycle or two a number.
 
-use super::gemm::quantize_panel;
+use super::tiles;
+use super::transpose::transpose;
 use crate::cpu::form::{Form, Planes, SMALLEST};
 use std::arch::x86_64::*;
 
@@ -18,78 +19,101 @@ pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
         return;
     };
     if form.is_panel() {
-        return quantize_panel(x, cols, out);
+        return tiles::quantize(form, x, cols, out);
     }
     let planes = Planes::new(cols, per);
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(planes.stride)) {
-        for (run, x) in x.chunks_exact(per).enumerate() {
-            let (scale, inverse) = match x.try_into() {
-                Ok(x) => best_scale(x),
-                Err(_) => scale(x),
+        let mut scales = [[0.0; RUNS]; 2];
+        for (run, x_run) in x.chunks(per).enumerate() {
+            let (scale, inverse) = if per == 32 {
+                if run % RUNS == 0 {
+                    let last = cols / 32 - 1;
+                    // SAFETY: the run is in the row; beyond its end stands the last one again.
+                    scales = unsafe { best_scales(std::array::from_fn(|i| x.as_ptr().wrapping_add(32 * (run + i).min(last)))) };
+                }
+                (scales[0][run % RUNS], scales[1][run % RUNS])
+            } else {
+                scale(x_run)
             };
             out[planes.scales + 4 * run..][..4].copy_from_slice(&scale.to_le_bytes());
-            for (i, x) in x.chunks_exact(32).enumerate() {
+            for (i, x) in x_run.as_chunks::<32>().0.iter().enumerate() {
                 let at = run * per + 32 * i;
-                // SAFETY: 32 numbers are there to read and 32 codes to write.
-                let codes = unsafe {
-                    let (a, b) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
-                    let codes = to_codes(a, b, inverse);
-                    _mm256_storeu_si256(out[at..at + 32].as_mut_ptr().cast(), codes);
-                    codes
-                };
+                let codes = to_codes(x, inverse);
+                // SAFETY: 32 codes to write.
+                unsafe { _mm256_storeu_si256(out[at..at + 32].as_mut_ptr().cast(), codes) };
                 out[planes.sums + at / 8..][..4].copy_from_slice(&sums(codes).to_le_bytes());
             }
         }
     }
 }
 
-/// Scale, codes and their sum.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub fn run_of_32(x: &[f32; 32]) -> (f32, [u8; 32], i32) {
-    let (scale, inverse) = best_scale(x);
-    let mut bytes = [0; 32];
-    // SAFETY: 32 numbers to read, 32 bytes to write.
-    let codes = unsafe {
-        let codes = to_codes(_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)), inverse);
-        _mm256_storeu_si256(bytes.as_mut_ptr().cast(), codes);
-        codes
-    };
-    let sums = sums(codes);
-    (scale, bytes, i32::from(sums as i16) + i32::from((sums >> 16) as i16))
-}
-
-/// As [`scale`], of the scales that are tried the one that loses least.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512vl")]
-fn best_scale(x: &[f32; 32]) -> (f32, f32) {
-    let (mut best, mut inverse) = scale(x);
-    if inverse == 0.0 {
-        return (best, inverse);
-    }
-    let largest = inverse.recip() * 127.0;
-    // SAFETY: 32 numbers.
-    let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
-    let mut least = f32::INFINITY;
-    for top in [127.0, 126.0, 125.0, 124.0, 123.0, 122.0] {
-        let by = if top == 127.0 { inverse } else { top / largest };
-        let error = |x: __m512| {
-            let x = _mm512_mul_ps(x, _mm512_set1_ps(by));
-            _mm512_sub_ps(x, _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(x))
-        };
-        let (a, b) = (error(a), error(b));
-        let error = _mm512_reduce_add_ps(_mm512_fmadd_ps(a, a, _mm512_mul_ps(b, b))) / (top * top);
-        if error < least {
-            (least, best, inverse) = (error, if top == 127.0 { best } else { largest / top }, by);
+/// Scales and inverses of sixteen runs of 32, as [`scale`] gives them or, of those that are tried, the one that loses least. A lane is a
+/// run, so that nothing is added across lanes.
+///
+/// # Safety
+/// Needs AVX-512 F; 32 numbers are readable at each of the runs.
+#[target_feature(enable = "avx512f")]
+pub unsafe fn best_scales(runs: [*const f32; RUNS]) -> [[f32; RUNS]; 2] {
+    let mut x = [_mm512_setzero_ps(); 32];
+    for half in 0..2 {
+        let mut rows = [_mm512_setzero_si512(); RUNS];
+        for (row, run) in rows.iter_mut().zip(runs) {
+            // SAFETY: by the contract.
+            *row = unsafe { _mm512_loadu_si512(run.add(16 * half).cast()) };
+        }
+        for (x, column) in x[16 * half..].iter_mut().zip(transpose(rows)) {
+            *x = _mm512_castsi512_ps(column);
         }
     }
-    (best, inverse)
+    // Magnitudes of floats are ordered as integers are, with infinity and NaN above all numbers.
+    let mut largest = _mm512_setzero_si512();
+    for x in x {
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX)));
+    }
+    let largest = _mm512_castsi512_ps(largest);
+    let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(largest, _mm512_set1_ps(f32::INFINITY));
+    let live = finite & _mm512_cmp_ps_mask::<_CMP_GE_OQ>(largest, _mm512_set1_ps(SMALLEST));
+    let mut by = [_mm512_setzero_ps(); TOPS.len()];
+    for (by, top) in by.iter_mut().zip(TOPS) {
+        *by = _mm512_maskz_div_ps(live, _mm512_set1_ps(top), largest);
+    }
+    let mut errors = [_mm512_setzero_ps(); TOPS.len()];
+    // Added and taken away, it rounds to an integer.
+    let round = _mm512_set1_ps(1.5 * (1 << 23) as f32);
+    for x in x {
+        for (error, by) in errors.iter_mut().zip(by) {
+            let code = _mm512_sub_ps(_mm512_fmadd_ps(x, by, round), round);
+            let lost = _mm512_fmsub_ps(x, by, code);
+            *error = _mm512_fmadd_ps(lost, lost, *error);
+        }
+    }
+    let mut best = (_mm512_mul_ps(errors[0], _mm512_set1_ps(TOPS[0].powi(-2))), by[0], _mm512_set1_ps(TOPS[0]));
+    for n in 1..TOPS.len() {
+        let error = _mm512_mul_ps(errors[n], _mm512_set1_ps(TOPS[n].powi(-2)));
+        let better = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(error, best.0);
+        best.0 = _mm512_mask_mov_ps(best.0, better, error);
+        best.1 = _mm512_mask_mov_ps(best.1, better, by[n]);
+        best.2 = _mm512_mask_mov_ps(best.2, better, _mm512_set1_ps(TOPS[n]));
+    }
+    let scale = _mm512_mask_mov_ps(_mm512_set1_ps(f32::NAN), finite, _mm512_maskz_div_ps(live, largest, best.2));
+    let mut out = [[0.0; RUNS]; 2];
+    // SAFETY: sixteen numbers each.
+    unsafe {
+        _mm512_storeu_ps(out[0].as_mut_ptr(), scale);
+        _mm512_storeu_ps(out[1].as_mut_ptr(), best.1);
+    }
+    out
 }
+
+/// Runs whose scales are looked for together.
+pub const RUNS: usize = 16;
+/// What the largest number of a run may become; a tie goes to the first.
+const TOPS: [f32; 6] = [127.0, 126.0, 125.0, 124.0, 123.0, 122.0];
 
 /// The scale of a run, and what its numbers are multiplied by to become codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
-fn scale(x: &[f32]) -> (f32, f32) {
+pub fn scale(x: &[f32]) -> (f32, f32) {
     // Magnitudes of floats are ordered as integers are, with infinity and NaN above all numbers.
     let mut largest = _mm512_setzero_si512();
     for x in x.chunks_exact(16) {
@@ -108,7 +132,9 @@ fn scale(x: &[f32]) -> (f32, f32) {
 /// 32 codes. With the inverse 0 (a run of zeros, or one with NaN or infinity) all are 0.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn to_codes(a: __m512, b: __m512, inverse: f32) -> __m256i {
+pub fn to_codes(x: &[f32; 32], inverse: f32) -> __m256i {
+    // SAFETY: 32 numbers.
+    let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
     let by = _mm512_set1_ps(inverse);
     // The conversion rounds to nearest, ties to even; NaN and infinity times 0 become the smallest integer, which the mask clears.
     let live = if inverse == 0.0 { 0 } else { u16::MAX };
@@ -126,4 +152,12 @@ fn sums(codes: __m256i) -> u32 {
     let low = _mm256_extract_epi16::<0>(sums) - 2048;
     let high = _mm256_extract_epi16::<8>(sums) - 2048;
     low as u32 & 0xffff | (high as u32) << 16
+}
+
+/// The sum of all.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn sum(codes: __m256i) -> i32 {
+    let sums = sums(codes);
+    i32::from(sums as i16) + i32::from((sums >> 16) as i16)
 }
