@@ -34,6 +34,13 @@ impl<'a, T> Shared<'a, T> {
         Shared { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
     }
 
+    /// A part that can be handed on in parts itself.
+    pub fn within(&self, range: Range<usize>) -> Shared<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        // SAFETY: in bounds by the line above.
+        Shared { start: unsafe { self.start.add(range.start) }, len: range.end - range.start, owner: PhantomData }
+    }
+
     /// A part to read.
     ///
     /// # Safety
@@ -71,18 +78,21 @@ impl<'a> Shared<'a, f32> {
 
 /// Bytes at an address that is a multiple of 64, as vector kernels like them.
 #[derive(Debug, Default)]
-pub struct AlignedBytes(Vec<CacheLine>);
+pub struct AlignedBytes(Box<[CacheLine]>);
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct CacheLine([u8; 64]);
 
 impl AlignedBytes {
-    /// Makes room for `bytes`; what was there may be lost.
+    /// Makes room for `bytes`; what was there may be lost. What is new is zero, and takes memory only once it is written.
     pub fn reserve(&mut self, bytes: usize) {
         let lines = bytes.div_ceil(64);
         if self.0.len() < lines {
-            self.0 = vec![CacheLine([0; 64]); lines];
+            // Not both at once: with long prompts these are the largest pieces of memory beside the model.
+            self.0 = Box::default();
+            // SAFETY: zeros make a `CacheLine`.
+            self.0 = unsafe { Box::new_zeroed_slice(lines).assume_init() };
         }
     }
 
@@ -94,6 +104,13 @@ impl AlignedBytes {
         let len = self.len();
         // SAFETY: a `CacheLine` is 64 bytes without padding, and any bytes make one.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
+    }
+
+    /// The same bytes as numbers.
+    pub fn as_floats_mut(&mut self) -> &mut [f32] {
+        let floats = self.len() / size_of::<f32>();
+        // SAFETY: a `CacheLine` is 16 aligned f32 without padding, and any bytes make them.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), floats) }
     }
 }
 

@@ -7,11 +7,11 @@ use super::feeds::{Fed, FeedList, Feeds};
 use super::plan::{Plan, StagePlan};
 use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
-use super::schedule::{Schedule, Stage, Work};
+use super::schedule::{Memory, Schedule, Stage, Work};
 use super::step::Step;
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
 use crate::gguf::{Gguf, TensorView};
-use crate::program::{Matrix, Op, Program, Role, Rope, Rows as Domain, Value, WeightId};
+use crate::program::{Matrix, Op, Program, Role, Rope, Rows as Domain, Value, ValueId, WeightId};
 use crate::units::Bytes;
 use hearth_kernels::cpu::kv::Span;
 use hearth_kernels::cpu::{Kernels, Weights};
@@ -41,8 +41,10 @@ pub struct Running {
     cache: Cache,
     /// For each state its slots, `[slots, floats]`; empty for key/value caches.
     slots: Vec<Vec<f32>>,
-    /// By [`Schedule::buffers`].
-    buffers: Vec<Vec<f32>>,
+    /// What values lie in, but for the logits.
+    rows: AlignedBytes,
+    wanted: AlignedBytes,
+    logits: Vec<f32>,
     /// What pieces of a stage leave for its end: parts of an attention, picks of a mixture.
     partials: Vec<f32>,
     /// One a worker.
@@ -81,7 +83,8 @@ pub struct View<'a> {
     pub step: &'a Step,
     pub plan: Plan,
     pub fed: &'a Fed<'a>,
-    pub buffers: Vec<Shared<'a, f32>>,
+    /// By [`Memory`].
+    pub memory: [Shared<'a, f32>; Memory::ALL.len()],
     pub cache: Shared<'a, u8>,
     pub slots: Vec<Shared<'a, f32>>,
     pub partials: Shared<'a, f32>,
@@ -144,7 +147,9 @@ impl Running {
             feeds: Feeds::new(&program, &schedule, &file, options.exact),
             cache: Cache::new(&program, options.kv, options.blocks)?,
             slots: program.states.iter().map(|s| vec![0.0; s.slot_floats() * options.slots]).collect(),
-            buffers: vec![Vec::new(); schedule.buffers.len()],
+            rows: AlignedBytes::default(),
+            wanted: AlignedBytes::default(),
+            logits: Vec::new(),
             partials: Vec::new(),
             options: options.clone(),
             program,
@@ -189,11 +194,11 @@ impl Loaded for Running {
                 self.clear_slot(slot);
             }
         }
-        for (buffer, info) in self.buffers.iter_mut().zip(&self.schedule.buffers) {
-            let need = info.floats * step.lines(info.rows).len();
-            if buffer.len() < need {
-                buffer.resize(need, 0.0);
-            }
+        let need = |memory: Memory| self.schedule.size(memory) * step.lines(memory.rows()).len();
+        self.rows.reserve(need(Memory::Rows) * size_of::<f32>());
+        self.wanted.reserve(need(Memory::Wanted) * size_of::<f32>());
+        if self.logits.len() < need(Memory::Logits) {
+            self.logits.resize(need(Memory::Logits), 0.0);
         }
         let (feeds, memory) = self.feeds.split();
         let fed = feeds.prepare(memory, &self.kernels, self.program.values.len(), step.all.len(), step.wanted.len());
@@ -215,7 +220,7 @@ impl Loaded for Running {
             step: &step,
             plan: Plan::new(),
             fed: &fed,
-            buffers: self.buffers.iter_mut().map(|b| Shared::new(b)).collect(),
+            memory: [Shared::new(self.rows.as_floats_mut()), Shared::new(self.wanted.as_floats_mut()), Shared::new(&mut self.logits)],
             cache: Shared::new(cache),
             slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
             partials: Shared::new(&mut []),
@@ -242,7 +247,7 @@ impl Loaded for Running {
             view.walk(crew, scratch);
         });
         // Taken, not copied: a large vocabulary has a million bytes of them. The caller's last ones are the next step's buffer.
-        std::mem::swap(&mut out.logits, &mut self.buffers[self.schedule.buffer(self.program.logits.id)]);
+        std::mem::swap(&mut out.logits, &mut self.logits);
         out.logits.truncate(step.wanted.len() * self.program.vocabulary);
         out.time = start.elapsed();
         Ok(())
@@ -270,8 +275,8 @@ impl Loaded for Running {
     }
 
     fn memory(&self) -> Bytes {
-        let floats: usize = self.buffers.iter().chain(&self.slots).map(Vec::capacity).sum();
-        Bytes(((floats + self.partials.capacity()) * 4 + self.cache.len() + self.feeds.bytes()) as u64)
+        let floats = self.logits.capacity() + self.slots.iter().map(Vec::capacity).sum::<usize>() + self.partials.capacity();
+        Bytes((floats * 4 + self.rows.len() + self.wanted.len() + self.cache.len() + self.feeds.bytes()) as u64)
     }
 }
 
@@ -386,14 +391,21 @@ impl<'a> View<'a> {
     pub fn rows(&self, x: Value, rows: Range<usize>) -> &'a [f32] {
         let floats = x.floats();
         // SAFETY: the schedule puts every reader of a value in a later stage, or later in the same rows' tail, than its writer,
-        // and gives no other value the same buffer between the two.
-        unsafe { self.buffers[self.run.schedule.buffer(x.id)].part(rows.start * floats..rows.end * floats) }
+        // and gives no other value the same place between the two.
+        unsafe { self.value(x.id).part(rows.start * floats..rows.end * floats) }
     }
 
-    /// The result of step `index`: its buffer, and floats a row.
+    /// The memory of a value, `[lines, floats]`.
+    fn value(&self, id: ValueId) -> Shared<'a, f32> {
+        let (place, floats) = (self.run.schedule.place(id), self.run.program.value(id).floats);
+        let lines = self.step.lines(place.memory.rows()).len();
+        self.memory[place.memory as usize].within(lines * place.offset..lines * (place.offset + floats))
+    }
+
+    /// The result of step `index`: its memory, and floats a row.
     pub fn result(&self, index: usize) -> (Shared<'a, f32>, usize) {
         let id = self.run.program.steps[index].out.expect("it has a result");
-        (self.buffers[self.run.schedule.buffer(id)], self.run.program.value(id).floats)
+        (self.value(id), self.run.program.value(id).floats)
     }
 
     /// Lines that step `index` runs over.

@@ -5,20 +5,52 @@
 //! first stage whose predecessors hold all its operands, so q, k and v share one; a tail operation sits in the stage that finishes
 //! its operands. A layer of a Llama comes to five stages: qkv · attention · output · gate and up · down.
 //!
-//! Values get buffers by the stages they live through.
+//! Values get their place in memory by the stages they live through.
 
-use crate::program::{Activation, Op, Program, Rows, StateId, Step, Value, ValueId, ValueInfo};
+use crate::program::{Activation, Op, Program, Rows, StateId, Step, Value, ValueId};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// A program in stages. Steps are indices into [`Program::steps`].
 #[derive(Debug)]
 pub struct Schedule {
     pub stages: Vec<Stage>,
-    /// For each value its buffer; `None` for values that never leave a work.
-    pub buffer_of: Vec<Option<usize>>,
-    /// Floats a row and row domain of each buffer.
-    pub buffers: Vec<ValueInfo>,
+    /// For each value where it lies; `None` for values that never leave a work.
+    place_of: Vec<Option<Place>>,
+    /// Floats a row of each memory.
+    sizes: [usize; Memory::ALL.len()],
 }
+
+/// What values lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Values of all rows.
+    Rows,
+    /// Values of the rows that want logits.
+    Wanted,
+    /// The logits themselves: the caller takes them away.
+    Logits,
+}
+
+impl Memory {
+    pub const ALL: [Memory; 3] = [Memory::Rows, Memory::Wanted, Memory::Logits];
+
+    /// The rows of a step that its values have.
+    pub fn rows(self) -> Rows {
+        if self == Memory::Rows { Rows::All } else { Rows::Wanted }
+    }
+}
+
+/// A value of `n` rows lies in its memory from `n · offset` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub memory: Memory,
+    /// Floats a row: a multiple of [`LINE_FLOATS`].
+    pub offset: usize,
+}
+
+/// Values begin on a cache line.
+const LINE_FLOATS: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Stage {
@@ -61,18 +93,23 @@ impl Schedule {
             }
         }
         add_feeds(program, &mut stages);
-        let (buffer_of, buffers) = assign_buffers(program, &stages);
-        Schedule { stages, buffer_of, buffers }
+        let (place_of, sizes) = places(program, &stages);
+        Schedule { stages, place_of, sizes }
     }
 
-    /// Floats of all buffers in a step of `n` rows, `m` of which want logits.
+    /// Floats a row of a memory.
+    pub fn size(&self, memory: Memory) -> usize {
+        self.sizes[memory as usize]
+    }
+
+    /// Floats of all memories in a step of `n` rows, `m` of which want logits.
     pub fn floats(&self, n: usize, m: usize) -> usize {
-        self.buffers.iter().map(|b| b.floats * if b.rows == Rows::All { n } else { m }).sum()
+        Memory::ALL.iter().map(|memory| self.size(*memory) * if memory.rows() == Rows::All { n } else { m }).sum()
     }
 
-    /// The buffer of a value that a work or tail operation reads or writes.
-    pub fn buffer(&self, id: ValueId) -> usize {
-        self.buffer_of[id.0 as usize].expect("only values inside a fused work have no buffer")
+    /// Where a value lies that a work or tail operation reads or writes.
+    pub fn place(&self, id: ValueId) -> Place {
+        self.place_of[id.0 as usize].expect("only values inside a fused work have no place")
     }
 }
 
@@ -187,8 +224,9 @@ fn add_feeds(program: &Program, stages: &mut [Stage]) {
     }
 }
 
-/// Buffers by stages: a value holds its buffer from the stage that writes it to the last that reads it.
-fn assign_buffers(program: &Program, stages: &[Stage]) -> (Vec<Option<usize>>, Vec<ValueInfo>) {
+/// Memory by stages: a value holds its place from the stage that writes it to the last that reads it. Widest first, each at the lowest
+/// offset that nobody holds who lives at the same time: that comes to the most that is alive at once, or close to it.
+fn places(program: &Program, stages: &[Stage]) -> (Vec<Option<Place>>, [usize; Memory::ALL.len()]) {
     let mut life: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
     let mut touch = |id: ValueId, stage: usize| {
         let span = life[id.0 as usize].get_or_insert((stage, stage));
@@ -210,31 +248,39 @@ fn assign_buffers(program: &Program, stages: &[Stage]) -> (Vec<Option<usize>>, V
             }
         }
     }
-    if let Some(span) = &mut life[program.logits.id.0 as usize] {
-        span.1 = stages.len();
-    }
 
+    let floats = |value: usize| program.values[value].floats.next_multiple_of(LINE_FLOATS);
     let mut order: Vec<usize> = (0..life.len()).filter(|&v| life[v].is_some()).collect();
-    order.sort_by_key(|&v| life[v]);
-    let mut buffer_of = vec![None; program.values.len()];
-    let mut buffers: Vec<ValueInfo> = Vec::new();
-    let mut busy_until: Vec<usize> = Vec::new();
+    order.sort_by_key(|&v| (Reverse(floats(v)), life[v]));
+    let mut place_of: Vec<Option<Place>> = vec![None; program.values.len()];
+    let mut sizes = [0; Memory::ALL.len()];
+    let mut placed: Vec<usize> = Vec::with_capacity(order.len());
     for value in order {
         let (first, last) = life[value].expect("filtered");
-        let need = program.values[value];
-        let choice = (0..buffers.len())
-            .filter(|&b| buffers[b].rows == need.rows && busy_until[b] < first)
-            .min_by_key(|&b| (buffers[b].floats < need.floats, buffers[b].floats.abs_diff(need.floats)));
-        let buffer = choice.unwrap_or_else(|| {
-            buffers.push(need);
-            busy_until.push(0);
-            buffers.len() - 1
-        });
-        buffers[buffer].floats = buffers[buffer].floats.max(need.floats);
-        busy_until[buffer] = last;
-        buffer_of[value] = Some(buffer);
+        let memory = match program.values[value].rows {
+            _ if value == program.logits.id.0 as usize => Memory::Logits,
+            Rows::All => Memory::Rows,
+            Rows::Wanted => Memory::Wanted,
+        };
+        let beside = |other: &usize| {
+            let place = place_of[*other].filter(|p| p.memory == memory)?;
+            let (begins, ends) = life[*other]?;
+            (begins <= last && first <= ends).then(|| (place.offset, place.offset + floats(*other)))
+        };
+        let mut taken: Vec<(usize, usize)> = placed.iter().filter_map(beside).collect();
+        taken.sort_unstable();
+        let mut offset = 0;
+        for (start, end) in taken {
+            if offset + floats(value) <= start {
+                break;
+            }
+            offset = offset.max(end);
+        }
+        place_of[value] = Some(Place { memory, offset });
+        sizes[memory as usize] = sizes[memory as usize].max(offset + floats(value));
+        placed.push(value);
     }
-    (buffer_of, buffers)
+    (place_of, sizes)
 }
 
 #[cfg(test)]
@@ -280,37 +326,55 @@ mod tests {
         assert!(ran.iter().all(|&n| n == 1), "{ran:?}");
     }
 
+    /// Memory as a list of who lies where.
+    #[derive(Default)]
+    struct Held(Vec<(Place, usize, ValueId)>);
+
+    impl Held {
+        fn reads(&self, program: &Program, value: Value) {
+            assert!(self.0.iter().any(|h| h.2 == value.id), "{:?} is read", program.value(value.id));
+        }
+
+        /// Whoever lay where `id` is written is gone.
+        fn write(&mut self, program: &Program, schedule: &Schedule, id: ValueId) {
+            let (place, floats) = (schedule.place(id), program.value(id).floats);
+            assert!(place.offset + floats <= schedule.size(place.memory) && place.memory.rows() == program.value(id).rows);
+            let apart = |p: &Place, n: usize| p.memory != place.memory || p.offset + n <= place.offset || place.offset + floats <= p.offset;
+            self.0.retain(|(p, n, _)| apart(p, *n));
+            self.0.push((place, floats, id));
+        }
+    }
+
     #[test]
     fn operands_are_there_and_not_written_over_before_they_are_read() {
         let program = llama(3);
         let schedule = Schedule::new(&program);
-        let mut holder: Vec<Option<ValueId>> = vec![None; schedule.buffers.len()];
-        let check = |reads: Vec<Value>, writes: Option<ValueId>, holder: &mut Vec<Option<ValueId>>| {
-            for read in &reads {
-                assert_eq!(holder[schedule.buffer(read.id)], Some(read.id), "{:?} is read", program.value(read.id));
-            }
-            if let Some(out) = writes {
-                assert!(reads.iter().all(|r| schedule.buffer(r.id) != schedule.buffer(out)), "a result over its own operand");
-                holder[schedule.buffer(out)] = Some(out);
-            }
-        };
+        let mut held = Held::default();
+        let operands = |work: Work| steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands());
         for stage in &schedule.stages {
-            // Works of a stage run at the same time: all read before any writes, and all write before the tail.
-            for &work in &stage.works {
-                let reads = steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands()).collect();
-                check(reads, None, &mut holder);
-            }
-            for &work in &stage.works {
-                check(Vec::new(), Some(result_of(&program, work)), &mut holder);
-            }
-            for &work in &stage.works {
-                let reads: Vec<Value> = steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands()).collect();
-                check(reads, None, &mut holder);
-            }
+            // Works of a stage run at the same time: all read before any writes, and all have written before the tail.
+            stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
+            stage.works.iter().for_each(|&w| held.write(&program, &schedule, result_of(&program, w)));
+            stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
             for &step in stage.tail.iter().chain(&stage.stores) {
-                check(program.steps[step].op.operands(), program.steps[step].out, &mut holder);
+                let Step { op, out, .. } = &program.steps[step];
+                op.operands().iter().for_each(|&x| held.reads(&program, x));
+                if let Some(out) = *out {
+                    held.write(&program, &schedule, out);
+                    // A result does not lie over its own operands.
+                    op.operands().iter().for_each(|&x| held.reads(&program, x));
+                }
             }
         }
+        held.reads(&program, program.logits);
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_the_layers_and_is_what_lives_at_once() {
+        let (three, thirty) = (Schedule::new(&llama(3)), Schedule::new(&llama(30)));
+        assert_eq!(three.sizes, thirty.sizes);
+        // When rows are narrower than a line each takes a line: residual, q, k and v, what rope makes of them or what goes in.
+        assert!(three.size(Memory::Rows) <= 6 * LINE_FLOATS, "{:?}", three.sizes);
     }
 
     #[test]
