@@ -2,8 +2,9 @@
 //!
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows.
 //! - [`pool`], [`cores`]: the crew, and where it may run.
-//! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`, `attention`, `recurrent`,
-//!   `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want.
+//! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`,
+//!   `attention`, `recurrent`, `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want,
+//!   `vectors` has the weights that are no matrices.
 //! - `cache`: keys, values and slots; `arena`: memory that threads share; `prefetch`: the file's way into memory.
 
 mod arena;
@@ -21,6 +22,7 @@ mod rowwise;
 mod running;
 mod schedule;
 mod step;
+mod vectors;
 
 use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress};
 use crate::gguf::Gguf;

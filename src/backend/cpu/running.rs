@@ -9,13 +9,13 @@ use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
 use super::schedule::{Memory, Schedule, Stage, Work};
 use super::step::Step;
+use super::vectors::Vectors;
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
 use crate::gguf::{Gguf, TensorView};
-use crate::program::{Matrix, Op, Program, Role, Rope, Rows as Domain, Value, ValueId, WeightId};
+use crate::program::{Matrix, Op, Program, Rope, Rows as Domain, Value, ValueId, WeightId};
 use crate::units::Bytes;
 use hearth_kernels::cpu::kv::Span;
 use hearth_kernels::cpu::{Kernels, Weights};
-use hearth_kernels::quant::decode;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,8 +34,7 @@ pub struct Running {
     schedule: Schedule,
     feeds: Feeds,
     pool: Pool,
-    /// The vectors among the weights, as f32; empty for matrices.
-    vectors: Vec<Vec<f32>>,
+    vectors: Vectors,
     /// Each distinct rotation of the program.
     turns: Vec<Turn>,
     cache: Cache,
@@ -98,7 +97,7 @@ pub struct Model<'a> {
     pub kernels: &'a Kernels,
     pub schedule: &'a Schedule,
     pub feeds: &'a FeedList,
-    pub vectors: &'a [Vec<f32>],
+    pub vectors: &'a Vectors,
     pub turns: &'a [Turn],
     pub layout: &'a Layout,
     pub exact: bool,
@@ -114,25 +113,20 @@ impl Running {
         info: DeviceInfo,
         progress: &dyn Progress,
     ) -> Result<Running, LoadError> {
-        let mut vectors = Vec::with_capacity(program.weights.len());
+        // Reading begins before anything else, in the file's order.
+        let prefetch = Prefetch::start(file.clone(), progress)?;
         for weight in &program.weights {
             let refuse = |error: crate::gguf::GgufError| LoadError::Tensor { tensor: weight.name.clone(), reason: error.fault.to_string() };
-            let view = file.tensor(&weight.name).map_err(refuse)?;
-            let mut numbers = Vec::new();
-            if weight.role == Role::Vector {
-                numbers.resize(weight.shape.iter().product(), 0.0);
-                decode(view.format, view.data, &mut numbers);
-            }
-            vectors.push(numbers);
+            file.tensor(&weight.name).map_err(refuse)?;
         }
-        transpose_convolutions(&program, &mut vectors);
-        let prefetch = Prefetch::start(file.clone(), progress)?;
+        let vectors = Vectors::new(&program);
         let mut turns: Vec<Turn> = Vec::new();
         for step in &program.steps {
             if let Op::Rope { rope, .. } = step.op
                 && !turns.iter().any(|t| t.rope == rope)
             {
-                let factors = rope.factors.for_context(options.context).map(|id| &vectors[id.0 as usize][..]);
+                let tensor = |id: WeightId| file.tensor(&program.weight(id).name).expect("every weight was found above");
+                let factors = rope.factors.for_context(options.context).map(|id| vectors.get(id, &tensor(id)));
                 turns.push(Turn { rope, frequencies: rope.frequencies(factors), magnitude: rope.magnitude() });
             }
         }
@@ -163,19 +157,6 @@ impl Running {
             pace: Pace::default(),
             _prefetch: prefetch,
         })
-    }
-}
-
-/// Turns the kernels of short convolutions, `[channels, length]` in the file, into `[length, channels]`: channels lie side by side as
-/// they do in the rows.
-fn transpose_convolutions(program: &Program, vectors: &mut [Vec<f32>]) {
-    for step in &program.steps {
-        if let Op::ShortConv { x, kernel, .. } = step.op {
-            let channels = x.floats();
-            let kernel = &mut vectors[kernel.0 as usize];
-            let length = kernel.len() / channels;
-            *kernel = (0..kernel.len()).map(|i| kernel[i % channels * length + i / channels]).collect();
-        }
     }
 }
 
@@ -414,7 +395,7 @@ impl<'a> View<'a> {
     }
 
     pub fn vector(&self, id: WeightId) -> &'a [f32] {
-        &self.run.vectors[id.0 as usize]
+        self.run.vectors.get(id, &self.run.tensors[id.0 as usize])
     }
 
     pub fn weights(&self, matrix: Matrix) -> Weights<'a> {
