@@ -38,6 +38,7 @@ impl Model {
 
     fn run(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        command.env("CACHE_DIRECTORY", self.folder.path());
         command.arg("run").arg("-m").arg(self.path()).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();

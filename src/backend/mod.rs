@@ -10,6 +10,7 @@ pub mod plain;
 use crate::gguf::Gguf;
 use crate::program::Program;
 use crate::units::{Bytes, TokenId};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct StepOut {
     /// `[rows that want logits, vocabulary]`, in the order of the rows.
     pub logits: Vec<f32>,
     pub time: Duration,
+    /// Threads that computed it.
+    pub threads: usize,
 }
 
 /// Storage of keys and values.
@@ -81,16 +84,28 @@ pub struct LoadOptions {
     /// Most rows in one step.
     pub rows: usize,
     pub kv: KvType,
-    /// Worker threads; `None`: as many as measured best.
+    /// Worker threads, for every kind of step; `None`: as many as measured best.
     pub threads: Option<usize>,
+    /// The folder where what was measured on this board is kept for the next time; `None`: nothing is read or written.
+    pub remember: Option<PathBuf>,
     /// Activations stay f32 and every product is exact: the reference for quality, not for speed.
     pub exact: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: 2048, blocks: 2048 / BLOCK_TOKENS, slots: 1, rows: 512, kv: KvType::F16, threads: None, exact: false }
+        Self { context: 2048, blocks: 2048 / BLOCK_TOKENS, slots: 1, rows: 512, kv: KvType::F16, threads: None, remember: None, exact: false }
     }
+}
+
+/// Where measurements of this board are kept: what systemd gives a daemon (`CacheDirectory=`), else the user's own folder for such.
+pub fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(list) = set("CACHE_DIRECTORY") {
+        return std::env::split_paths(&list).next();
+    }
+    let own = set("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(set("HOME")?).join(".cache")));
+    Some(own?.join("hearth"))
 }
 
 /// What a device is, in words and figures.
@@ -102,6 +117,9 @@ pub struct DeviceInfo {
     pub detail: String,
     /// Most threads of this process that compute at once.
     pub threads: usize,
+    /// Of them, those that compute single tokens, and prompts: chosen by the user, or measured (see [`Loaded::settled`]).
+    pub decode_threads: usize,
+    pub prefill_threads: usize,
 }
 
 /// The backends there can be.
@@ -204,4 +222,8 @@ pub trait Loaded: Send {
     fn limit(&mut self, pace: Pace);
     /// Bytes held in caches and scratch (not the mapped file).
     fn memory(&self) -> Bytes;
+    /// Whether all is chosen that is measured while it runs, such as numbers of threads. Only who measures speed has to ask.
+    fn settled(&self) -> bool {
+        true
+    }
 }

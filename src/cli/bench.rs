@@ -58,7 +58,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&speed).context("the result as JSON")?);
         return Ok(());
     }
-    println!("{}  {}  {} threads", chosen.model.display(), speed.backend, speed.threads);
+    let threads = match (speed.prefill_threads, speed.decode_threads) {
+        (prefill, decode) if prefill == decode => format!("{decode} threads"),
+        (prefill, decode) => format!("{prefill} threads in prefill, {decode} in decode"),
+    };
+    println!("{}  {}  {threads}", chosen.model.display(), speed.backend);
     println!("  prefill {:>5} tokens  {:>9.1} tok/s", speed.prefill_tokens, speed.prefill_tok_s);
     let together = if speed.batch > 1 { format!("  ({} sequences together)", speed.batch) } else { String::new() };
     println!(

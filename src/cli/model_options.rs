@@ -1,6 +1,6 @@
 //! The options shared by every verb that loads a model.
 
-use crate::backend::{BLOCK_TOKENS, Kind, KvType, LoadOptions};
+use crate::backend::{self, BLOCK_TOKENS, Kind, KvType, LoadOptions};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -95,6 +95,7 @@ impl ModelOptions {
             slots: sequences,
             kv: self.kv.into(),
             threads: self.threads.map(usize::from),
+            remember: backend::cache_folder(),
             ..LoadOptions::default()
         }
     }

@@ -85,6 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         backend: args.options.backend.into(),
         threads: args.options.threads.map(usize::from),
+        remember: crate::backend::cache_folder(),
         context: args.options.context.map(|n| n as usize),
         kv: args.options.kv.into(),
         sequences: 1,

@@ -2,7 +2,7 @@
 
 use super::config::{BackendName, Config, Kv};
 use super::notify;
-use crate::service::{Defaults, Kind, KvType, Model, Options, Progress, Service};
+use crate::service::{Defaults, Kind, KvType, Model, Options, Progress, Service, cache_folder};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -86,6 +86,7 @@ fn options(config: &Config) -> Options {
             BackendName::Cuda => Kind::Cuda,
         },
         threads: model.threads.map(usize::from),
+        remember: cache_folder(),
         context: model.context.map(|n| n as usize),
         kv: match model.kv {
             Kv::F32 => KvType::F32,

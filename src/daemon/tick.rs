@@ -148,7 +148,8 @@ impl Tick {
         let prefill = after.prefill_time.saturating_sub(before.prefill_time);
         let decode = after.decode_time.saturating_sub(before.decode_time);
         let generated = after.generated.saturating_sub(before.generated);
-        seen.threads = u8::try_from(model.info().threads).unwrap_or(u8::MAX);
+        let threads = if after.step_threads > 0 { after.step_threads } else { model.info().threads };
+        seen.threads = u8::try_from(threads).unwrap_or(u8::MAX);
         (seen.phase, seen.tokens, seen.busy) = if prefill.is_zero() && decode.is_zero() {
             (Phase::Idle, 0.0, Seconds(0.0))
         } else if prefill > decode {
@@ -171,7 +172,10 @@ impl Tick {
             return Limits::default();
         }
         let too_hot = decision.admission == Admission::Stop || soc.is_some_and(|t| t >= self.ceiling);
-        let threads = |limits: governor::Limits| (self.kind == Kind::Board && !self.fixed_threads).then_some(limits.threads.max(1).into());
+        // All cores is where the governor begins, not a choice: then what the backend measured holds.
+        let chosen = |limits: governor::Limits| limits.threads < self.policy.prior.cores;
+        let may = self.kind == Kind::Board && !self.fixed_threads;
+        let threads = |limits: governor::Limits| (may && chosen(limits)).then_some(limits.threads.max(1).into());
         let pace = Pace { decode_threads: threads(decision.decode), prefill_threads: threads(decision.prefill) };
         Limits { pace, open: !too_hot, ..Limits::default() }
     }

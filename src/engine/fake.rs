@@ -33,7 +33,7 @@ pub struct Fake {
 impl Fake {
     pub fn new(blocks: usize, slots: usize, rows: usize) -> (Self, Arc<Mutex<Seen>>) {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let info = DeviceInfo { backend: "fake", detail: String::new(), threads: 1 };
+        let info = DeviceInfo { backend: "fake", detail: String::new(), threads: 1, decode_threads: 1, prefill_threads: 1 };
         let fake =
             Self { info, blocks: vec![[None; BLOCK_TOKENS]; blocks], slots: vec![vec![]; slots], rows, seen: seen.clone(), errors: vec![] };
         (fake, seen)

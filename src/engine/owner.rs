@@ -311,6 +311,7 @@ impl Owner {
         figures.steps += 1;
         figures.step_time = time;
         figures.step_rows = prompt_rows + answer_rows;
+        figures.step_threads = self.out.threads;
     }
 
     /// After a step: marks what is computed, keeps full blocks and snapshots, chooses tokens, ends what is complete.

@@ -38,6 +38,7 @@ pub struct Telemetry {
     /// The last step.
     pub step_time: Duration,
     pub step_rows: usize,
+    pub step_threads: usize,
     /// Requests that came to an end: complete, cancelled by their reader or by a stop, failed.
     pub completed: u64,
     pub cancelled: u64,

@@ -9,6 +9,11 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
 
+/// At most so many prompts and so many single tokens each are run to choose numbers of threads.
+const SETTLING_ROUNDS: usize = 8;
+const SETTLING_TOKENS: usize = 24;
+const SETTLING_PROMPT: usize = 128;
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -37,6 +42,9 @@ pub struct Speed {
     /// Such as the kernels' tier or a GPU's name.
     pub device: String,
     pub threads: usize,
+    /// Of them, those used for the prompt and for the tokens after it.
+    pub prefill_threads: usize,
+    pub decode_threads: usize,
     /// How fast the file's bytes go by in decode: its size times tokens a second of one sequence. The embedding table counts though only
     /// a row of it is read, unless it is the output matrix too.
     pub read_gb_s: f64,
@@ -61,8 +69,8 @@ pub fn measure(
     mut report: impl FnMut(usize),
 ) -> Result<Speed, SessionError> {
     let start = Instant::now();
-    let need = (work.depth + work.prefill + work.decode).max(40);
-    let options = LoadOptions { context: options.context.max(need), rows: work.prefill.clamp(32, 512), ..options };
+    let need = (work.depth + work.prefill + work.decode).max(SETTLING_PROMPT);
+    let options = LoadOptions { context: options.context.max(need), rows: work.prefill.clamp(SETTLING_PROMPT, 512), ..options };
     let mut session = Session::open(path, kind, options, work.batch, &())?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
 
@@ -71,6 +79,7 @@ pub fn measure(
     session.feed(0, &tokens[..32], Wants::Last(1))?;
     let first_token_ms = start.elapsed().as_secs_f64() * 1e3;
     session.feed(0, &tokens[..1], Wants::Last(1))?;
+    settle(&mut session, &tokens)?;
 
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..work.rounds {
@@ -107,6 +116,8 @@ pub fn measure(
         backend: info.backend.to_owned(),
         device: info.detail.clone(),
         threads: info.threads,
+        prefill_threads: info.prefill_threads,
+        decode_threads: info.decode_threads,
         read_gb_s: session.file.bytes() as f64 * decode_tok_s / work.batch as f64 / 1e9,
         prefill_tokens: work.prefill,
         decode_tokens: work.decode,
@@ -114,6 +125,22 @@ pub fn measure(
         batch: work.batch,
         rounds: work.rounds,
     })
+}
+
+/// Runs until the numbers of threads are chosen, where they are measured and not remembered: what comes after is timed with them.
+fn settle(session: &mut Session, tokens: &[TokenId]) -> Result<(), SessionError> {
+    for _ in 0..SETTLING_ROUNDS {
+        if session.loaded.settled() {
+            break;
+        }
+        session.reset();
+        session.feed(0, &tokens[..SETTLING_PROMPT], Wants::Last(1))?;
+        session.reset();
+        for token in &tokens[..SETTLING_TOKENS] {
+            session.feed(0, std::slice::from_ref(token), Wants::Last(1))?;
+        }
+    }
+    Ok(())
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -28,7 +28,7 @@ pub use model::{Model, ModelInfo};
 pub use open::{OpenError, Options};
 pub use request::{ChatRequest, CompletionRequest, Defaults, Generation, Prompt, ToolChoice};
 
-pub use crate::backend::{Kind, KvType, Pace, Progress};
+pub use crate::backend::{Kind, KvType, Pace, Progress, cache_folder};
 pub use crate::engine::{Limits, Phase, Telemetry};
 pub use crate::units::TokenId;
 

@@ -10,7 +10,7 @@ use crate::model::{self, ModelError};
 use crate::program::Program;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::units::Bytes;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most positions of a sequence where nobody says, even if the model was trained for more: their cache takes memory.
@@ -29,6 +29,8 @@ pub struct Options {
     pub name: Option<String>,
     pub backend: Kind,
     pub threads: Option<usize>,
+    /// The folder where measurements of this board are kept ([`cache_folder`](crate::backend::cache_folder)); `None`: nowhere.
+    pub remember: Option<PathBuf>,
     /// Most positions of a sequence; `None`: what it was trained for, at most 4096, and what fits in memory.
     pub context: Option<usize>,
     pub kv: KvType,
@@ -45,6 +47,7 @@ impl Default for Options {
             name: None,
             backend: Kind::Auto,
             threads: None,
+            remember: None,
             context: None,
             kv: KvType::default(),
             sequences: 4,
@@ -140,6 +143,7 @@ fn choose(backend: &dyn Backend, program: &Program, options: &Options, trained: 
         slots,
         kv: options.kv,
         threads: options.threads,
+        remember: options.remember.clone(),
         ..LoadOptions::default()
     };
     let fits = |load: &LoadOptions| {

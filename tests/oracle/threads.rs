@@ -2,7 +2,7 @@
 //! are part of it everywhere: eight are more than most machines that run this have.
 
 use crate::session::{Session, largest_difference};
-use crate::tiny::{TINY, Tiny};
+use crate::tiny::{TINY, Tiny, WIDE};
 use hearth::backend::{LoadOptions, cpu::Cpu};
 use hearth::model;
 use hearth_kernels::quant::Format;
@@ -41,6 +41,28 @@ fn logits_do_not_depend_on_the_number_of_threads() {
                 assert!(logits(tiny, threads, chunk) == one, "{} in steps of {chunk} with {threads} threads", tiny.name);
             }
         }
+    }
+}
+
+/// Here every product has several pieces, and attention splits its positions: who computes what is a race, what comes out is not.
+#[test]
+fn pieces_that_threads_race_for_change_no_logit() {
+    const LONG: usize = 1100;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = crate::fixtures::open(&WIDE.write(&folder, Format::Q8_0));
+    let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+    let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
+    let logits = |threads| {
+        let options = LoadOptions { context: LONG + 8, threads: Some(threads), ..LoadOptions::default() };
+        let mut session = Session::new(&backend, &file, &program, 1, &options);
+        let tokens: Vec<u32> = (0..LONG).map(|i| ((i * 13 + i * i) % 40) as u32).collect();
+        let mut logits = session.feed(&tokens, 400, &[0, 399, LONG - 1]);
+        (0..5).for_each(|i| logits.extend(session.step(&[(0, &[i])], |_, _| true)));
+        logits
+    };
+    let one = logits(1);
+    for threads in THREADS {
+        assert!(logits(threads) == one, "{threads} threads");
     }
 }
 
@@ -99,7 +121,13 @@ fn another_cut_of_a_prompt_moves_no_logit_beyond_the_bound() {
         for chunk in [1, 3, 32] {
             for (position, (got, want)) in logits(tiny, 2, chunk).iter().zip(&whole).enumerate() {
                 let (worst, at) = largest_difference(got, want);
-                assert!(worst <= CUT, "{} in steps of {chunk}, position {position}: logit {at} is {}, not {}", tiny.name, got[at], want[at]);
+                assert!(
+                    worst <= CUT,
+                    "{} in steps of {chunk}, position {position}: logit {at} is {}, not {}",
+                    tiny.name,
+                    got[at],
+                    want[at]
+                );
             }
         }
     }

@@ -25,27 +25,36 @@ pub struct Tiny {
     set: fn(&mut Plan),
     /// Optional tensors the file has.
     tensors: &'static [&'static str],
+    dim: u32,
+    feed_forward: u32,
+    context: usize,
 }
 
+const SMALL: Tiny = Tiny { name: "", layers: 2, set: |_| {}, tensors: &[], dim: 32, feed_forward: 40, context: CONTEXT };
+
+/// Wide enough that every product is cut into pieces for threads, with a context that attention splits too.
+pub const WIDE: Tiny = Tiny { name: "llama", tensors: &["output.weight"], dim: 256, feed_forward: 1024, context: 2048, ..SMALL };
+
 pub const TINY: &[Tiny] = &[
-    Tiny { name: "llama", layers: 2, set: |_| {}, tensors: &["rope_freqs.weight"] },
-    Tiny { name: "qwen2", layers: 2, set: |_| {}, tensors: &["output.weight"] },
-    Tiny { name: "qwen3", layers: 2, set: yarn, tensors: &[] },
-    Tiny { name: "qwen3moe", layers: 2, set: experts, tensors: &[] },
-    Tiny { name: "gemma2", layers: 2, set: window, tensors: &[] },
-    Tiny { name: "gemma3", layers: 7, set: window, tensors: &[] },
+    Tiny { name: "llama", layers: 2, set: |_| {}, tensors: &["rope_freqs.weight"], ..SMALL },
+    Tiny { name: "qwen2", layers: 2, set: |_| {}, tensors: &["output.weight"], ..SMALL },
+    Tiny { name: "qwen3", layers: 2, set: yarn, tensors: &[], ..SMALL },
+    Tiny { name: "qwen3moe", layers: 2, set: experts, tensors: &[], ..SMALL },
+    Tiny { name: "gemma2", layers: 2, set: window, tensors: &[], ..SMALL },
+    Tiny { name: "gemma3", layers: 7, set: window, tensors: &[], ..SMALL },
     Tiny {
         name: "gemma4",
         layers: 6,
         set: gemma4,
         tensors: &["rope_freqs.weight", "blk.0.attn_v.weight", "blk.0.layer_output_scale.weight"],
+        ..SMALL
     },
-    Tiny { name: "phi3", layers: 2, set: long_rope, tensors: &["rope_factors_long.weight", "rope_factors_short.weight"] },
-    Tiny { name: "smollm3", layers: 4, set: |_| {}, tensors: &[] },
-    Tiny { name: "lfm2", layers: 3, set: lfm2, tensors: &[] },
-    Tiny { name: "granite", layers: 2, set: granite, tensors: &[] },
-    Tiny { name: "olmo2", layers: 4, set: window, tensors: &[] },
-    Tiny { name: "qwen35", layers: 4, set: qwen35, tensors: &["output.weight"] },
+    Tiny { name: "phi3", layers: 2, set: long_rope, tensors: &["rope_factors_long.weight", "rope_factors_short.weight"], ..SMALL },
+    Tiny { name: "smollm3", layers: 4, set: |_| {}, tensors: &[], ..SMALL },
+    Tiny { name: "lfm2", layers: 3, set: lfm2, tensors: &[], ..SMALL },
+    Tiny { name: "granite", layers: 2, set: granite, tensors: &[], ..SMALL },
+    Tiny { name: "olmo2", layers: 4, set: window, tensors: &[], ..SMALL },
+    Tiny { name: "qwen35", layers: 4, set: qwen35, tensors: &["output.weight"], ..SMALL },
 ];
 
 fn yarn(p: &mut Plan) {
@@ -94,10 +103,14 @@ impl Tiny {
         let mut p = Plan::new();
         p.set("general.architecture", self.name);
         p.set("tokenizer.ggml.tokens", (0..VOCABULARY).map(|i| format!("<{i}>")).collect::<Vec<_>>());
-        let shared =
-            [("block_count", self.layers), ("context_length", CONTEXT as u32), ("embedding_length", 32), ("attention.head_count", 4)];
+        let shared = [
+            ("block_count", self.layers),
+            ("context_length", self.context as u32),
+            ("embedding_length", self.dim),
+            ("attention.head_count", 4),
+        ];
         let unless = |other: &str, key, value| (self.name != other).then_some((key, value));
-        let lists = [unless("lfm2", "attention.head_count_kv", 2), unless("gemma4", "feed_forward_length", 40)];
+        let lists = [unless("lfm2", "attention.head_count_kv", 2), unless("gemma4", "feed_forward_length", self.feed_forward)];
         for (key, value) in shared.into_iter().chain(lists.into_iter().flatten()) {
             p.set(&format!("{}.{key}", self.name), value);
         }

@@ -1,7 +1,8 @@
 //! Which cores a crew of threads should use: those this process may run on, fastest class first.
 //!
 //! Classes come from the kernel's `cpu_capacity` (relative speed, 1024 = fastest), never from core numbers: on an RK3588 the big cores
-//! are 4–7, on others 0–3. Little cores are left out: in decode they add no bandwidth, and whoever shares a phase with them waits.
+//! are 4–7, on others 0–3. Single tokens leave little cores out: they add no bandwidth, and whoever shares a phase with them waits.
+//! For prompts [`counts`](super::counts) measures whether they help.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
@@ -47,22 +48,43 @@ impl Cores {
         Cores { fast, slow }
     }
 
-    /// How many workers make sense: one a fast core.
+    /// How many workers make sense: one a fast core, and no more than the control group's quota pays for.
     pub fn workers(&self) -> usize {
-        self.fast.len().max(1)
+        let paid = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+        self.fast.len().min(paid).max(1)
     }
 
-    /// Keeps the calling thread on the fast cores; the scheduler places it among them. Does nothing where all cores are alike or
-    /// the system refuses: affinity is a hint for speed, not a condition.
-    pub fn keep_to_fast(&self) {
+    /// With the slow cores, where there are some and the quota pays for all.
+    pub fn workers_of_all(&self) -> usize {
+        let all = self.fast.len() + self.slow.len();
+        let paid = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+        if paid < all { self.workers() } else { all.max(1) }
+    }
+
+    /// Keeps the calling thread, worker `index` of a crew, on the cores of its class: the first workers on the fast ones, those beyond
+    /// them on the slow ones. The system places it among them. Does nothing where all cores are alike or the system refuses: affinity
+    /// is a hint for speed, not a condition.
+    pub fn keep(&self, index: usize) {
         if self.slow.is_empty() {
             return;
         }
         let mut set = CpuSet::new();
-        for &cpu in &self.fast {
+        for &cpu in if index < self.fast.len() { &self.fast } else { &self.slow } {
             set.set(cpu);
         }
         _ = sched_setaffinity(None, &set);
+    }
+
+    /// This machine in a line: what the firmware or the processor calls it, and its cores. Empty where nothing is told.
+    pub fn board(&self) -> String {
+        let firmware = fs::read_to_string("/sys/firmware/devicetree/base/model").ok();
+        let processor = || {
+            let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+            let line = text.lines().find(|l| l.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.to_owned())
+        };
+        let name = firmware.or_else(processor).unwrap_or_default();
+        format!("{}, {}+{} cores", name.trim_matches(['\0', ' ', '\n']), self.fast.len(), self.slow.len())
     }
 }
 

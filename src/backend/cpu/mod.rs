@@ -1,7 +1,7 @@
 //! Programs on the CPU: the kernels' best tier, and one crew of threads. Weights are read where they lie in the mapped file.
 //!
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows.
-//! - [`pool`], [`cores`]: the crew, and where it may run.
+//! - [`pool`], [`cores`]: the crew, and where it may run (`stint`: beside whom); `counts`, `remembered`: how many of it compute what.
 //! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`,
 //!   `attention`, `recurrent`, `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want,
 //!   `vectors` has the weights that are no matrices.
@@ -11,6 +11,7 @@ mod arena;
 mod attention;
 mod cache;
 pub mod cores;
+mod counts;
 mod experts;
 mod feeds;
 mod plan;
@@ -18,10 +19,12 @@ pub mod pool;
 mod prefetch;
 mod products;
 mod recurrent;
+mod remembered;
 mod rowwise;
 mod running;
 mod schedule;
 mod step;
+mod stint;
 mod vectors;
 
 use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress};
@@ -50,7 +53,9 @@ impl Cpu {
     pub fn with_tier(tier: Tier) -> Option<Self> {
         let cores = Cores::of_this_machine();
         let kernels = Kernels::for_tier(tier)?;
-        let info = DeviceInfo { backend: "cpu", detail: tier.name().to_owned(), threads: cores.workers() };
+        let threads = cores.workers();
+        let detail = tier.name().to_owned();
+        let info = DeviceInfo { backend: "cpu", detail, threads, decode_threads: threads, prefill_threads: threads };
         Some(Self { info, cores, kernels })
     }
 }

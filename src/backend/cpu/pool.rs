@@ -1,25 +1,32 @@
-//! One persistent crew of threads for a backend. It is woken once a step, walks through the step's phases together, and sleeps at
-//! once when the step is done: nothing spins between requests.
+//! One persistent crew of threads for a backend. It is woken once a step, walks through the step's phases together, and sleeps when
+//! the step is done: nothing spins between requests.
 //!
 //! A phase is a number of chunks, claimed one by one from an atomic counter, so fast and slow cores finish together. A phase is over
 //! when its *chunks* are done, not when all workers have arrived: a worker that the system has not let run holds nobody up unless it
-//! holds a chunk. So more threads than cores, or a busy neighbour, make a step slower but never collapse it.
+//! holds a chunk.
 //!
-//! How long a worker spins before it sleeps ([`SPIN`]) covers the gaps between chunks of one phase; a longer wait means that some
-//! thread lost its core, and then spinning takes time from just that thread.
+//! Waiting is spinning for a little while ([`SPIN`]), then sleeping. The spin covers the gaps between the chunks of one phase, and
+//! between two steps of a tight loop; a longer wait means that some thread lost its core, and then spinning takes time from just that
+//! thread.
+//!
+//! A worker that loses its core in the middle of a chunk is waited for, so beside a busy neighbour it gives its core away by itself,
+//! between two chunks: see [`stint`](super::stint). So more threads than cores, or a busy neighbour, make a step slower by what the
+//! others take, and never collapse it. (Tried and dropped: to leave a worker out for a while after it was late. One thread less costs
+//! more than it saves where one core reads half of what two do.)
 //!
 //! Which cores the crew may use is [`cores`](super::cores)' business; what it computes is the caller's.
 
+use super::stint::{Between, Stint};
 use rustix::thread::futex;
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest busy wait. 20–50 µs is where peers' spin barriers stop paying (measured on a Pi 5 by others, see the README's sources);
-/// our phases have gaps of a few µs.
+/// Longest busy wait. 20–50 µs is where spin barriers stop paying (llama.cpp pull request 13079, on a Pi 5: passive waiting costs 8 %,
+/// endless spinning collapses where cores are short).
 const SPIN: Duration = Duration::from_micros(40);
 /// Looks at the flag between two looks at the clock.
 const SPIN_CHECKS: u32 = 64;
@@ -34,6 +41,8 @@ pub struct Pool {
     helpers: Vec<JoinHandle<()>>,
     /// Workers that take part in the next step, the caller among them.
     active: usize,
+    /// The caller's.
+    stint: RefCell<Stint>,
 }
 
 /// A body of work: run by every worker of the step at the same time.
@@ -42,10 +51,14 @@ type Body<'a> = dyn Fn(&Crew<'_>) + Sync + 'a;
 struct Shared {
     /// Steps so far, doubled; odd while a step is open to be joined. Helpers sleep on it.
     epoch: Line<AtomicU32>,
+    /// Helpers that sleep on `epoch`, or are about to.
+    asleep: Line<AtomicU32>,
     /// Helpers that are inside the step. The caller sleeps on it at the end.
     inside: Line<AtomicU32>,
     /// Helpers with an index at or above this stay out of the step.
     active: AtomicU32,
+    /// How often a worker lost its core, since the start.
+    losses: AtomicU32,
     stop: AtomicBool,
     poisoned: AtomicBool,
     /// The open step's body and phases; written by the caller while no helper is inside.
@@ -86,6 +99,8 @@ struct Line<T>(T);
 /// What one worker sees of a step.
 pub struct Crew<'a> {
     worker: usize,
+    stint: &'a RefCell<Stint>,
+    shared: &'a Shared,
     phases: &'a [Phase],
 }
 
@@ -95,8 +110,10 @@ impl Pool {
     pub fn new(threads: usize, enter: impl Fn(usize) + Send + Sync + 'static) -> Pool {
         let shared = Arc::new(Shared {
             epoch: Line::default(),
+            asleep: Line::default(),
             inside: Line::default(),
             active: AtomicU32::new(0),
+            losses: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             step: UnsafeCell::new(Step { body: None, phases: Vec::new() }),
@@ -113,7 +130,7 @@ impl Pool {
                 spawned.ok()
             })
             .collect::<Vec<_>>();
-        Pool { active: helpers.len() + 1, shared, helpers }
+        Pool { active: helpers.len() + 1, shared, helpers, stint: RefCell::new(Stint::new()) }
     }
 
     /// Most workers a step can have.
@@ -129,6 +146,11 @@ impl Pool {
     /// Lets `workers` take part from the next step on (between 1 and [`capacity`](Self::capacity)).
     pub fn set_active(&mut self, workers: usize) {
         self.active = workers.clamp(1, self.capacity());
+    }
+
+    /// How often a worker was found to have lost its core to somebody, since the start.
+    pub fn losses(&self) -> u32 {
+        self.shared.losses.load(Relaxed)
     }
 
     /// One step: runs `body` on every active worker at once and returns when all have left it. `body` may call
@@ -149,14 +171,14 @@ impl Pool {
             for phase in &mut step.phases[..phases] {
                 *phase = Phase::default();
             }
-            &(&*shared.step.get()).phases[..]
+            &(&*shared.step.get()).phases[..phases]
         };
         shared.active.store(self.active as u32, Relaxed);
         if self.active > 1 {
-            shared.epoch.0.fetch_add(1, SeqCst);
-            _ = futex::wake(&shared.epoch.0, futex::Flags::PRIVATE, (self.active - 1) as u32);
+            shared.next_epoch();
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, phases })));
+        self.stint.borrow_mut().begin();
+        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, stint: &self.stint, shared, phases })));
         if mine.is_err() {
             poison(phases);
         }
@@ -203,7 +225,7 @@ impl Crew<'_> {
         let phase = &self.phases[index];
         // Without chunks there is still a tail to do, once.
         let turns = chunks.max(1) as u32;
-        let mut last = false;
+        let (mut now, mut last) = (Instant::now(), false);
         loop {
             let turn = phase.claimed.0.fetch_add(1, Relaxed);
             if turn >= turns {
@@ -213,6 +235,10 @@ impl Crew<'_> {
                 work(turn as usize);
             }
             last = phase.finished.0.fetch_add(1, AcqRel) + 1 == turns;
+            let before = std::mem::replace(&mut now, Instant::now());
+            if !last {
+                now = self.between_chunks(now, before);
+            }
         }
         let release = &phase.release.0;
         if last {
@@ -221,47 +247,94 @@ impl Crew<'_> {
             if release.sleepers.load(SeqCst) != 0 {
                 _ = futex::wake(&release.state, futex::Flags::PRIVATE, u32::MAX >> 1);
             }
-        } else {
-            wait_while(&release.state, Some(&release.sleepers), |state| state == 0);
+        } else if wait_while(&release.state, Some(&release.sleepers), |state| state == 0) {
+            self.stint.borrow_mut().begin();
         }
         assert!(release.state.load(Acquire) & POISON == 0, "left a step that another worker failed in");
+    }
+
+    /// This worker holds no chunk: the moment to give its core away, if somebody else wants it. Returns what time it is.
+    fn between_chunks(&self, now: Instant, before: Instant) -> Instant {
+        match self.stint.borrow_mut().between(now, now - before) {
+            Between::Went(now) => now,
+            Between::Stayed => now,
+            Between::WasTaken => {
+                self.shared.losses.fetch_add(1, Relaxed);
+                now
+            }
+        }
     }
 }
 
 impl Shared {
-    /// A helper's life: sleep until a step opens, join it, leave, again.
+    /// Opens a step, and wakes whoever sleeps.
+    fn next_epoch(&self) {
+        self.epoch.0.fetch_add(1, SeqCst);
+        if self.asleep.0.load(SeqCst) != 0 {
+            _ = futex::wake(&self.epoch.0, futex::Flags::PRIVATE, u32::MAX >> 1);
+        }
+    }
+
+    /// A helper's life: wait until a step opens, join it, leave, again.
     fn serve(&self, index: usize) {
+        let stint = RefCell::new(Stint::new());
         loop {
             let epoch = self.epoch.0.load(SeqCst);
             if self.stop.load(SeqCst) {
                 return;
             }
-            if epoch % 2 == 0 || index >= self.active.load(Relaxed) as usize {
-                _ = futex::wait(&self.epoch.0, futex::Flags::PRIVATE, epoch, None);
+            let called = epoch % 2 == 1 && index < self.active.load(Relaxed) as usize;
+            if !called {
+                self.sleep(epoch);
                 continue;
             }
-            self.inside.0.fetch_add(1, SeqCst);
-            // Entered for good only if the step is still open now: `run` closes first and then waits for `inside` to be 0.
-            if self.epoch.0.load(SeqCst) == epoch {
-                // SAFETY: the epoch is open and `inside` counts us, so `run` keeps body and phases alive and unchanged.
-                let (body, phases) = unsafe { ((*self.step.get()).body, &(&*self.step.get()).phases[..]) };
-                if let Some(body) = body {
-                    // SAFETY: as above: the body is borrowed by the `run` that waits for us.
-                    let body = unsafe { &*body };
-                    if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, phases }))).is_err() {
-                        self.poisoned.store(true, SeqCst);
-                        poison(phases);
-                    }
+            self.join(epoch, index, &stint);
+            self.rest(epoch);
+        }
+    }
+
+    /// Takes part in step `epoch`, if it is still open.
+    fn join(&self, epoch: u32, index: usize, stint: &RefCell<Stint>) {
+        stint.borrow_mut().begin();
+        self.inside.0.fetch_add(1, SeqCst);
+        // Entered for good only if the step is still open now: `run` closes first and then waits for `inside` to be 0.
+        if self.epoch.0.load(SeqCst) == epoch {
+            // SAFETY: the epoch is open and `inside` counts us, so `run` keeps body and phases alive and unchanged.
+            let (body, phases) = unsafe { ((*self.step.get()).body, &(&*self.step.get()).phases[..]) };
+            if let Some(body) = body {
+                // SAFETY: as above: the body is borrowed by the `run` that waits for us.
+                let body = unsafe { &*body };
+                if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, stint, shared: self, phases }))).is_err() {
+                    self.poisoned.store(true, SeqCst);
+                    poison(phases);
                 }
             }
-            if self.inside.0.fetch_sub(1, SeqCst) == 1 {
-                _ = futex::wake(&self.inside.0, futex::Flags::PRIVATE, 1);
-            }
-            // This step is finished for us; sleep until the next one.
-            while self.epoch.0.load(SeqCst) == epoch {
-                _ = futex::wait(&self.epoch.0, futex::Flags::PRIVATE, epoch, None);
-            }
         }
+        if self.inside.0.fetch_sub(1, SeqCst) == 1 {
+            _ = futex::wake(&self.inside.0, futex::Flags::PRIVATE, 1);
+        }
+    }
+
+    /// Waits for the step after `epoch`: spins a little, since the next step of an answer follows at once, then sleeps.
+    fn rest(&self, epoch: u32) {
+        let opened = || self.epoch.0.load(Acquire).wrapping_sub(epoch) >= 2;
+        if spin_until(opened) {
+            return;
+        }
+        loop {
+            let seen = self.epoch.0.load(SeqCst);
+            if seen.wrapping_sub(epoch) >= 2 {
+                return;
+            }
+            self.sleep(seen);
+        }
+    }
+
+    /// Sleeps until the epoch is no longer `seen`.
+    fn sleep(&self, seen: u32) {
+        self.asleep.0.fetch_add(1, SeqCst);
+        _ = futex::wait(&self.epoch.0, futex::Flags::PRIVATE, seen, None);
+        self.asleep.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -273,23 +346,27 @@ fn poison(phases: &[Phase]) {
     }
 }
 
-/// Waits until `word` no longer satisfies `unready`: spins a little, then sleeps on it. `sleepers`, where given, is counted up while
-/// asleep, so that whoever makes it ready can spare the system call.
-fn wait_while(word: &AtomicU32, sleepers: Option<&AtomicU32>, unready: impl Fn(u32) -> bool) {
-    if !unready(word.load(Acquire)) {
-        return;
-    }
+/// Looks for [`SPIN`] at most; whether it came about.
+fn spin_until(ready: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     loop {
         for _ in 0..SPIN_CHECKS {
-            if !unready(word.load(Acquire)) {
-                return;
+            if ready() {
+                return true;
             }
             std::hint::spin_loop();
         }
         if start.elapsed() > SPIN {
-            break;
+            return false;
         }
+    }
+}
+
+/// Waits until `word` no longer satisfies `unready`: spins a little, then sleeps on it; whether it slept. `sleepers`, where given, is
+/// counted up while asleep, so that whoever makes it ready can spare the system call.
+fn wait_while(word: &AtomicU32, sleepers: Option<&AtomicU32>, unready: impl Fn(u32) -> bool) -> bool {
+    if !unready(word.load(Acquire)) || spin_until(|| !unready(word.load(Acquire))) {
+        return false;
     }
     if let Some(sleepers) = sleepers {
         sleepers.fetch_add(1, SeqCst);
@@ -304,6 +381,7 @@ fn wait_while(word: &AtomicU32, sleepers: Option<&AtomicU32>, unready: impl Fn(u
     if let Some(sleepers) = sleepers {
         sleepers.fetch_sub(1, SeqCst);
     }
+    true
 }
 
 #[cfg(test)]
@@ -391,7 +469,7 @@ mod tests {
                 highest.fetch_max(crew.worker(), Relaxed);
                 crew.phase(0, 1000, |_| {
                     done.fetch_add(1, Relaxed);
-                });
+                })
             });
             assert_eq!(done.into_inner(), 1000);
             assert!(highest.into_inner() < workers);
@@ -440,5 +518,42 @@ mod tests {
         });
         assert_eq!(ran.into_inner(), 40);
         gate.store(true, SeqCst);
+    }
+
+    /// Time that `threads` threads take for so many small chunks of arithmetic in phases.
+    fn time(pool: &mut Pool, threads: usize) -> Duration {
+        pool.set_active(threads);
+        let (start, sum) = (Instant::now(), AtomicUsize::new(0));
+        pool.run(100, &|crew| {
+            for p in 0..100 {
+                crew.phase(p, 8, |c| _ = sum.fetch_add((0..20_000).fold(c, |a, b| std::hint::black_box(a ^ b)), Relaxed));
+            }
+        });
+        start.elapsed()
+    }
+
+    #[test]
+    fn crowded_cores_make_a_crew_no_slower_than_one_thread_by_far() {
+        // A busy neighbour on every core, and more workers than cores. Compared with one worker beside the same neighbours, in turn;
+        // peers' barriers lose a factor of 10 to 200 here.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            for _ in 0..cores {
+                s.spawn(|| {
+                    while !over.load(Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let mut pool = Pool::new(4 * cores, |_| {});
+            let ratio = |_| {
+                let alone = time(&mut pool, 1);
+                time(&mut pool, 4 * cores).as_secs_f64() / alone.as_secs_f64()
+            };
+            let best = (0..5).map(ratio).fold(f64::MAX, f64::min);
+            over.store(true, Relaxed);
+            assert!(best < 3.0, "{} workers take {best} times as long as one", 4 * cores);
+        });
     }
 }

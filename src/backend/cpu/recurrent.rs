@@ -74,6 +74,7 @@ impl View<'_> {
     ///
     /// # Safety
     /// Nobody else uses this part of the slot as long as the slice is used.
+    #[allow(clippy::mut_from_ref)]
     unsafe fn slot(&self, state: crate::program::StateId, sequence: usize, part: Range<usize>) -> &mut [f32] {
         let size = self.run.program.state(state).slot_floats();
         let start = self.step.slots[sequence].expect("checked at the start of the step").0 as usize * size;

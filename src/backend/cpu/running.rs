@@ -3,10 +3,12 @@
 use super::arena::{AlignedBytes, Shared};
 use super::cache::{Cache, Layout};
 use super::cores::Cores;
+use super::counts::{self, Choice};
 use super::feeds::{Fed, FeedList, Feeds};
 use super::plan::{Plan, StagePlan};
 use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
+use super::remembered::{Place, Threads};
 use super::schedule::{Memory, Schedule, Stage, Work};
 use super::step::Step;
 use super::vectors::Vectors;
@@ -18,10 +20,13 @@ use hearth_kernels::cpu::kv::Span;
 use hearth_kernels::cpu::{Kernels, Weights};
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::Instant;
 
 /// Rows of a step up to which the small work of a stage is done by one thread while the others wait: a meeting costs more.
 const FEW_ROWS: usize = 4;
+/// Rows from which on a step tells how fast prompts go.
+const PROMPT_ROWS: usize = 128;
 /// Meetings of a stage at most: its works, its rows' end, and what needs all rows' end.
 const PHASES: usize = 3;
 
@@ -48,6 +53,13 @@ pub struct Running {
     partials: Vec<f32>,
     /// One a worker.
     scratch: Vec<Scratch>,
+    cores: Cores,
+    /// The thread that was last seen to run steps, and was then kept to its cores: it is the crew's first worker.
+    owner: Option<ThreadId>,
+    decode: Choice,
+    prefill: Choice,
+    /// Where what is chosen will be remembered.
+    place: Option<Place>,
     pace: Pace,
     /// Brings the file into memory while the first steps run; ends with this model.
     _prefetch: Prefetch,
@@ -131,13 +143,24 @@ impl Running {
             }
         }
         let schedule = Schedule::new(&program);
-        let threads = options.threads.unwrap_or(cores.workers());
+        let (fast, all) = (cores.workers(), cores.workers_of_all());
         let kept = cores.clone();
-        let pool = Pool::new(threads, move |_| kept.keep_to_fast());
+        let pool = Pool::new(options.threads.unwrap_or(all), move |index| kept.keep(index));
+        let place = options.remember.as_deref().filter(|_| options.threads.is_none()).map(|folder| {
+            let name = file.path().file_name().unwrap_or_default().to_string_lossy();
+            Place::new(folder, format!("{}, {}", cores.board(), info.detail), format!("{name}, {} bytes", file.bytes()))
+        });
+        let known = place.as_ref().and_then(Place::read);
+        let (decode, prefill) = match (options.threads, known) {
+            (Some(_), _) => (Choice::fixed(pool.capacity()), Choice::fixed(pool.capacity())),
+            (None, Some(Threads { decode, prefill })) => (Choice::fixed(decode.clamp(1, fast)), Choice::fixed(prefill.clamp(1, all))),
+            (None, None) if all > fast => (Choice::among(&counts::candidates(fast)), Choice::among(&[all, fast])),
+            (None, None) => (Choice::among(&counts::candidates(fast)), Choice::fixed(fast)),
+        };
         let mut scratch = Vec::new();
         scratch.resize_with(pool.capacity(), Scratch::default);
         Ok(Running {
-            info: DeviceInfo { threads: pool.capacity(), ..info },
+            info: DeviceInfo { threads: pool.capacity(), decode_threads: decode.workers(), prefill_threads: prefill.workers(), ..info },
             feeds: Feeds::new(&program, &schedule, &file, options.exact),
             cache: Cache::new(&program, options.kv, options.blocks)?,
             slots: program.states.iter().map(|s| vec![0.0; s.slot_floats() * options.slots]).collect(),
@@ -154,6 +177,11 @@ impl Running {
             vectors,
             turns,
             scratch,
+            cores: cores.clone(),
+            owner: None,
+            decode,
+            prefill,
+            place,
             pace: Pace::default(),
             _prefetch: prefetch,
         })
@@ -220,8 +248,14 @@ impl Loaded for Running {
         let view = &view;
         // A step that gives each of its sequences one token is bound by memory, any other by arithmetic.
         let single = step.runs.len() == step.all.len();
-        let threads = if single { self.pace.decode_threads } else { self.pace.prefill_threads };
-        self.pool.set_active(threads.unwrap_or(self.pool.capacity()));
+        let (asked, choice) =
+            if single { (self.pace.decode_threads, &mut self.decode) } else { (self.pace.prefill_threads, &mut self.prefill) };
+        self.pool.set_active(asked.unwrap_or(choice.workers()));
+        let this_thread = std::thread::current().id();
+        if self.owner.replace(this_thread) != Some(this_thread) {
+            self.cores.keep(0);
+        }
+        let losses = self.pool.losses();
         self.pool.run(model.schedule.stages.len() * PHASES, &|crew| {
             // SAFETY: a worker's index is its own.
             let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
@@ -230,7 +264,13 @@ impl Loaded for Running {
         // Taken, not copied: a large vocabulary has a million bytes of them. The caller's last ones are the next step's buffer.
         std::mem::swap(&mut out.logits, &mut self.logits);
         out.logits.truncate(step.wanted.len() * self.program.vocabulary);
-        out.time = start.elapsed();
+        (out.time, out.threads) = (start.elapsed(), self.pool.active());
+        if step.all.len() == 1 || step.all.len() >= PROMPT_ROWS {
+            let disturbed = self.pool.losses() != losses;
+            if choice.took(out.threads, step.all.len(), out.time, disturbed) {
+                self.remember();
+            }
+        }
         Ok(())
     }
 
@@ -255,6 +295,10 @@ impl Loaded for Running {
         self.pace = pace;
     }
 
+    fn settled(&self) -> bool {
+        self.decode.made().is_some() && self.prefill.made().is_some()
+    }
+
     fn memory(&self) -> Bytes {
         let floats = self.logits.capacity() + self.slots.iter().map(Vec::capacity).sum::<usize>() + self.partials.capacity();
         Bytes((floats * 4 + self.rows.len() + self.wanted.len() + self.cache.len() + self.feeds.bytes()) as u64)
@@ -262,6 +306,16 @@ impl Loaded for Running {
 }
 
 impl Running {
+    /// After a choice was made by measuring.
+    fn remember(&mut self) {
+        (self.info.decode_threads, self.info.prefill_threads) = (self.decode.workers(), self.prefill.workers());
+        let (Some(place), Some(decode), Some(prefill)) = (&self.place, self.decode.made(), self.prefill.made()) else { return };
+        tracing::info!("{decode} threads for single tokens and {prefill} for prompts measured best");
+        if let Err(error) = place.write(Threads { decode, prefill }) {
+            tracing::debug!(%error, "the numbers of threads can't be kept; they are measured again next time");
+        }
+    }
+
     fn clear_slot(&mut self, slot: SlotId) {
         for (state, slots) in self.program.states.iter().zip(&mut self.slots) {
             let size = state.slot_floats();
