@@ -1,12 +1,11 @@
-//! Instructions that ARM64 processors would execute, counted under an emulator: the one figure about a board that needs no board.
-//! The shape is cut to one and to two layers; the difference is one whole layer, without start-up, embedding and output.
+//! Instructions that ARM64 processors would execute, counted under an emulator (`cross/count-instructions`): the one figure about a
+//! board that needs no board. The shape is cut to one and to two layers; the difference is one whole layer, without start-up, embedding
+//! and output. Beside it, what a scheduling model says of the compiled micro-kernels (`cross/check-micro-kernels`).
 
-use crate::hearth::{HEARTH, output};
+use crate::hearth::HEARTH;
 use crate::machine;
-use crate::peer::shared;
 use crate::speeds::{Bench, SHAPE};
 use anyhow::Context;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,50 +40,73 @@ const BATCH: f64 = 128.0;
 const SINGLE: f64 = 16.0;
 
 pub fn instructions(bench: &mut Bench) -> anyhow::Result<()> {
-    let counter = match Counter::find() {
-        Ok(counter) => counter,
-        Err(why) => {
-            bench.table.skip("ARM64: instructions in prefill and decode", why);
-            return Ok(());
+    match Counter::find() {
+        Ok(counter) => counter.count_all(bench)?,
+        Err(why) => bench.table.skip("ARM64: instructions in prefill and decode", why),
+    }
+    micro_kernels(bench)
+}
+
+/// The script prints a line a micro-kernel with its share and the least share, or why it cannot.
+fn micro_kernels(bench: &mut Bench) -> anyhow::Result<()> {
+    let title = "ARM64: prefill micro-kernels by llvm-mca";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/check-micro-kernels");
+    let run = Command::new(&script).output().with_context(|| script.display().to_string())?;
+    let said = String::from_utf8_lossy(&run.stdout);
+    for line in said.lines() {
+        // `sdot on neoverse-n1: … bound 160: 99 % (at least 85)`
+        let share = |text: &str| text.split_whitespace().find_map(|word| word.trim_end_matches(')').parse::<f64>().ok());
+        match (line.split_once(": "), line.rsplit_once(": ").and_then(|(_, end)| end.split_once(" % "))) {
+            (Some((kernel, _)), Some((is, least))) => {
+                let (is, least) = (share(is).context("a share")?, share(least).context("a least share")?);
+                bench.table.at_least(format!("{title}: {kernel}"), is, least, "% of the pipe that binds");
+            }
+            _ if run.status.success() => bench.table.skip(title, line),
+            _ => bench.table.at_least(format!("{title}: {line}"), 0.0, 1.0, ""),
         }
-    };
-    for t in &TARGETS {
-        let model = |layers| machine::synthetic(Path::new(HEARTH), SHAPE, t.file_type, Some((layers, 4096)));
-        let (one, two) = (model(1)?, model(2)?);
-        if let Some(target) = t.prefill {
-            // One batch more, so what a batch pays once is counted too.
-            let batch = |m: &Path| counter.more(t.cpu, m, ["-p", "128", "-n", "0", "-r", "1"], ["-p", "128", "-n", "0", "-r", "2"]);
-            let layer = batch(&two)? - batch(&one)?;
-            let title = format!("{} {}: instructions per 1000 multiply-accumulates, prefill", t.cpu, t.file_type);
-            bench.table.at_most(title, layer / (LAYER_WEIGHTS * BATCH) * 1000.0, target, "");
-        }
-        if let Some(target) = t.decode {
-            let single = |m: &Path| counter.more(t.cpu, m, ["-p", "32", "-n", "8", "-r", "1"], ["-p", "32", "-n", "24", "-r", "1"]);
-            let layer = single(&two)? - single(&one)?;
-            let title = format!("{} {}: instructions per 256 weights, decode", t.cpu, t.file_type);
-            bench.table.at_most(title, layer / (LAYER_WEIGHTS * SINGLE) * 256.0, target, "");
-        }
+    }
+    if said.is_empty() {
+        bench.table.skip(title, String::from_utf8_lossy(&run.stderr).lines().last().unwrap_or("it said nothing"));
     }
     Ok(())
 }
 
 struct Counter {
-    tool: PathBuf,
+    script: PathBuf,
     hearth: PathBuf,
 }
 
 impl Counter {
     fn find() -> Result<Counter, String> {
-        let tool = shared().join("tools/insn-count/insn-count");
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("target"), PathBuf::from);
         let hearth = target.join("aarch64-unknown-linux-gnu/release/hearth");
         match () {
-            () if !tool.exists() => Err(format!("{} is missing", tool.display())),
             () if Command::new("qemu-aarch64").arg("--version").output().is_err() => Err("qemu-user is not installed".to_owned()),
             () if !hearth.exists() => Err("no ARM64 build: run `make cross` first".to_owned()),
-            () => Ok(Counter { tool, hearth }),
+            () => Ok(Counter { script: here.join("cross/count-instructions"), hearth }),
         }
+    }
+
+    fn count_all(&self, bench: &mut Bench) -> anyhow::Result<()> {
+        for t in &TARGETS {
+            let model = |layers| machine::synthetic(Path::new(HEARTH), SHAPE, t.file_type, Some((layers, 4096)));
+            let (one, two) = (model(1)?, model(2)?);
+            if let Some(target) = t.prefill {
+                // One batch more, so what a batch pays once is counted too.
+                let batch = |m: &Path| self.more(t.cpu, m, ["-p", "128", "-n", "0", "-r", "1"], ["-p", "128", "-n", "0", "-r", "2"]);
+                let layer = batch(&two)? - batch(&one)?;
+                let title = format!("{} {}: instructions per 1000 multiply-accumulates, prefill", t.cpu, t.file_type);
+                bench.table.at_most(title, layer / (LAYER_WEIGHTS * BATCH) * 1000.0, target, "");
+            }
+            if let Some(target) = t.decode {
+                let single = |m: &Path| self.more(t.cpu, m, ["-p", "32", "-n", "8", "-r", "1"], ["-p", "32", "-n", "24", "-r", "1"]);
+                let layer = single(&two)? - single(&one)?;
+                let title = format!("{} {}: instructions per 256 weights, decode", t.cpu, t.file_type);
+                bench.table.at_most(title, layer / (LAYER_WEIGHTS * SINGLE) * 256.0, target, "");
+            }
+        }
+        Ok(())
     }
 
     /// Instructions of `hearth bench` with options `b` beyond those with options `a`.
@@ -93,12 +115,10 @@ impl Counter {
     }
 
     fn count(&self, cpu: &str, model: &Path, options: [&str; 6]) -> anyhow::Result<f64> {
-        let mut command = Command::new(&self.tool);
-        // The arm64 C library proper: with the cross toolchain's a program hangs at its first thread.
-        command.env("QEMU_LD_PREFIX", "/");
-        command.args(["run", "-cpu", cpu, "--"]).arg(&self.hearth).args(["bench", "-t", "1", "-m"]).arg(model).args(options);
-        let text = output(&mut command)?;
-        let json: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
-        json["insns"].as_f64().with_context(|| format!("no count in {text}"))
+        let mut command = Command::new(&self.script);
+        command.arg(cpu).arg(&self.hearth).args(["bench", "-t", "1", "-m"]).arg(model).args(options);
+        let run = command.output().with_context(|| format!("{command:?}"))?;
+        let text = String::from_utf8_lossy(&run.stdout);
+        text.trim().parse().with_context(|| format!("{command:?} gave no count: {}", String::from_utf8_lossy(&run.stderr)))
     }
 }

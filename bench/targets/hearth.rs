@@ -54,6 +54,15 @@ impl Run<'_> {
     }
 }
 
+/// Tokens a second of an answer of `tokens` tokens, sampled, with its text: `hearth run`.
+pub fn answer(model: &Path, threads: usize, tokens: usize) -> anyhow::Result<f64> {
+    let mut command = Command::new(HEARTH);
+    command.args(["run", "--json", "--raw", "-p", "Once upon a time there was a small board that", "--temp", "0.8", "--seed", "7", "-m"]);
+    command.arg(model).args(["-t", &threads.to_string(), "-n", &tokens.to_string()]);
+    let answer: serde_json::Value = serde_json::from_str(&output(&mut command)?)?;
+    answer["decode_tok_s"].as_f64().with_context(|| format!("no decode_tok_s in {answer}"))
+}
+
 /// What a command prints; its failure is an error.
 pub fn output(command: &mut Command) -> anyhow::Result<String> {
     let out = command.stderr(Stdio::inherit()).output().with_context(|| format!("{command:?}"))?;

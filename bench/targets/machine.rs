@@ -39,6 +39,34 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Clock ticks of a second in the kernel's texts, on every processor that Linux still runs on but one (Alpha).
+const USER_HZ: f64 = 100.0;
+
+/// Processor seconds so far: of everybody, and of us with those we started.
+pub struct Busy {
+    all: f64,
+    ours: f64,
+    at: Instant,
+}
+
+pub fn busy() -> Busy {
+    let fields = |path: &str, skip: usize, take: usize| -> f64 {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default().rsplit(')').next().unwrap_or_default().to_owned();
+        line.split_whitespace().skip(skip).take(take).filter_map(|n| n.parse::<f64>().ok()).sum()
+    };
+    // cpu user nice system idle iowait irq softirq steal; of a process after its name: user, system, and those of its children.
+    let idle = fields("/proc/stat", 4, 2);
+    Busy { all: (fields("/proc/stat", 1, 8) - idle) / USER_HZ, ours: fields("/proc/self/stat", 11, 4) / USER_HZ, at: Instant::now() }
+}
+
+/// The share of the machine that others took since then.
+pub fn others(before: &Busy) -> f64 {
+    let now = busy();
+    let theirs = (now.all - before.all) - (now.ours - before.ours);
+    (theirs / before.at.elapsed().as_secs_f64() / cores() as f64).max(0.0)
+}
+
 /// The value of `key: value` in one of the kernel's texts.
 fn fact(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;

@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Writes the table; a later run of the same day takes the place of an earlier. Returns where.
-pub fn write(table: &Table) -> anyhow::Result<PathBuf> {
+/// Writes the table; a later run of the same groups on the same day takes the place of an earlier. Returns where.
+pub fn write(table: &Table, groups: &[String]) -> anyhow::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/records");
     let date = output(Command::new("date").arg("+%F"))?;
-    let stem = format!("{}-{}", machine::name(), date.trim());
+    let part = groups.iter().map(|group| format!("-{group}")).collect::<String>();
+    let stem = format!("{}-{}{part}", machine::name(), date.trim());
     let path = folder.join(format!("{stem}.csv"));
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let mut csv = "verdict,name,figure,target\n".to_owned();
