@@ -1,16 +1,20 @@
 //! The second half of a tick: moves the law of the present mode, and what it means for each phase.
 
 use super::State;
+use super::dither::Dither;
+use super::estimate::Estimator;
 use super::mechanism::Zone;
 use super::mode::{Mode, Rising};
 use super::observation::{Limits, Observation, Phase};
 use super::policy::{Goal, Policy};
 use super::senses::STALE_S;
-use super::stay;
+use super::stay::{self, Stay};
 use crate::units::Hertz;
 
 /// After a lost sensor, caps stay as they are for this long, then go.
 const BLIND_HOLD_S: f64 = 9.0;
+/// A board gives its clock back this far below the trip, or sooner.
+const RETURN_C: f32 = 3.0;
 
 /// Moves the law of the present mode by one tick.
 pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>, dt: f64, entered: bool) {
@@ -25,7 +29,7 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
     let measured_mhz = seen.measured.map_or(prior.max_mhz(), |m| m.value.megahertz());
     match &mut state.mode {
         Mode::Stay { hold, .. } => {
-            let (t, estimator) = match hold.zone {
+            let (t, estimator) = match hold.zone() {
                 Zone::Die => (t, &state.die),
                 Zone::Skin => (state.sensor.skin, &state.skin),
             };
@@ -36,13 +40,14 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
             }
             let full = prior.power_w(prior.act_prefill, prior.cores, prior.max_mhz());
             let to_ceiling_s = seen.remaining.and_then(|left| {
-                if hold.zone == Zone::Skin {
+                if hold.zone() == Zone::Skin {
                     // A prompt is over before a skin has moved.
                     return Some(if t < hold.burst_ends_c() { 30.0 } else { 0.0 });
                 }
                 let (then, _) = estimator.after(left.0 as f32, full)?;
                 Some(if then < hold.burst_ends_c() { left.0 as f32 + 1.0 } else { 0.0 })
             });
+            let free_pays = free_pays(policy, hold, estimator, phase, t);
             hold.tick(
                 prior,
                 stay::Tick {
@@ -52,16 +57,22 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
                     tripped: state.evidence.is_capped() && state.load.in_phase_s >= 2.0,
                     remaining_s: seen.remaining.map(|r| r.0 as f32),
                     to_ceiling_s,
+                    free_pays,
                     dt: dt as f32,
                 },
             );
             state.bursting = hold.bursting;
         }
-        Mode::Eco(eco) => {
+        Mode::Eco { eco, asked } => {
             let setting = eco.setting();
-            let as_asked = seen.threads == setting.threads && (!seen.may_cap || measured_mhz <= 1.03 * setting.mhz);
+            let as_asked = seen.threads == setting.threads && (!seen.may_cap || measured_mhz <= 1.03 * asked.mhz);
             if phase == Some(1) && state.load.in_phase_s >= dt && as_asked {
                 eco.feed(prior, seen.tokens, seen.busy.0 as f32, seen.may_cap);
+            }
+            if eco.is_searching() {
+                *asked = Dither::at(eco.setting().mhz);
+            } else {
+                asked.tick(prior, eco.setting().mhz, prior.min_mhz(), false, dt as f32);
             }
         }
         Mode::Ride { rising: rising @ Some(_), .. } => {
@@ -78,15 +89,35 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
     }
 }
 
+/// Whether one thread alone would make a gripping board let go, soon enough to be worth it.
+fn free_pays(policy: &Policy, hold: &Stay, estimator: &Estimator, phase: Option<usize>, t: f32) -> bool {
+    let prior = &policy.prior;
+    let limit = hold.limit();
+    let act = if phase == Some(0) { prior.act_prefill } else { prior.act_decode };
+    let alone = prior.power_w(act, 1, limit.floor_mhz);
+    match limit.zone {
+        // Seconds, and at once.
+        Zone::Die if limit.steps => true,
+        Zone::Die => estimator.settles_at(alone as f64) < (limit.trip_c - RETURN_C) as f64,
+        // Minutes: only where the owner asked for all there is, and the clock to win is a step or more.
+        Zone::Skin => {
+            let more = prior.power_w(act, prior.cores, prior.step_above(limit.floor_mhz));
+            let falls_s = estimator.seconds_to_fall(t, limit.trip_c - RETURN_C, alone);
+            let deep = matches!(policy.goal, Goal::Performance | Goal::Eco | Goal::Quiet);
+            deep && estimator.settles_at(more as f64) < limit.trip_c as f64 && falls_s.is_some_and(|s| s < stay::FREE_AFTER_S[1] as f64)
+        }
+    }
+}
+
 /// The limits of a phase (0 prefill, 1 decode) in the present mode.
 pub(super) fn limits_of(policy: &Policy, state: &State, phase: usize) -> Limits {
     let prior = &policy.prior;
     let threads = if policy.goal == Goal::Off { prior.cores } else { state.crews[phase].threads() };
     let cap = |mhz: f32| (mhz < prior.max_mhz() - 0.5).then_some(Hertz((mhz as f64 * 1e6) as u64));
     match &state.mode {
-        Mode::Stay { hold, .. } => Limits { threads, cap: cap(hold.applied_mhz(phase)) },
+        Mode::Stay { hold, .. } => Limits { threads: if hold.is_breaking_free() { 1 } else { threads }, cap: cap(hold.applied_mhz(phase)) },
         Mode::Ride { rising: Some(r), .. } => Limits { threads, cap: cap(r.mhz) },
-        Mode::Eco(eco) if phase == 1 => Limits { threads: eco.setting().threads, cap: cap(eco.setting().mhz) },
+        Mode::Eco { eco, asked } if phase == 1 => Limits { threads: eco.setting().threads, cap: cap(asked.mhz) },
         Mode::Blind { since_s, last, .. } if state.now_s - since_s < BLIND_HOLD_S - STALE_S => last[phase],
         Mode::Blind { .. } => Limits { threads: prior.cores, cap: None },
         _ => Limits { threads, cap: None },

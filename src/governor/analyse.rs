@@ -1,7 +1,7 @@
 //! The first half of a tick: learns from what was seen, before anything is decided.
 
 use super::State;
-use super::mechanism::Look;
+use super::mechanism::{Look, Zone};
 use super::mode::Mode;
 use super::observation::{Observation, Phase};
 use super::policy::{Goal, Policy};
@@ -25,6 +25,9 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
         None if phase.is_some() => prior.power_w(activity * busy, seen.threads, measured),
         None => prior.idle_w,
     };
+    if let Some(level) = seen.fan_level {
+        state.die.fan(prior, usize::from(level));
+    }
     state.die.feed(t, power, dt);
     if let Some(skin) = state.sensor.skin {
         state.skin.feed(skin, power, dt);
@@ -42,27 +45,29 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
     };
     state.evidence.look(prior, look);
     let rate = seen.tokens / (seen.busy.0 as f32).max(1e-3);
-    let steady = state.load.in_phase_s >= 2.0 && busy > 0.9 && !state.bursting;
+    let steady = state.load.in_phase_s >= 2.0 && busy > 0.9 && !state.bursting && !state.is_breaking_free();
     if policy.goal != Goal::Off && steady && seen.tokens > 0.0 {
         let calm = seen.memory_pressure < 0.1;
         // While heat sets the clock, seconds with fewer threads buy a clock that minutes would not: such a probe would lie.
-        let may_probe = calm && !state.is_throttled_lately(900.0) && !matches!(state.mode, Mode::Eco(_));
+        let may_probe = calm && !state.is_throttled_lately(900.0) && !matches!(state.mode, Mode::Eco { .. } | Mode::Stay { .. });
         state.crews[p].feed(rate, seen.threads, measured / max, dt, may_probe);
     }
-    let probing = state.crews[p].is_probing();
+    // A hold is not judged by a probe, nor by the long way to freedom from a skin, which was weighed before it was taken.
+    let aside = state.crews[p].is_probing() || state.is_breaking_free() && state.evidence.zone == Zone::Skin;
     let held = match &state.mode {
         Mode::Stay { .. } => Some(true),
         Mode::Ride { .. } if state.is_throttled_lately(120.0) => Some(false),
         _ => None,
     };
-    state.watch.feed(p, seen.tokens, seen.busy.0 as f32, held.filter(|_| !probing));
+    state.watch.feed(p, seen.tokens, seen.busy.0 as f32, held.filter(|_| !aside));
     // A cap that nobody obeys is no lever (Pi 5 while its firmware throttles, or a write without effect).
     let asked = match &state.mode {
         Mode::Stay { hold, .. } if seen.may_cap => Some(hold.applied_mhz(p)),
         _ => None,
     };
     state.unheeded_s = match asked {
-        Some(mhz) if measured > 1.04 * mhz && state.load.in_phase_s > 2.0 => state.unheeded_s + dt,
+        Some(_) if state.load.in_phase_s <= 2.0 => state.unheeded_s,
+        Some(mhz) if measured > 1.04 * mhz => state.unheeded_s + dt,
         _ => 0.0,
     };
 }

@@ -62,7 +62,7 @@ fn level_and_cause(policy: &Policy, state: &State, seen: &Observation) -> (Level
     let (level, cause) = match &state.mode {
         Mode::Learning => (Level::Learning, Cause::Start),
         Mode::Free => (Level::Free, Cause::Cool),
-        Mode::Ride { trial: Some(_), .. } => (Level::Ride, Cause::HarmTrial),
+        Mode::Ride { look: Some(_), .. } => (Level::Ride, Cause::HarmTrial),
         Mode::Ride { .. } if state.unheeded_s > 0.0 => (Level::Ride, Cause::CannotCap),
         Mode::Ride { .. } if state.now_s < state.watch.banned_until_s => (Level::Ride, Cause::HarmSeen),
         Mode::Ride { .. } if !sure => (Level::Ride, Cause::MechanismUnsure),
@@ -73,7 +73,8 @@ fn level_and_cause(policy: &Policy, state: &State, seen: &Observation) -> (Level
         },
         Mode::Ride { .. } => (Level::Ride, Cause::BoardThrottlesWell),
         Mode::Stay { hold, .. } => {
-            let cause = match (state.evidence.verdict, hold.zone) {
+            let cause = match (state.evidence.verdict, hold.zone()) {
+                _ if hold.is_breaking_free() => Cause::BreakingFree,
                 _ if hold.bursting => Cause::RefillBurst,
                 (Mechanism::Missing, _) => Cause::OwnCeiling,
                 (_, Zone::Skin) => Cause::StayingBelowSkinLimit,
@@ -82,7 +83,7 @@ fn level_and_cause(policy: &Policy, state: &State, seen: &Observation) -> (Level
             };
             (Level::Stay, cause)
         }
-        Mode::Eco(eco) => (Level::Eco, if eco.is_searching() { Cause::EcoSearch } else { Cause::EcoKnee }),
+        Mode::Eco { eco, .. } => (Level::Eco, if eco.is_searching() { Cause::EcoSearch } else { Cause::EcoKnee }),
         Mode::Blind { .. } => (Level::Blind, Cause::SensorLost),
     };
     let cause = match cause {

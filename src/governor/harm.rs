@@ -8,6 +8,8 @@ pub const SIDE_S: f32 = 300.0;
 /// Busy seconds after a change that count for neither side; a mixed load needs some turns to find its two caps.
 pub const SETTLE_S: f32 = 90.0;
 pub const SETTLE_MIXED_S: f32 = 400.0;
+/// A skin moves by minutes.
+pub const SETTLE_SKIN_S: f32 = 600.0;
 pub const BAN_S: f64 = 3600.0;
 
 /// Work and busy seconds of one tick, and whether it was a prompt's.
@@ -72,6 +74,11 @@ impl Side {
         };
         let (first, second) = (mean(&mut self.slots.iter().take(half)), mean(&mut self.slots.iter().skip(half)));
         self.speed().is_some() && (second / first.max(1e-6) - 1.0).abs() < share
+    }
+
+    /// Whether it has seen enough to know the mean of cycles that last minutes.
+    pub fn has_seen_cycles(&self) -> bool {
+        self.busy >= 3.0 * SIDE_S
     }
 
     /// Work per busy second once the side is full.

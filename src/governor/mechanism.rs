@@ -47,7 +47,7 @@ pub struct Evidence {
     missing_s: f64,
     since_review_s: f64,
     last_sample_s: f64,
-    before: (f32, f32),
+    before: Before,
     capped: bool,
     pub verdict: Mechanism,
     pub confidence: f32,
@@ -56,10 +56,29 @@ pub struct Evidence {
     pub trip_c: Option<f32>,
     /// The lower clock of a cliff.
     pub low_mhz: Option<f32>,
+    /// The last step down of a slow zone's graded caps.
+    pub grade: Option<Grade>,
     /// When throttling was first seen, in seconds of governor time.
     pub first_s: Option<f64>,
     /// Last time it was seen.
     pub last_s: Option<f64>,
+}
+
+/// A slow zone's cap fell: at this temperature, to this clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Grade {
+    pub at_c: f32,
+    pub from_mhz: f32,
+    pub to_mhz: f32,
+}
+
+/// The look before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    soc: f32,
+    skin: f32,
+    mhz: f32,
+    request: f32,
 }
 
 /// One busy second.
@@ -92,6 +111,14 @@ impl Evidence {
         (!self.samples.is_empty()).then(|| (sum / self.samples.len() as f32).cbrt() * 1000.0)
     }
 
+    /// Whether the board's ladder leaves out steps of the clock that lie between those it visits: a hold can then be finer than it.
+    pub fn skips_steps(&self, prior: &Prior) -> bool {
+        let mut visited: Vec<usize> = self.samples.iter().map(|s| prior.steps_mhz.partition_point(|&f| f < s.mhz - 5.0)).collect();
+        visited.sort_unstable();
+        visited.dedup();
+        visited.windows(2).any(|pair| pair[1] - pair[0] >= 3)
+    }
+
     /// Takes in one look of a working board.
     pub fn look(&mut self, prior: &Prior, look: Look) {
         let was = self.capped;
@@ -122,11 +149,13 @@ impl Evidence {
                 self.note_trip(look);
             }
         }
-        self.before = (look.soc, look.skin.unwrap_or(look.soc));
-        if self.first_s.is_none() {
-            return;
+        let fell = look.request == self.before.request && look.mhz < 0.95 * self.before.mhz;
+        if let (Some(at_c), true) = (look.skin, fell && self.capped && look.same_work) {
+            self.grade = Some(Grade { at_c, from_mhz: self.before.mhz, to_mhz: look.mhz });
         }
-        if self.samples.len() == WINDOW {
+        self.before = Before { soc: look.soc, skin: look.skin.unwrap_or(look.soc), mhz: look.mhz, request: look.request };
+        // Before the first throttling only the last look is kept: the fall itself is evidence.
+        if self.samples.len() == if self.first_s.is_none() { 1 } else { WINDOW } {
             self.samples.pop_front();
         }
         // Under a cap of ours the board shows our steps, not its own.
@@ -137,6 +166,9 @@ impl Evidence {
         self.last_sample_s = look.now_s;
         let Look { soc, skin, mhz, request, .. } = look;
         self.samples.push_back(Sample { soc, skin, mhz, request, follows });
+        if self.first_s.is_none() {
+            return;
+        }
         self.since_review_s += look.dt;
         if self.since_review_s >= 10.0 {
             self.since_review_s = 0.0;
@@ -147,8 +179,8 @@ impl Evidence {
     /// A cap set in: the trip is what the zone read just before or after, the mean over what was seen so far.
     fn note_trip(&mut self, look: Look) {
         let seen = match self.zone {
-            Zone::Die => look.soc.max(self.before.0),
-            Zone::Skin => look.skin.unwrap_or(look.soc).max(self.before.1),
+            Zone::Die => look.soc.max(self.before.soc),
+            Zone::Skin => look.skin.unwrap_or(look.soc).max(self.before.skin),
         };
         self.trip_c = Some(self.trip_c.map_or(seen, |t| t + 0.25 * (seen - t)));
     }
@@ -201,7 +233,9 @@ impl Evidence {
     fn step_or_progressive(&self, prior: &Prior) -> (Mechanism, f32) {
         let pairs: Vec<_> = self.samples.iter().zip(self.samples.iter().skip(1)).filter(|(_, b)| b.follows).collect();
         let level = correlation(pairs.iter().map(|(a, _)| (a.soc, a.mhz)));
-        let change = correlation(pairs.iter().filter(|(a, b)| a.mhz < 0.97 * a.request || b.mhz < 0.97 * b.request).map(|(a, b)| (a.soc, b.mhz - a.mhz)));
+        let change = correlation(
+            pairs.iter().filter(|(a, b)| a.mhz < 0.97 * a.request || b.mhz < 0.97 * b.request).map(|(a, b)| (a.soc, b.mhz - a.mhz)),
+        );
         let stepping = pairs.len() >= 60 && change < -0.25 && change < level - 0.05;
         match (prior.mechanism, stepping) {
             (Mechanism::Step, true) => (Mechanism::Step, 0.95),

@@ -4,21 +4,24 @@
 //! ```text
 //!              three samples            the board throttles, well or unsure
 //!   Learning ───────────────▶ Free ──────────────────────────────────▶ Ride
-//!                              │ ▲   cliff (any goal) · steps and mixed   │ ▲
-//!          goal eco, cool      │ │   load, or a trial that wins           │ │ the hold loses, or can't be applied
-//!                              ▼ │   (performance) · no throttle at all   ▼ │
-//!                              Eco ◀──────────────────────────────────▶ Stay
+//!                              │ ▲   cliff (any goal) · a ladder that is   │ ▲  the hold loses, has no effect, or is
+//!          goal eco, cool      │ │   coarse or under mixed load, grades    │ │  compared anew: free, held, free again
+//!                              ▼ │   far apart (performance, on trial) ·   ▼ │
+//!                              Eco   no throttle at all                    Stay ──▶ breaking free: one thread alone,
+//!                                                                            ◀──── until the board gives its clock back
 //!   any ──── no thermometer for 5 s ───▶ Blind ──── a reading again ───▶ where it was
 //! ```
 //!
-//! A tick goes through the rooms `senses` (what is believed), `analyse` (what follows from it), `mode` (the arrows above), `act` (the law of
-//! the mode) and `answer` (in words). They know: [`estimate`] (the slow node), [`mechanism`] (who throttles), [`threads`], [`stay`], [`eco`],
-//! [`harm`]. In and out: [`observation`], [`policy`], [`profile`] (boards), [`report`] (told to others), [`replay`] (traces).
-//! Around it: [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
+//! A tick goes through the rooms `senses` (what is believed), `analyse` (what follows from it), `mode` (the arrows above), `act` (the law
+//! of the mode) and `answer` (in words). They know: [`estimate`] (the slow node), [`mechanism`] (who throttles), [`threads`], [`stay`],
+//! [`dither`], [`eco`], [`harm`]. In and out: [`observation`], [`policy`], [`profile`] (boards), [`report`] (told to others), [`replay`]
+//! (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`), [`faults`] (lying sensors), [`naive`]
+//! (governors that lose).
 
 mod act;
 mod analyse;
 mod answer;
+pub mod dither;
 pub mod eco;
 pub mod estimate;
 pub mod faults;
@@ -41,7 +44,7 @@ use crate::units::{Celsius, Seconds};
 use act::act;
 use analyse::analyse;
 use answer::answer;
-use estimate::Estimator;
+use estimate::{Estimator, Sampling};
 use harm::Watch;
 use mechanism::{Evidence, Zone};
 use mode::{Mode, change_mode};
@@ -71,12 +74,12 @@ impl State {
     pub fn new(policy: &Policy) -> State {
         let prior = &policy.prior;
         // The skin answers later and less than the die; nothing is known of it but that.
-        let skin_prior = Prior { rjb: 0.2, sigma: 0.9, ..prior.clone() };
+        let skin_prior = Prior { rjb: 0.2, sigma: 0.9, fan: None, ..prior.clone() };
         State {
             mode: Mode::Learning,
             now_s: 0.0,
-            die: Estimator::new(prior),
-            skin: Estimator::new(&skin_prior),
+            die: Estimator::new(prior, Sampling::DIE),
+            skin: Estimator::new(&skin_prior, Sampling::SKIN),
             evidence: Evidence::new(prior),
             crews: [Crew::new(prior.cores), Crew::new(prior.cores)],
             watch: Watch::default(),
@@ -105,6 +108,10 @@ impl State {
 
     fn is_throttled_lately(&self, seconds: f64) -> bool {
         self.evidence.last_s.is_some_and(|l| self.now_s - l < seconds)
+    }
+
+    fn is_breaking_free(&self) -> bool {
+        matches!(&self.mode, Mode::Stay { hold, .. } if hold.is_breaking_free())
     }
 
     fn trip_c(&self, prior: &Prior) -> Option<f32> {

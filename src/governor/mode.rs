@@ -1,6 +1,7 @@
 //! Where the governor stands, and the arrows between: the enum of the diagram in [`super`], with what each mode must remember.
 
 use super::act::limits_of;
+use super::dither::Dither;
 use super::eco::Eco;
 use super::mechanism::Zone;
 use super::observation::{Limits, Mechanism, Observation};
@@ -21,9 +22,9 @@ const HARM: f32 = 0.01;
 pub(super) enum Mode {
     Learning,
     Free,
-    /// Left to its own throttle; after a hold the cap rises a step at a time. `trial`: a fresh look at it, the hold in waiting.
+    /// Left to its own throttle; after a hold the cap rises a step at a time.
     Ride {
-        trial: Option<Box<Stay>>,
+        look: Option<Look>,
         rising: Option<Rising>,
     },
     Stay {
@@ -31,12 +32,22 @@ pub(super) enum Mode {
         since_s: f64,
         on_trial: bool,
     },
-    Eco(Box<Eco>),
+    Eco {
+        eco: Box<Eco>,
+        asked: Dither,
+    },
     Blind {
         since_s: f64,
         before: Box<Mode>,
         last: [Limits; 2],
     },
+}
+
+/// A fresh look at the board left alone, the hold in waiting: it comes back if it was better by `least`.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub hold: Box<Stay>,
+    pub least: f32,
 }
 
 /// A cap on its way out: let go at once, a hot board would overshoot its own throttle.
@@ -91,47 +102,51 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < -HARM });
             if lost {
                 state.watch.banned_until_s = now + if zone_t.is_none() { 10.0 } else { 600.0 };
-                Mode::Ride { trial: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
+                Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
             } else if loses && on_trial {
                 state.watch.banned_until_s = now + harm::BAN_S;
-                Mode::Ride { trial: None, rising: Rising::from(&hold) }
+                Mode::Ride { look: None, rising: Rising::from(&hold) }
             } else if loses && age > 600.0 && hold_is_choice(sure) {
-                let slow = hold.zone == Zone::Skin;
+                let slow = hold.zone() == Zone::Skin;
                 state.watch.free = if slow { harm::Side::begin_with_cycle() } else { harm::Side::begin(settle_s) };
-                Mode::Ride { rising: Rising::from(&hold), trial: Some(hold) }
+                Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least: -HARM }) }
+            } else if on_trial && gain.is_some() && hold.zone() == Zone::Die && !state.load.is_mixed() {
+                // The free minutes before the trial may have been of a board not yet at rest: free, held, and free again.
+                state.watch.free = harm::Side::begin(settle_s);
+                Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least }) }
             } else {
                 let on_trial = on_trial && gain.is_none();
                 Mode::Stay { hold, since_s, on_trial }
             }
         }
-        Mode::Ride { trial: Some(hold), rising } => match state.watch.gain() {
-            Some(gain) if gain < -HARM => {
+        Mode::Ride { look: Some(look), rising } => match state.watch.gain() {
+            Some(gain) if gain < look.least => {
                 state.watch.banned_until_s = now + harm::BAN_S;
-                Mode::Ride { trial: None, rising }
+                Mode::Ride { look: None, rising }
             }
             Some(_) => {
                 state.watch.held = harm::Side::begin(settle_s);
-                Mode::Stay { hold, since_s: now, on_trial: false }
+                Mode::Stay { hold: look.hold, since_s: now, on_trial: false }
             }
-            None => Mode::Ride { trial: Some(hold), rising },
+            None => Mode::Ride { look: Some(look), rising },
         },
-        Mode::Eco(eco) if wish != Wish::Eco => {
-            drop(eco);
-            Mode::Free
-        }
-        Mode::Eco(eco) => Mode::Eco(eco),
+        Mode::Eco { .. } if wish != Wish::Eco => Mode::Free,
+        mode @ Mode::Eco { .. } => mode,
         mode @ (Mode::Free | Mode::Ride { .. }) => match wish {
             Wish::Eco => {
-                let epsilon = if policy.goal == Goal::Quiet { 0.08 } else { 0.02 };
-                Mode::Eco(Box::new(Eco::new(prior, epsilon, state.crews[1].best())))
+                let threads = state.crews[1].best();
+                let eco = Box::new(Eco::new(prior, epsilon(policy.goal, threads < prior.cores), threads));
+                Mode::Eco { eco, asked: Dither::at(prior.max_mhz()) }
             }
             Wish::Stay { on_trial } => {
                 let trip = state.trip_c(prior).unwrap_or(OWN_CEILING_C);
-                let (trip, floor) = match sure {
-                    Mechanism::Missing => (OWN_CEILING_C, prior.min_mhz()),
+                let (trip, floor) = match (sure, state.evidence.grade) {
+                    (Mechanism::Missing, _) => (OWN_CEILING_C, prior.min_mhz()),
+                    (Mechanism::Skin, Some(grade)) => (grade.at_c, grade.to_mhz),
                     _ => (trip, state.evidence.low_mhz.unwrap_or(prior.min_mhz())),
                 };
-                state.watch.held = harm::Side::begin(settle_s);
+                let slow = on_trial && state.evidence.zone == Zone::Skin;
+                state.watch.held = harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { settle_s });
                 let start = start_of(prior, state);
                 let limit = stay::Limit { zone: state.evidence.zone, trip_c: trip, floor_mhz: floor, steps: sure == Mechanism::Step };
                 let hold = Box::new(Stay::new(prior, limit, start));
@@ -141,7 +156,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
                 if matches!(mode, Mode::Free) {
                     let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
                     state.watch.free = if slow { harm::Side::begin_with_cycle() } else { harm::Side::begin(settle_s) };
-                    Mode::Ride { trial: None, rising: None }
+                    Mode::Ride { look: None, rising: None }
                 } else {
                     mode
                 }
@@ -151,6 +166,20 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             Wish::Leave => Mode::Free,
         },
     };
+}
+
+/// Whether a slow zone's grades lie so far apart that a clock between them gains: with the square of their distance.
+fn swings_far(state: &State) -> bool {
+    state.evidence.grade.is_some_and(|g| g.from_mhz >= 1.33 * g.to_mhz)
+}
+
+/// The loss of speed that a goal allows. Where fewer threads are faster than all, they have won more than eco's third percent.
+fn epsilon(goal: Goal, fewer_threads_win: bool) -> f32 {
+    match goal {
+        Goal::Quiet => 0.08,
+        _ if fewer_threads_win => 0.03,
+        _ => 0.02,
+    }
 }
 
 /// Where a hold begins, in MHz. What was seen of a slow zone may be less than a cycle: then not below the middle of its two clocks.
@@ -197,9 +226,16 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism, ban
     match sure {
         Mechanism::Missing => Wish::Stay { on_trial: false },
         Mechanism::Cliff => Wish::Stay { on_trial: false },
-        // A ladder under one kind of work settles close to its best; under alternating work it swings, and so do the two halves.
-        Mechanism::Step if deep && throttled_lately && state.watch.free.is_steady(if state.load.is_mixed() { 0.05 } else { 0.006 }) => {
-            Wish::Stay { on_trial: true }
+        // A ladder of every clock step settles close to its best under one kind of work; one of a few rungs swings between two of them, and
+        // under alternating work both do.
+        Mechanism::Step if deep && throttled_lately => {
+            let (worth, steady) = if state.load.is_mixed() { (true, 0.05) } else { (state.evidence.skips_steps(prior), 0.006) };
+            if worth && state.watch.free.is_steady(steady) { Wish::Stay { on_trial: true } } else { Wish::Leave }
+        }
+        // Grades far apart swing for minutes between two of them; a clock between the two may win a percent or two.
+        Mechanism::Skin if deep && throttled_lately && swings_far(state) && !state.load.is_mixed() => {
+            let free = &state.watch.free;
+            if free.has_seen_cycles() && free.is_steady(0.03) { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
         _ => Wish::Leave,
     }

@@ -124,6 +124,8 @@ pub enum Cause {
     EcoKnee,
     ThreadProbe,
     RefillBurst,
+    /// One thread alone for a while: the board holds its low clock and would not let go otherwise.
+    BreakingFree,
     HarmTrial,
     HarmSeen,
     SensorLost,

@@ -45,6 +45,12 @@ pub struct Prior {
     pub rba: f32,
     pub tau_s: f32,
     pub sigma: f32,
+    /// W of the board beside the processor.
+    #[serde(default = "board_w")]
+    pub board_w: f32,
+    /// What a fan does, where the board is sold with one that the kernel turns.
+    #[serde(default)]
+    pub fan: Option<Fan>,
     /// Where throttling begins, if the kernel or the maker says so.
     pub trip_c: Option<f32>,
     /// Where the kernel switches off.
@@ -52,6 +58,45 @@ pub struct Prior {
     pub mechanism: Mechanism,
     /// Clocks asked for below the board's own limit have no effect.
     pub ignores_lower_request: bool,
+}
+
+/// A fan in levels, turned by the kernel. Board cooled with it: K/W and s at rest; `ratio` is what each level leaves of the K/W.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fan {
+    /// Level i + 1 begins at trip i.
+    pub trip_c: Vec<f32>,
+    pub ratio: Vec<f32>,
+    pub rjb: f32,
+    pub rba: f32,
+    pub tau_s: f32,
+}
+
+impl Fan {
+    fn of(profile: &Profile) -> Option<Fan> {
+        let c = profile.cooling.iter().find(|c| !c.fan_rba.is_empty())?;
+        let still = c.fan_rba[0];
+        let ratio = c.fan_rba.iter().map(|r| r / still).collect();
+        Some(Fan { trip_c: c.fan_trip_c.clone(), ratio, rjb: c.rjb, rba: still, tau_s: still * c.cb })
+    }
+}
+
+/// K below its target at which `power_allocator` begins to take clock away: where its budget, `sustainable + k_pu·(target - T)` with
+/// the kernel's own k_pu = 2·sustainable/(target - switch on), falls below what all cores can draw by its own power model.
+fn allocator_lead_c(profile: &Profile) -> f32 {
+    let soc = &profile.soc;
+    let full_w = soc.cores as f32 * soc.c_dyn * soc.volts(soc.max_mhz()).powi(2) * soc.max_mhz() / 1000.0;
+    let lead = profile.throttle.values().find_map(|t| match t {
+        Throttle::PowerAllocator { switch_on_c, target_c, sustainable_w, .. } => {
+            let k_pu = 2.0 * sustainable_w / (target_c - switch_on_c).max(1.0);
+            Some(((full_w - sustainable_w) / k_pu).clamp(0.0, target_c - switch_on_c))
+        }
+        _ => None,
+    });
+    lead.unwrap_or(0.0)
+}
+
+fn board_w() -> f32 {
+    2.0
 }
 
 /// What the kernel says about who throttles the processor.
@@ -85,14 +130,19 @@ impl Prior {
             (KernelPolicy::NotTheKernel, None) => Mechanism::Unknown,
         };
         Prior {
-            trip_c: trip_c.or(firmware.map(|f| f.1)),
+            trip_c: match (kernel, trip_c) {
+                (KernelPolicy::PowerAllocator, Some(target)) => Some(target - allocator_lead_c(profile)),
+                _ => trip_c.or(firmware.map(|f| f.1)),
+            },
             critical_c,
             mechanism,
             ignores_lower_request: firmware.is_some_and(|f| f.2),
             rjb: middle(|c| c.rjb),
             rba,
             tau_s: rba * middle(|c| c.cb + c.cc.unwrap_or(0.0)),
-            sigma: 0.5,
+            sigma: if profile.cooling.len() > 1 { 0.5 } else { 0.3 },
+            board_w: middle(|c| c.board_w),
+            fan: Fan::of(profile),
             ..Prior::of_soc(&profile.soc)
         }
     }
@@ -112,6 +162,8 @@ impl Prior {
             rba: 5.0,
             tau_s: 400.0,
             sigma: 0.8,
+            board_w: board_w(),
+            fan: None,
             trip_c: None,
             critical_c: None,
             mechanism: Mechanism::Unknown,

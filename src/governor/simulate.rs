@@ -35,12 +35,14 @@ pub struct Scenario {
     pub seed: u64,
     /// Whether a clock cap can be written.
     pub may_cap: bool,
+    /// Nothing is asked of the board in these seconds of the run.
+    pub pauses: Vec<std::ops::Range<f32>>,
 }
 
 impl Scenario {
     /// 45 min, the last 15 counted.
     pub fn new(load: Load, ambient_c: f32, seed: u64) -> Scenario {
-        Scenario { ambient_c, load, minutes: 45.0, window_minutes: 15.0, seed, may_cap: true }
+        Scenario { ambient_c, load, minutes: 45.0, window_minutes: 15.0, seed, may_cap: true, pauses: Vec::new() }
     }
 }
 
@@ -183,16 +185,19 @@ pub fn follow(
     let mut tally = Tally::default();
     let max_hz = mhz(model.soc.max_mhz());
     let by_skin = matches!(model.throttle, Throttle::Skin { .. });
+    let has_fan = !model.cooling.fan_trip_c.is_empty();
     let mut limits = [Limits { threads: model.soc.cores, cap: None }; 2];
     let seconds = (scenario.minutes * 60.0) as usize;
     let counted_from = seconds.saturating_sub((scenario.window_minutes * 60.0) as usize);
     let ticks = (1.0 / TICK_S).round() as usize;
     for second in 0..seconds {
         let counting = second >= counted_from;
+        let paused = scenario.pauses.iter().any(|p| p.contains(&(second as f32)));
         let mut in_phase = [(0.0f32, 0.0f32); 3];
         let (mut hot, mut input_w) = (0.0, 0.0);
         for _ in 0..ticks {
-            let phase = if control.rests() { Phase::Idle } else { load.phase() };
+            let rests = paused || control.rests();
+            let phase = if rests { Phase::Idle } else { load.phase() };
             let lever = limits[usize::from(phase != Phase::Prefill)];
             let work = [Work::Idle, Work::Prefill, Work::Decode][phase as usize];
             let done = plant.tick(work, lever.threads, lever.cap.map_or(model.soc.max_mhz(), |f| f.megahertz()));
@@ -200,7 +205,7 @@ pub fn follow(
             in_phase[phase as usize].1 += done.rate * TICK_S;
             hot += if by_skin { plant.skin_c().unwrap_or(0.0) } else { plant.junction_c() } / ticks as f32;
             input_w += done.input_w / ticks as f32;
-            let turn = load.advance(done.rate, control.rests());
+            let turn = load.advance(done.rate, rests);
             if counting {
                 tally.add(&plant, phase, done.rate * TICK_S, done.input_w * TICK_S, turn);
             }
@@ -220,7 +225,7 @@ pub fn follow(
             requested: Some(limits[usize::from(load.phase() != Phase::Prefill)].cap.unwrap_or(max_hz)),
             measured: Some(Aged { value: mhz(plant.clock_mhz()), age: Seconds(0.1) }),
             flags: Some(Flags { thermal: plant.is_throttling(), ..Flags::default() }),
-            fan_level: Some(plant.fan_level() as u8),
+            fan_level: has_fan.then_some(plant.fan_level() as u8),
             phase,
             remaining: load.prefill_left_s(),
             tokens: worked * unit * (1.0 + RATE_NOISE * noise.normal()),

@@ -1,10 +1,16 @@
 //! The Stay law: hold the clock just below a throttle that is worse than holding it.
 //!
-//! Per phase, with e = ceiling - T: `cap += i·fmax·e·dt`, applied `cap + p·fmax·e`, rounded down to a clock step, at most one step a
-//! second; i = 0.0012, p = 0.02 for a die. A skin answers after minutes, so there i = 0.0002 and p = 0.06, or the loop would swing. Never below the board's own low clock: staying under it would cost more than the cliff does. The ceiling is
-//! the trip less a margin that is learned: wider after a trip, narrower after quiet minutes, so that on a die, where a trip costs a few
-//! seconds, there is about one in six minutes, and on a skin, where it costs minutes, hardly any.
+//! Per phase, with e = ceiling - T: `cap += i·fmax·e·dt`, wanted `cap + p·fmax·e`; i = 0.0003, p = 0.02 for a die, whose slow node answers
+//! after minutes (with i = 0.0012 the loop swung for five minutes a time and lost half a percent); i = 0.0001, p = 0.1 for a skin. What is
+//! wanted lies between two clock steps and is played as their mean ([`super::dither`]). Never below the board's own low clock: staying
+//! under it would cost more than the cliff does. The ceiling is the trip less a margin that is learned: wider after a trip, narrower after
+//! quiet minutes, so that on a die, where a trip costs a few seconds, there is about one in six minutes, and on a skin, where it costs
+//! minutes, hardly any.
+//!
+//! A board that was caught may never let go: at its low clock it stays warmer than its own threshold of return. Then the law breaks free
+//! ([`Grip::BreakingFree`]): one thread alone until the clock comes back, where that is foretold to pay within the hour.
 
+use super::dither::Dither;
 use super::mechanism::Zone;
 use super::policy::Prior;
 
@@ -15,6 +21,15 @@ const TRIP_CUT: f32 = 0.97;
 /// Between two trips that count for the margin.
 const LESSON_S: f32 = 60.0;
 const MARGIN_MAX_C: f32 = 4.0;
+/// Above the ceiling by this much the clock goes down without waiting.
+const URGENT_C: f32 = 1.0;
+/// The board has held the clock below what was asked for, without moving it, for this long: it will not let go by itself.
+const GRIPPED_S: [f32; 2] = [20.0, 60.0];
+/// The longest way to freedom, and from one to the next: a die answers in seconds, a skin in minutes. One that led nowhere is not tried
+/// again under a skin, and rarely under a die.
+pub const FREE_AFTER_S: [f32; 2] = [20.0, 1500.0];
+const FREE_AGAIN_S: [f32; 2] = [30.0, 3600.0];
+const FREE_IN_VAIN_S: [f32; 2] = [600.0, f32::INFINITY];
 
 /// What a tick tells the law.
 #[derive(Clone, Copy, Debug)]
@@ -28,16 +43,15 @@ pub struct Tick {
     /// Work left in this phase, where known, and the time to the ceiling at full clock, where it can be foretold.
     pub remaining_s: Option<f32>,
     pub to_ceiling_s: Option<f32>,
+    /// Whether breaking free from a gripping board is foretold to pay.
+    pub free_pays: bool,
     pub dt: f32,
 }
 
 /// The law's memory.
 #[derive(Clone, Debug)]
 pub struct Stay {
-    pub zone: Zone,
-    pub floor_mhz: f32,
-    trip_c: f32,
-    steps: bool,
+    limit: Limit,
     margin: Margin,
     integral: f32,
     proportional: f32,
@@ -46,13 +60,28 @@ pub struct Stay {
     burst_c: f32,
     quiet_s: f32,
     cap_mhz: [f32; 2],
-    applied_mhz: [f32; 2],
+    asked: [Dither; 2],
     tripped: bool,
-    /// The board is at its low clock by its own doing.
-    held_by_board: bool,
+    grip: Grip,
+    free_again_s: f32,
     pub bursting: bool,
     /// Prompts and answers alternate.
     pub mixed: bool,
+}
+
+/// Whose doing the clock is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Grip {
+    Ours,
+    /// The board holds it lower; for how long at one clock.
+    Boards {
+        mhz: f32,
+        since_s: f32,
+    },
+    /// One thread alone, until the clock comes back.
+    BreakingFree {
+        since_s: f32,
+    },
 }
 
 /// What is stayed below.
@@ -81,41 +110,46 @@ struct Margin {
 impl Stay {
     /// Starts at `start_mhz`, the constant clock that draws what the board's own throttle lets through.
     pub fn new(prior: &Prior, limit: Limit, start_mhz: f32) -> Stay {
-        let Limit { zone, trip_c, floor_mhz, steps } = limit;
-        let (integral, proportional, margin) = match zone {
-            // A step costs little and is taken back at once: nothing to learn from it.
-            Zone::Die if steps => (0.0012, 0.02, Margin { now_c: 0.5, min_c: 0.5, wider_c: 0.0, narrower_c: 0.0, quiet_s: 600.0 }),
-            Zone::Die => (0.0012, 0.02, Margin { now_c: 0.8, min_c: 0.1, wider_c: 0.15, narrower_c: 0.05, quiet_s: 120.0 }),
-            Zone::Skin => (0.0002, 0.06, Margin { now_c: 1.5, min_c: 0.6, wider_c: 0.5, narrower_c: 0.1, quiet_s: 600.0 }),
+        let (integral, proportional, margin) = match limit.zone {
+            // A rung of a ladder costs little and is taken back at once: nothing to learn from it.
+            Zone::Die if limit.steps => (0.0003, 0.02, Margin { now_c: 0.3, min_c: 0.3, wider_c: 0.0, narrower_c: 0.0, quiet_s: 600.0 }),
+            Zone::Die => (0.0003, 0.02, Margin { now_c: 0.8, min_c: 0.1, wider_c: 0.15, narrower_c: 0.05, quiet_s: 120.0 }),
+            Zone::Skin => (0.0001, 0.1, Margin { now_c: 1.0, min_c: 0.3, wider_c: 0.5, narrower_c: 0.1, quiet_s: 600.0 }),
         };
-        let start_mhz = start_mhz.clamp(floor_mhz, prior.max_mhz().max(floor_mhz));
+        let start_mhz = start_mhz.clamp(limit.floor_mhz, prior.max_mhz().max(limit.floor_mhz));
         Stay {
-            zone,
-            floor_mhz,
-            trip_c,
-            steps,
+            limit,
             margin,
             integral,
             proportional,
-            burst_c: if zone == Zone::Skin { -1.0 } else { 3.0 },
+            burst_c: if limit.zone == Zone::Skin { -1.0 } else { 3.0 },
             quiet_s: 0.0,
             cap_mhz: [start_mhz; 2],
-            applied_mhz: [prior.step_at_or_below(start_mhz).max(floor_mhz); 2],
+            asked: [Dither::at(prior.step_at_or_below(start_mhz).max(limit.floor_mhz)); 2],
             tripped: false,
-            held_by_board: true,
+            grip: Grip::Boards { mhz: f32::INFINITY, since_s: 0.0 },
+            free_again_s: 0.0,
             bursting: false,
             mixed: false,
         }
     }
 
+    pub fn zone(&self) -> Zone {
+        self.limit.zone
+    }
+
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
     pub fn ceiling_c(&self) -> f32 {
-        self.trip_c - self.margin.now_c
+        self.limit.trip_c - self.margin.now_c
     }
 
     /// Below a ladder in a mixed load the two phases have margins of their own: a prompt may touch the ladder, which is the quickest way
     /// through it; the answer leaves air for the next prompt, which is what a listener waits for.
     fn ceiling_of(&self, phase: usize) -> f32 {
-        if self.mixed && self.steps { self.trip_c - [PROMPT_MARGIN_C, ANSWER_MARGIN_C][phase] } else { self.ceiling_c() }
+        if self.mixed && self.limit.steps { self.limit.trip_c - [PROMPT_MARGIN_C, ANSWER_MARGIN_C][phase] } else { self.ceiling_c() }
     }
 
     /// What a prompt at full clock must not reach.
@@ -125,20 +159,62 @@ impl Stay {
 
     /// The cap of a phase in MHz.
     pub fn applied_mhz(&self, phase: usize) -> f32 {
-        self.applied_mhz[phase]
+        self.asked[phase].mhz
+    }
+
+    pub fn is_breaking_free(&self) -> bool {
+        matches!(self.grip, Grip::BreakingFree { .. })
+    }
+
+    /// What the law would ask for at `t` if clocks had no steps.
+    fn wanted_mhz(&self, prior: &Prior, phase: usize, t: f32) -> f32 {
+        let max = prior.max_mhz();
+        (self.cap_mhz[phase] + self.proportional * max * (self.ceiling_of(phase) - t)).clamp(self.limit.floor_mhz, max)
     }
 
     pub fn tick(&mut self, prior: &Prior, tick: Tick) {
-        let max = prior.max_mhz();
-        if tick.tripped && !self.tripped && !self.held_by_board {
+        self.free_again_s -= tick.dt;
+        self.learn_margin(&tick);
+        self.bursting = false;
+        let Some(p) = tick.phase else {
+            self.prepare_prompt(prior, &tick);
+            return;
+        };
+        if p == 1 {
+            self.prepare_prompt(prior, &tick);
+        }
+        if self.is_gripped(prior, p, &tick) {
+            return;
+        }
+        let (max, floor) = (prior.max_mhz(), self.limit.floor_mhz);
+        let e = self.ceiling_of(p) - tick.t;
+        let applied = self.asked[p].mhz;
+        let obeyed = (tick.measured_mhz / applied - 1.0).abs() < 0.03;
+        if obeyed || tick.measured_mhz > applied || self.limit.steps && e < 0.0 {
+            self.cap_mhz[p] = (self.cap_mhz[p] + self.integral * max * e * tick.dt).clamp(floor, max);
+        }
+        let burst =
+            p == 0 && e > self.burst_c && tick.remaining_s.zip(tick.to_ceiling_s).is_some_and(|(left, until)| until.min(120.0) >= left);
+        if burst {
+            self.bursting = true;
+            self.asked[0] = Dither::at(max);
+            return;
+        }
+        let wanted = self.wanted_mhz(prior, p, tick.t);
+        self.asked[p].tick(prior, wanted, floor, e < -URGENT_C, tick.dt);
+    }
+
+    /// A trip widens the margin, quiet narrows it.
+    fn learn_margin(&mut self, tick: &Tick) {
+        if tick.tripped && !self.tripped && self.grip == Grip::Ours {
             // Trips in a row are one lesson: the cap was still on its way down.
             if self.quiet_s >= LESSON_S {
                 self.margin.now_c = (self.margin.now_c + self.margin.wider_c).min(MARGIN_MAX_C);
             }
             self.quiet_s = 0.0;
-            self.held_by_board = true;
-            if !self.steps {
-                self.cap_mhz = self.cap_mhz.map(|cap| (TRIP_CUT * cap).max(self.floor_mhz));
+            self.grip = Grip::Boards { mhz: f32::INFINITY, since_s: 0.0 };
+            if !self.limit.steps || !self.mixed {
+                self.cap_mhz = self.cap_mhz.map(|cap| (TRIP_CUT * cap).max(self.limit.floor_mhz));
             }
         }
         self.tripped = tick.tripped;
@@ -147,53 +223,69 @@ impl Stay {
             self.quiet_s -= self.margin.quiet_s;
             self.margin.now_c = (self.margin.now_c - self.margin.narrower_c).max(self.margin.min_c);
         }
-        self.bursting = false;
-        if tick.phase != Some(0) && self.zone == Zone::Skin && !self.held_by_board && self.ceiling_c() - tick.t > self.burst_c {
-            // The next prompt starts at full clock; a slow zone hardly notices the seconds until the first look at it.
-            self.applied_mhz[0] = prior.max_mhz();
+    }
+
+    /// The next prompt starts at full clock below a slow zone, which hardly notices the seconds until the first look at it.
+    fn prepare_prompt(&mut self, prior: &Prior, tick: &Tick) {
+        if self.limit.zone == Zone::Skin && self.grip == Grip::Ours && self.ceiling_c() - tick.t > self.burst_c {
+            self.asked[0] = Dither::at(prior.max_mhz());
         }
-        let Some(p) = tick.phase else { return };
+    }
+
+    /// While a cliff holds the clock lower the law waits: what it would learn is not its own doing. A ladder holds for seconds only, and
+    /// may meanwhile teach it to ask for less. A board that does not let go is left with one thread until it does.
+    fn is_gripped(&mut self, prior: &Prior, p: usize, tick: &Tick) -> bool {
+        let slow = usize::from(self.limit.zone == Zone::Skin);
         let e = self.ceiling_of(p) - tick.t;
-        let applied = self.applied_mhz[p];
-        let obeyed = (tick.measured_mhz / applied - 1.0).abs() < 0.03;
-        // While a cliff holds the clock lower the law waits: what it would learn is not its own doing. A ladder holds for seconds
-        // only, and may meanwhile teach it to ask for less.
-        if self.held_by_board && !self.steps {
-            let asked_no_more = applied <= 1.03 * self.floor_mhz;
-            self.held_by_board = tick.measured_mhz <= 1.03 * self.floor_mhz && !(asked_no_more && e > 0.0);
-            self.applied_mhz[p] = prior.step_at_or_below(self.cap_mhz[p]).max(self.floor_mhz);
-            return;
+        let floor = self.limit.floor_mhz;
+        let asked = self.asked[p].mhz;
+        let below = tick.measured_mhz < 0.97 * asked;
+        match self.grip {
+            Grip::BreakingFree { since_s } => {
+                let freed = tick.measured_mhz >= 0.97 * asked;
+                if freed || since_s >= FREE_AFTER_S[slow] || !tick.free_pays {
+                    self.grip = Grip::Ours;
+                    self.free_again_s = if freed { FREE_AGAIN_S[slow] } else { FREE_IN_VAIN_S[slow] };
+                } else {
+                    self.grip = Grip::BreakingFree { since_s: since_s + tick.dt };
+                }
+                true
+            }
+            Grip::Ours if !below || !self.limit.steps => false,
+            Grip::Ours => {
+                self.grip = Grip::Boards { mhz: tick.measured_mhz, since_s: 0.0 };
+                false
+            }
+            Grip::Boards { mhz, since_s } => {
+                let moved = (tick.measured_mhz - mhz).abs() >= 10.0;
+                let since_s = if moved { 0.0 } else { since_s + tick.dt };
+                if below && e > 0.0 && since_s >= GRIPPED_S[slow] && self.free_again_s <= 0.0 && tick.free_pays {
+                    self.grip = Grip::BreakingFree { since_s: 0.0 };
+                    return true;
+                }
+                let held = if self.limit.steps {
+                    // As long as no more was asked for than it gives, nobody knows.
+                    tick.measured_mhz <= mhz + 10.0
+                } else {
+                    tick.measured_mhz <= 1.03 * floor && !(asked <= 1.03 * floor && e > 0.0)
+                };
+                self.grip = if held { Grip::Boards { mhz: tick.measured_mhz, since_s } } else { Grip::Ours };
+                if !self.limit.steps {
+                    self.asked[p] = Dither::from_now(prior.step_at_or_below(self.cap_mhz[p]).max(floor));
+                }
+                !self.limit.steps
+            }
         }
-        if obeyed || tick.measured_mhz > applied || self.steps && e < 0.0 {
-            self.cap_mhz[p] = (self.cap_mhz[p] + self.integral * max * e * tick.dt).clamp(self.floor_mhz, max);
-        }
-        let burst = p == 0
-            && e > self.burst_c
-            && tick.remaining_s.zip(tick.to_ceiling_s).is_some_and(|(left, until)| until.min(120.0) >= left);
-        if burst {
-            self.bursting = true;
-            self.applied_mhz[0] = max;
-            return;
-        }
-        let wanted = (self.cap_mhz[p] + self.proportional * max * e).clamp(self.floor_mhz, max);
-        let up = prior.step_above(applied);
-        self.applied_mhz[p] = if wanted >= up {
-            up
-        } else if wanted < applied {
-            prior.step_below(applied).max(self.floor_mhz)
-        } else {
-            applied
-        };
     }
 
     /// A phase begins: it starts from its own cap, above it as far as the temperature allows.
     pub fn enter(&mut self, prior: &Prior, phase: usize, t: f32) {
-        let bursts = phase == 0 && self.zone == Zone::Skin && self.applied_mhz[0] == prior.max_mhz();
-        if bursts || self.held_by_board && !self.steps {
+        let bursts = phase == 0 && self.limit.zone == Zone::Skin && self.asked[0].mhz == prior.max_mhz();
+        if bursts || self.grip != Grip::Ours && !self.limit.steps {
             return;
         }
-        let wanted = self.cap_mhz[phase] + self.proportional * prior.max_mhz() * (self.ceiling_of(phase) - t);
-        self.applied_mhz[phase] = prior.step_at_or_below(wanted).clamp(self.floor_mhz, prior.max_mhz());
+        let wanted = self.wanted_mhz(prior, phase, t);
+        self.asked[phase] = Dither::at(prior.step_at_or_below(wanted).max(self.limit.floor_mhz));
     }
 }
 
@@ -210,7 +302,7 @@ mod tests {
     }
 
     fn tick(t: f32, mhz: f32) -> Tick {
-        Tick { phase: Some(1), t, measured_mhz: mhz, tripped: false, remaining_s: None, to_ceiling_s: None, dt: 1.0 }
+        Tick { phase: Some(1), t, measured_mhz: mhz, tripped: false, remaining_s: None, to_ceiling_s: None, free_pays: false, dt: 1.0 }
     }
 
     #[test]
@@ -221,9 +313,34 @@ mod tests {
                 let t = 60.0 + (i % 20) as f32;
                 cool.tick(&prior(), tick(t, cool.applied_mhz(1)));
                 warm.tick(&prior(), tick(t + 1.5, warm.applied_mhz(1)));
-                assert!(warm.applied_mhz(1) <= cool.applied_mhz(1), "at {i}");
+                assert!(warm.wanted_mhz(&prior(), 1, t + 1.5) <= cool.wanted_mhz(&prior(), 1, t), "at {i}");
             }
         }
+    }
+
+    #[test]
+    fn from_the_same_state_a_hotter_reading_never_asks_for_more() {
+        let mut stay = Stay::new(&prior(), limit(600.0), 1500.0);
+        for i in 0..2000 {
+            let t = 74.0 + 1.5 * (i as f32 * 0.05).sin() + [0.0, 0.5, -0.5, 0.2][i % 4];
+            let after = |hotter: f32| {
+                let mut next = stay.clone();
+                next.tick(&prior(), tick(t + hotter, stay.applied_mhz(1)));
+                next.applied_mhz(1)
+            };
+            assert!([0.1, 1.0, 10.0].iter().all(|&k| after(k) <= after(0.0)), "at {i}");
+            stay.tick(&prior(), tick(t, stay.applied_mhz(1)));
+        }
+    }
+
+    #[test]
+    fn a_board_that_does_not_let_go_is_left_one_thread_until_it_does() {
+        let mut stay = Stay::new(&prior(), Limit { steps: true, ..limit(600.0) }, 1800.0);
+        let held = Tick { free_pays: true, ..tick(74.5, 1000.0) };
+        (0..30).for_each(|_| stay.tick(&prior(), held));
+        assert!(stay.is_breaking_free());
+        stay.tick(&prior(), Tick { measured_mhz: 2400.0, t: 72.0, ..held });
+        assert!(!stay.is_breaking_free());
     }
 
     #[test]
@@ -240,10 +357,12 @@ mod tests {
     #[test]
     fn one_step_a_second_at_most() {
         let mut stay = Stay::new(&prior(), limit(600.0), 2400.0);
-        let before = stay.applied_mhz(1);
-        stay.tick(&prior(), tick(70.0, before));
-        stay.tick(&prior(), tick(120.0, before));
-        assert_eq!(before - stay.applied_mhz(1), 100.0);
+        stay.tick(&prior(), tick(70.0, stay.applied_mhz(1)));
+        for _ in 0..5 {
+            let before = stay.applied_mhz(1);
+            stay.tick(&prior(), tick(120.0, before));
+            assert_eq!(before - stay.applied_mhz(1), 100.0);
+        }
     }
 
     #[test]

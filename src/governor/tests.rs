@@ -1,10 +1,10 @@
 //! The governor as a whole: its promises on boards, and under every fault of a sensor. The full tables are `make thermal`'s.
 
 use super::faults::{FAULTS, under_fault};
+use super::observation::{Aged, Flags};
 use super::plant::{Model, Plant};
 use super::profile::Throttle;
 use super::simulate::{Constant, Governor, Load, Outcome, Scenario, Second, follow, prior_of, run};
-use super::observation::{Aged, Flags};
 use super::*;
 use crate::units::Hertz;
 
@@ -33,7 +33,7 @@ fn a_cliff_is_stayed_below_and_pays() {
 
 #[test]
 fn boards_that_throttle_well_are_left_alone() {
-    for name in ["pi5-bare", "zero2w-case", "rk3588-bare", "h618-bare", "phone-graded"] {
+    for name in ["pi5-bare", "zero2w-case", "rk3588-bare", "h618-bare"] {
         let model = Model::named(name).unwrap();
         let mut caps = 0;
         let mut governor = Governor::new(policy(&model, Goal::Performance));
@@ -42,7 +42,7 @@ fn boards_that_throttle_well_are_left_alone() {
             caps += s.decision.map_or(0, |d| usize::from(d.decode.cap.is_some()));
         });
         assert_eq!(caps, 0, "{name}");
-        assert!(matches!(outcome.mechanism, Mechanism::Progressive | Mechanism::Skin), "{name}: {:?}", outcome.mechanism);
+        assert_eq!(outcome.mechanism, Mechanism::Progressive, "{name}");
     }
 }
 
@@ -69,16 +69,87 @@ fn off_changes_nothing() {
 }
 
 #[test]
-fn a_lost_or_lying_sensor_ends_in_stock_behaviour_within_ten_seconds_and_is_told() {
+fn every_fault_of_the_field_is_taken_as_what_it_is_in_every_phase() {
     for load in [Load::Decode, Load::Prefill, Load::Voice] {
         for fault in &FAULTS {
             let seen = under_fault(load, fault);
-            let name = fault.name;
-            assert!(seen.until_stock_s <= 10.0, "{name} in {load:?}: still capped after {} s", seen.until_stock_s);
-            assert!(seen.until_back_s <= 5.0, "{name} in {load:?}: back after {} s", seen.until_back_s);
-            assert_eq!(seen.told, fault.blinds, "{name} in {load:?}");
+            assert!(seen.is_as(fault), "{} in {load:?}: wanted {:?}, {seen:?}", fault.name, fault.expect);
         }
     }
+}
+
+/// What was seen and decided in a run.
+fn recorded(model: &Model, goal: Goal, scenario: &Scenario) -> Vec<(Observation, Decision)> {
+    let mut governor = Governor::new(policy(model, goal));
+    let mut ticks = Vec::new();
+    follow(model, scenario, &mut governor, &mut |_, _, _| (), &mut |s: Second| {
+        ticks.push((s.seen.clone(), s.decision.cloned().unwrap()));
+    });
+    ticks
+}
+
+#[test]
+fn the_same_state_and_observation_give_the_same_decision() {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let policy = policy(&model, Goal::Performance);
+    let scenario = Scenario { minutes: 15.0, ..Scenario::new(Load::Voice, 32.0, 1) };
+    let mut state = State::new(&policy);
+    for (seen, _) in recorded(&model, Goal::Performance, &scenario) {
+        let (once, twice) = (decide(&policy, state.clone(), &seen), decide(&policy, state, &seen));
+        assert_eq!(once.1, twice.1);
+        assert_eq!(format!("{:?}", once.0), format!("{:?}", twice.0));
+        state = once.0;
+    }
+}
+
+#[test]
+fn caps_are_clock_steps_and_stand_five_seconds_before_they_rise() {
+    for (name, ambient) in [("rk3588-cliff75", 30.0), ("pi4-bare", 30.0), ("phone-hardcliff", 25.0), ("pi5-active", 22.0)] {
+        let model = Model::named(name).unwrap();
+        let goal = if name == "pi5-active" { Goal::Eco } else { Goal::Performance };
+        let ticks = recorded(&model, goal, &Scenario { minutes: 40.0, ..Scenario::new(Load::Decode, ambient, 1) });
+        let full = model.soc.max_mhz();
+        let clock = |d: &Decision| d.decode.cap.map_or(full, |c| c.megahertz());
+        let (mut last, mut since, mut changes) = (full, 100, 0);
+        for (i, (seen, d)) in ticks.iter().enumerate() {
+            let now = clock(d);
+            let on_step = model.soc.f_mhz.iter().any(|f| (f - now).abs() < 1.0);
+            assert!(on_step, "{name}: {now} MHz at {i} s is no step of the clock");
+            if now != last {
+                changes += 1;
+                // Down is always allowed, and so is the first move of a hold, and what the board does not follow; the way back up waits.
+                let within_hold = ticks[i.saturating_sub(5)..=i].iter().all(|t| t.1.level == Level::Stay);
+                let followed = seen.measured.is_some_and(|m| m.value.megahertz() >= 0.97 * last);
+                assert!(now < last || since >= 4 || !within_hold || !followed, "{name}: up after {since} s at {i} s");
+                (last, since) = (now, 0);
+            } else {
+                since += 1;
+            }
+        }
+        assert!(changes >= 4, "{name}: only {changes} changes");
+    }
+}
+
+#[test]
+fn levels_do_not_flap() {
+    for (name, load) in
+        [("pi5-bare", Load::Voice), ("pi4-bare", Load::Decode), ("rk3588-bare-stepwise", Load::Voice), ("rk3588-cliff75", Load::Decode)]
+    {
+        let ticks = recorded(&Model::named(name).unwrap(), Goal::Performance, &Scenario::new(load, 30.0, 1));
+        let changes: Vec<usize> = (4..ticks.len()).filter(|&i| ticks[i].1.level != ticks[i - 1].1.level).collect();
+        assert!(changes.windows(2).all(|w| w[1] - w[0] >= 5), "{name}: {changes:?}");
+    }
+}
+
+#[test]
+fn a_ladder_that_never_lets_go_is_broken_free_from_and_gains() {
+    // At 30 °C this board rests on its third rung half a kelvin above where it would climb again.
+    let model = Model::named("pi4-bare").unwrap();
+    let ticks = recorded(&model, Goal::Performance, &Scenario { minutes: 20.0, ..Scenario::new(Load::Decode, 30.0, 1) });
+    let alone = ticks.iter().filter(|t| t.1.cause == Cause::BreakingFree).count();
+    assert!((1..60).contains(&alone), "{alone} s with one thread");
+    let (with, without) = (governed(&model, Load::Decode, 30.0), stock(&model, Load::Decode, 30.0));
+    assert!(with.speed >= 1.01 * without.speed, "{} against {}", with.speed, without.speed);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Nowhere worse than the board alone: speed ≥ -1 %, time to first token ≤ +3 %, never hotter by more than 1 K. Paired draws of
 //! everything uncertain beside the plants as written; two naive governors must fail.
 
-use super::{Cell, Difference, Row, cells, load_word, spread};
+use super::{Cell, Difference, Row, Seeds, cells, load_word, spread};
 use crate::governor::Goal;
 use crate::governor::naive::{CeilingHolder, DutyCycler};
 use crate::governor::profile::Throttle;
@@ -49,9 +49,9 @@ struct Judged {
     cycler: Difference,
 }
 
-/// One row a plant and load, its worst room in the figure; `every` prints each cell. `draws` paired draws a cell, seeds 1 to `draws`.
-pub fn rows(draws: u64, every: bool) -> Vec<Row> {
-    let judged: Vec<Judged> = cells().into_par_iter().map(|cell| judge(cell, draws)).collect();
+/// One row a plant and load, its worst room in the figure; `every` prints each cell. Paired draws beside them.
+pub fn rows(seeds: &Seeds, every: bool) -> Vec<Row> {
+    let judged: Vec<Judged> = cells().into_par_iter().map(|cell| judge(cell, seeds)).collect();
     let mut rows = Vec::new();
     if every {
         rows.extend(judged.iter().map(|j| row(&j.cell.words(), &[j])));
@@ -68,18 +68,23 @@ pub fn rows(draws: u64, every: bool) -> Vec<Row> {
         let failed = judged.iter().filter(|j| !is_harmless(pick(j))).count();
         let worst = judged.iter().min_by(|a, b| pick(a).speed.total_cmp(&pick(b).speed));
         let worst = worst.map_or(String::new(), |j| format!(", {:+.0} % in {}", pick(j).speed, j.cell.words()));
-        rows.push(Row::new(failed >= 10, format!("the naive {name} fails this test"), format!("in {failed} of {} cells{worst}", judged.len()), "in ≥ 10 cells"));
+        rows.push(Row::new(
+            failed >= 10,
+            format!("the naive {name} fails this test"),
+            format!("in {failed} of {} cells{worst}", judged.len()),
+            "in ≥ 10 cells",
+        ));
     }
     rows
 }
 
-fn judge(cell: Cell, draws: u64) -> Judged {
-    let stock = cell.stock(1);
+fn judge(cell: Cell, seeds: &Seeds) -> Judged {
+    let stock = cell.stock(seeds.first);
     let against = |with: &Outcome| Difference::between(with, &stock);
-    let base = against(&cell.governed(Goal::Performance, 1));
-    let holder = against(&ceiling_holder(&cell, 1));
-    let cycler = against(&duty_cycler(&cell, 1));
-    let draws = (1..=draws).map(|k| {
+    let base = against(&cell.governed(Goal::Performance, seeds.first));
+    let holder = against(&ceiling_holder(&cell, seeds.first));
+    let cycler = against(&duty_cycler(&cell, seeds.first));
+    let draws = seeds.draws().map(|k| {
         let drawn = cell.draw(k);
         Difference::between(&drawn.governed(Goal::Performance, k), &drawn.stock(k))
     });

@@ -2,11 +2,12 @@
 //!
 //! The baseline is always the board's own mechanism with the best static thread count for that phase, in the same room, with the same
 //! start: 45 minutes from cold, the last 15 counted. [`harmless`]: nowhere worse than that. [`gains`]: where it must be better.
-//! [`insight`]: verdicts, forecasts, faults, and what a simulated hour costs.
+//! [`oracle`]: what anybody can reach. [`insight`]: verdicts, forecasts, faults, and what a simulated hour costs.
 
 pub mod gains;
 pub mod harmless;
 pub mod insight;
+pub mod oracle;
 
 use crate::governor::plant::Model;
 use crate::governor::profile::Throttle;
@@ -26,7 +27,9 @@ pub struct Row {
 pub enum Verdict {
     Ok,
     Short,
-    Skipped,
+    /// The target lies beyond what any constant setting reaches on this plant: it would be dishonest. The figure says the bound, and the
+    /// row is held to that instead.
+    Bound,
 }
 
 impl Row {
@@ -41,9 +44,22 @@ impl std::fmt::Display for Row {
         let word = match self.verdict {
             Verdict::Ok => "ok",
             Verdict::Short => "SHORT",
-            Verdict::Skipped => "skipped",
+            Verdict::Bound => "bound",
         };
         write!(f, "{word:7}  {:58}  {:52}  {}", self.name, self.figure, self.target)
+    }
+}
+
+/// Which chance a table is made with: the plants as written run with the noise of `first`, the draws are `first` and those after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    pub first: u64,
+    pub draws: u64,
+}
+
+impl Seeds {
+    pub fn draws(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.draws
     }
 }
 
@@ -93,8 +109,13 @@ impl Cell {
     }
 
     pub fn governed(&self, goal: Goal, seed: u64) -> Outcome {
+        self.governed_for(goal, &self.scenario(seed))
+    }
+
+    /// As [`Cell::governed`], for another length and window.
+    pub fn governed_for(&self, goal: Goal, scenario: &Scenario) -> Outcome {
         let mut governor = Governor::new(Policy { goal, prior: prior_of(&self.model) });
-        run(&self.model, &self.scenario(seed), &mut governor, &mut |_, _, _| ())
+        run(&self.model, scenario, &mut governor, &mut |_, _, _| ())
     }
 
     /// Draw `k` of everything uncertain; 0 is the plant as written.
