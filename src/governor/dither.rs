@@ -20,11 +20,6 @@ impl Dither {
         Dither { mhz, owed: 0.0, stood_s: DWELL_S }
     }
 
-    /// At `mhz` from now on: the next move up waits its turn.
-    pub fn from_now(mhz: f32) -> Dither {
-        Dither { stood_s: 0.0, ..Dither::at(mhz) }
-    }
-
     /// Moves by one step at most. `floor_mhz` need not be a step.
     pub fn tick(&mut self, prior: &Prior, wanted: f32, floor_mhz: f32, urgent: bool, dt: f32) {
         let low = prior.step_at_or_below(wanted).max(floor_mhz);

@@ -271,7 +271,7 @@ impl Stay {
                 };
                 self.grip = if held { Grip::Boards { mhz: tick.measured_mhz, since_s } } else { Grip::Ours };
                 if !self.limit.steps {
-                    self.asked[p] = Dither::from_now(prior.step_at_or_below(self.cap_mhz[p]).max(floor));
+                    self.asked[p] = Dither::at(prior.step_at_or_below(self.cap_mhz[p]).max(floor));
                 }
                 !self.limit.steps
             }
