@@ -3,9 +3,9 @@
 use hearth::gguf::Gguf;
 use hearth::gguf::writer::{Format, Plan};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 struct Model {
     folder: tempfile::TempDir,
@@ -37,12 +37,16 @@ impl Model {
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = self.start(arguments);
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
         command.env("CACHE_DIRECTORY", self.folder.path());
         command.arg("run").arg("-m").arg(self.path()).args(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }
 
@@ -101,6 +105,22 @@ fn lines_from_a_pipe_are_a_conversation() {
     let known: Vec<bool> = told.lines().filter(|l| l.starts_with("[prompt")).map(|l| l.contains("known")).collect();
     assert_eq!(known, [false, true, true], "{told}");
     assert!(told.contains("There is no /nonsense") && !told.contains('\x1b'), "{told}");
+}
+
+#[test]
+fn a_file_cut_short_between_two_answers_ends_the_conversation_in_one_line() {
+    let model = Model::new();
+    let mut chat = model.start(&["-n", "5", "--temp", "0", "--ignore-eos"]);
+    let mut input = chat.stdin.take().unwrap();
+    let mut told = BufReader::new(chat.stderr.take().unwrap()).lines().map(Result::unwrap);
+    writeln!(input, "Hello").unwrap();
+    assert!(told.any(|line| line.starts_with("[prompt")), "the first answer comes to its end");
+    std::fs::File::options().write(true).open(model.path()).unwrap().set_len(100).unwrap();
+    writeln!(input, "And now?").unwrap();
+    let told: Vec<String> = told.collect();
+    let [line] = &told[..] else { panic!("{told:?}") };
+    assert!(line.contains(model.path().to_str().unwrap()) && line.contains("was cut to 100 bytes"), "{line}");
+    assert_eq!(chat.wait().unwrap().code(), Some(1));
 }
 
 #[test]

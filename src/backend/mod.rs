@@ -7,7 +7,7 @@
 pub mod cpu;
 pub mod plain;
 
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, GgufError};
 use crate::program::Program;
 use crate::units::{Bytes, TokenId};
 use std::path::PathBuf;
@@ -185,6 +185,9 @@ pub enum StepError {
     DeviceLost(String),
     #[error("the device is out of memory: {0}")]
     OutOfMemory(String),
+    /// The model's file changed under the step: what it computed means nothing.
+    #[error(transparent)]
+    File(#[from] GgufError),
 }
 
 /// Told how far a load has come; answers whether to go on.

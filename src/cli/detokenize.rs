@@ -31,7 +31,9 @@ pub struct Vocabulary {
 impl Vocabulary {
     /// Opens the vocabulary, and says on stderr what is doubtful about it.
     pub fn open(&self) -> anyhow::Result<Tokenizer> {
-        let tokenizer = Tokenizer::from_gguf(&Gguf::open(&self.model)?)?;
+        let file = Gguf::open(&self.model)?;
+        let tokenizer = Tokenizer::from_gguf(&file)?;
+        file.check()?;
         for warning in tokenizer.warnings() {
             eprintln!("hearth: {}: {warning}", self.model.display());
         }

@@ -33,6 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     } else {
         page(&file, args.full, &mut out)?;
     }
+    file.check()?;
     Ok(out.flush()?)
 }
 

@@ -23,6 +23,8 @@ pub enum Fault {
     Shrunk { was: u64, now: u64 },
     #[error("a part of the file could not be read while it was open; check the disk or card, then load again")]
     Lost,
+    #[error("the file was written to while it was open, so what is in memory belongs to no model; load it again")]
+    Written,
 
     #[error("the file ends at byte {len}, inside {what}; it is truncated, the download may be cut short")]
     Cut { what: String, len: u64 },

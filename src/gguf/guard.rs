@@ -1,7 +1,7 @@
 //! What happens when a mapped file cannot be read any more: cut short by somebody, or on a card that fails. The kernel then sends
 //! SIGBUS to whoever touches the lost pages, which ends the process; a daemon must survive that. The handler here puts zero pages
 //! in place of the lost ones and marks the mapping, so the computation goes on with nonsense until the next
-//! [`Gguf::check`](super::Gguf::check) refuses it. A SIGBUS outside our mappings goes to the handler that stood before.
+//! [`Gguf::check`](super::Gguf::check) refuses it; backends ask that at the end of each step. A SIGBUS outside our mappings goes to the handler that stood before.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;

@@ -8,12 +8,15 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A regular file, mapped for reading. Dereferences to its bytes.
 #[derive(Debug)]
 pub struct Map {
     path: PathBuf,
     file: File,
+    /// When the file was last written to, as of its opening; `None` where the file system doesn't tell.
+    written: Option<SystemTime>,
     /// Stands before `bytes`: fields are dropped in this order.
     guard: Guard,
     bytes: Mmap,
@@ -40,9 +43,10 @@ impl Map {
             return Err(Fault::Empty.at(path));
         }
         // SAFETY: the mapping is read-only and private. Nobody may write to a model while it is open: `Gguf` says so to its users,
-        // all values read again from the mapping are checked again, `guard` bears pages that cannot be read, and `check` notices.
+        // all values read again from the mapping are checked again, `guard` bears pages that cannot be read, and `check` notices both.
         let bytes = unsafe { Mmap::map(&file) }.map_err(fail("mapped"))?;
-        Ok(Map { path: path.to_owned(), file, guard: Guard::new(bytes.as_ptr_range()), bytes })
+        let guard = Guard::new(bytes.as_ptr_range());
+        Ok(Map { path: path.to_owned(), file, written: about.modified().ok(), guard, bytes })
     }
 
     pub fn path(&self) -> &Path {
@@ -77,15 +81,17 @@ impl Map {
         self.check().err().unwrap_or_else(|| Fault::Io { doing: "read", error }.at(&self.path))
     }
 
-    /// Refuses a file that was cut short, or of which a page could not be read.
+    /// Refuses a file that was cut short or written to, or of which a page could not be read.
     pub fn check(&self) -> Result<(), GgufError> {
-        let now = self.file.metadata().map_err(|error| Fault::Io { doing: "examined", error }.at(&self.path))?.len();
-        let was = self.bytes.len() as u64;
-        match () {
-            () if now < was => Err(Fault::Shrunk { was, now }.at(&self.path)),
-            () if self.guard.lost() => Err(Fault::Lost.at(&self.path)),
-            () => Ok(()),
-        }
+        let about = self.file.metadata().map_err(|error| Fault::Io { doing: "examined", error }.at(&self.path))?;
+        let (was, now) = (self.bytes.len() as u64, about.len());
+        let fault = match () {
+            () if now < was => Fault::Shrunk { was, now },
+            () if about.modified().ok() != self.written => Fault::Written,
+            () if self.guard.lost() => Fault::Lost,
+            () => return Ok(()),
+        };
+        Err(fault.at(&self.path))
     }
 }
 

@@ -229,6 +229,13 @@ pub struct Strings<'a> {
     left: usize,
 }
 
+impl Strings<'_> {
+    /// The first `count` of them, or all where there are fewer.
+    pub fn first(self, count: usize) -> Self {
+        Strings { left: self.left.min(count), ..self }
+    }
+}
+
 impl<'a> Iterator for Strings<'a> {
     type Item = &'a [u8];
 

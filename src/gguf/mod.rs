@@ -38,8 +38,9 @@ use std::path::{Path, PathBuf};
 
 /// An open model: all parts mapped, all headers checked. Share it as `Arc<Gguf>`; it is immutable and `Sync`.
 ///
-/// The file must not be written to while it is open: a file replaced by rename is harmless (the old one stays mapped), one cut
-/// short underneath us reads as zeros from there on, and [`Gguf::check`] and [`Gguf::prefetch`] say so.
+/// The file must not be written to while it is open. A file replaced by rename is harmless: the old one stays mapped. One cut short
+/// underneath us reads as zeros from there on, one written over gives other weights; [`Gguf::check`] says so, and whoever computes with
+/// a file asks it before giving out what came of it.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
@@ -167,8 +168,8 @@ impl Gguf {
         Ok(())
     }
 
-    /// Refuses a file that was cut short since it was opened, or of which a page could not be read (it then reads as zeros).
-    /// One `fstat` a part: cheap enough to ask after every step.
+    /// Refuses a file that was cut short or written to since it was opened, or of which a page could not be read (it then reads as
+    /// zeros). One `fstat` a part, less than a microsecond: cheap enough to ask after every step.
     pub fn check(&self) -> Result<(), GgufError> {
         self.maps.iter().try_for_each(Map::check)
     }

@@ -244,13 +244,32 @@ fn a_file_cut_short_while_open_reads_as_zeros_and_is_refused() {
     file.prefetch(0..u64::MAX).unwrap();
     file.check().unwrap();
 
-    std::fs::File::options().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    let other = std::fs::File::options().write(true).open(&path).unwrap();
+    let (length, written) = (other.metadata().unwrap().len(), other.metadata().unwrap().modified().unwrap());
+    other.set_len(8192).unwrap();
     let data = file.tensor("big.weight").unwrap().data;
     assert_eq!((data[0], data[data.len() - 1]), (7, 0));
     assert!(matches!(file.check().unwrap_err().fault, Fault::Shrunk { now: 8192, .. }));
     assert!(matches!(file.prefetch(0..u64::MAX), Ok(()) | Err(GgufError { fault: Fault::Shrunk { .. }, .. })));
-    std::fs::write(&path, [0; 1 << 20]).unwrap();
+    // Grown again as if nothing had happened: the zeros stay.
+    other.set_len(length).unwrap();
+    other.set_modified(written).unwrap();
     assert!(matches!(file.check().unwrap_err().fault, Fault::Lost));
+}
+
+#[test]
+fn a_file_written_over_while_open_is_refused_though_its_length_is_the_same() {
+    let folder = Folder::new();
+    let path = folder.write("m.gguf", &bytes());
+    let file = Gguf::open(&path).unwrap();
+    // A time of its own: two writes within the clock's grain would have the same.
+    let other = std::fs::File::options().write(true).open(&path).unwrap();
+    other.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert!(matches!(file.check().unwrap_err().fault, Fault::Written));
+    // Replaced by rename: the one that is open is not touched.
+    let file = Gguf::open(&path).unwrap();
+    std::fs::rename(folder.write("new.gguf", &bytes()), &path).unwrap();
+    file.check().unwrap();
 }
 
 #[test]

@@ -119,6 +119,7 @@ pub fn open(path: &Path, options: &Options, progress: &dyn Progress) -> Result<M
         created: std::fs::metadata(path).and_then(|m| m.modified()).ok(),
     };
     let chat = ChatPrompt::read(&file, &tokenizer);
+    file.check()?;
     Ok(Model::new(info, tokenizer, chat, engine, options.defaults.clone()))
 }
 

@@ -160,3 +160,21 @@ fn a_client_that_never_finishes_its_request_does_not_disturb_others() {
     }
     assert_eq!(house.get("/health").0, 200);
 }
+
+#[test]
+fn a_model_cut_short_under_the_daemon_is_told_to_the_client_and_ends_it_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own.gguf");
+    fs::copy(model(), &own).unwrap();
+    let mut house = House::open(Plan { model: &own, ..Plan::default() });
+    let ask = |house: &House| house.post("/v1/completions", json!({"prompt": "ab", "max_tokens": 4}));
+    assert_eq!(ask(&house).0, 200);
+    fs::File::options().write(true).open(&own).unwrap().set_len(5000).unwrap();
+    let (status, body) = ask(&house);
+    let told = body["error"]["message"].as_str().unwrap_or_default();
+    assert!(status == 500 && told.contains("own.gguf: the file was cut to 5000 bytes"), "{status} {body}");
+    assert_eq!(house.exit_code(), Some(1));
+    let log = house.log();
+    let last = log.trim_end().lines().last().unwrap_or_default();
+    assert!(last.starts_with("hearthd: the engine failed: ") && last.contains("own.gguf"), "{log}");
+}

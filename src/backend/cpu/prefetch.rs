@@ -31,7 +31,7 @@ impl Prefetch {
             let mut at = 0;
             while at < total && !seen.load(Relaxed) {
                 let end = (at + AT_A_TIME).min(total);
-                // A file that was cut short is found by `Gguf::check`, which the steps' owner asks; there is nothing to do here.
+                // A file that was cut short is found by `Gguf::check`, which each step asks; there is nothing to do here.
                 if file.read_ahead(at..end).is_err() {
                     return;
                 }

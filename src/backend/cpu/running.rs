@@ -271,7 +271,7 @@ impl Loaded for Running {
                 self.remember();
             }
         }
-        Ok(())
+        Ok(self.file.check()?)
     }
 
     fn copy_blocks(&mut self, moves: &[(BlockId, BlockId)]) -> Result<(), StepError> {

@@ -255,7 +255,7 @@ impl Loaded for Running {
         out.logits.clear();
         out.logits.extend_from_slice(self.read(program.logits));
         (out.time, out.threads) = (start.elapsed(), 1);
-        Ok(())
+        Ok(self.file.check()?)
     }
 
     fn copy_blocks(&mut self, moves: &[(BlockId, BlockId)]) -> Result<(), StepError> {
