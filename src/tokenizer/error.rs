@@ -21,16 +21,19 @@ pub enum TokenizerError {
     TooMany { path: PathBuf, key: &'static str, count: usize },
     #[error("{}: `{key}` holds {found} at position {index}, where a number belongs", path.display())]
     NotANumber { path: PathBuf, key: &'static str, index: usize, found: String },
+    #[error("{}: `{key}` is {found}, where the number of a token belongs", path.display())]
+    NotAToken { path: PathBuf, key: &'static str, found: String },
+    #[error(
+        "{}: the pre-tokenizer `{name}` (`tokenizer.ggml.pre`) is unknown, so its words can't be cut as the model learned them; \
+         update Hearth, or convert the model again",
+        path.display()
+    )]
+    UnknownSplit { path: PathBuf, name: String },
 }
 
 /// What a caller should tell the user: the model works, but perhaps not as it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    #[error(
-        "the pre-tokenizer `{0}` (`tokenizer.ggml.pre`) is unknown; words are cut by the default rule, which can make answers worse: \
-         update Hearth, or convert the model again"
-    )]
-    UnknownSplit(String),
     #[error(
         "the file names no pre-tokenizer (`tokenizer.ggml.pre`); words are cut by the default rule, which can make answers worse: \
          convert the model again"

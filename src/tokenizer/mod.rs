@@ -28,6 +28,7 @@ pub use special::{FillInTheMiddle, SpecialTokens};
 pub use stream::TokenStream;
 pub use vocabulary::{TokenKind, Vocabulary};
 
+use crate::gguf::error::printable;
 use crate::gguf::{Gguf, GgufError};
 use crate::units::TokenId;
 use added::{AddedTokens, Fragment, Trust};
@@ -79,11 +80,12 @@ impl Tokenizer {
         let mut warnings = Vec::new();
         let (bos, eos) = (Some(TokenId(1)), Some(TokenId(2)));
         let (algorithm, adds_bos, defaults) = match kind {
-            "llama" => (Algorithm::SentencePiece, true, SpecialTokens { bos, eos, unknown: Some(TokenId(0)), ..Default::default() }),
             "gemma4" => over_characters(gguf)?,
-            "gpt2" if pre.is_some_and(|p| OVER_CHARACTERS.contains(&p)) => over_characters(gguf)?,
+            // Ollama's converter calls Gemma 4's kind `llama`.
+            "gpt2" | "llama" if pre.is_some_and(|p| OVER_CHARACTERS.contains(&p)) => over_characters(gguf)?,
+            "llama" => (Algorithm::SentencePiece, true, SpecialTokens { bos, eos, unknown: Some(TokenId(0)), ..Default::default() }),
             "gpt2" => {
-                let family = family_of(pre, &mut warnings);
+                let family = family_of(gguf, pre, &mut warnings)?;
                 let eleven = Some(TokenId(11));
                 let bpe = Bpe::new(merges(gguf)?, Letters::Bytes(family));
                 (Algorithm::Bpe(bpe), family.adds_bos, SpecialTokens { bos: eleven, eos: eleven, ..Default::default() })
@@ -102,17 +104,19 @@ impl Tokenizer {
                 };
                 (Algorithm::WordPiece(wpm::Normal { lower_case, strip_accents }), true, defaults)
             }
-            other => return Err(TokenizerError::Kind { path: gguf.path().to_owned(), kind: other.to_owned() }),
+            other => return Err(TokenizerError::Kind { path: gguf.path().to_owned(), kind: printable(other.as_bytes()) }),
         };
         let vocabulary = Vocabulary::read(gguf, defaults, &mut warnings)?;
         let is_wpm = matches!(algorithm, Algorithm::WordPiece(_));
         let flag = |key: &str, default: bool| -> Result<bool, GgufError> { Ok(meta.optional(key)?.unwrap_or(default)) };
+        // No Gemma was trained with a space put before its text; files that don't say so are about.
+        let is_gemma = matches!(meta.optional::<&str>("general.architecture"), Ok(Some(name)) if name.starts_with("gemma"));
         Ok(Tokenizer {
             added: added(gguf, &vocabulary, pre),
             // Files of Gemma 4 were written with `false` here by mistake; all its models need the token. BERT's need both ends.
             adds_bos: is_wpm || kind == "gemma4" || pre == Some("gemma4") || flag("tokenizer.ggml.add_bos_token", adds_bos)?,
             adds_eos: is_wpm || flag("tokenizer.ggml.add_eos_token", false)?,
-            space_prefix: matches!(algorithm, Algorithm::SentencePiece) && flag("tokenizer.ggml.add_space_prefix", true)?,
+            space_prefix: matches!(algorithm, Algorithm::SentencePiece) && flag("tokenizer.ggml.add_space_prefix", !is_gemma)?,
             vocabulary,
             algorithm,
             warnings,
@@ -224,12 +228,26 @@ fn over_characters(gguf: &Gguf) -> Result<(Algorithm, bool, SpecialTokens), Toke
     Ok((Algorithm::Bpe(Bpe::new(merges(gguf)?, Letters::Characters)), false, SpecialTokens::default()))
 }
 
-fn family_of(pre: Option<&str>, warnings: &mut Vec<Warning>) -> split::Family {
-    let named = pre.unwrap_or_default();
-    family(named).unwrap_or_else(|| {
-        warnings.push(if named.is_empty() { Warning::NoSplit } else { Warning::UnknownSplit(named.to_owned()) });
-        split::DEFAULT_FAMILY
-    })
+/// How words are cut. Old files don't say, and get the default rule with a warning. A name unknown here is refused: by another rule
+/// the model would get tokens that it never saw together, which nobody would notice but by worse answers.
+fn family_of(gguf: &Gguf, pre: Option<&str>, warnings: &mut Vec<Warning>) -> Result<split::Family, TokenizerError> {
+    let Some(name) = pre.filter(|name| !name.is_empty()) else {
+        return Ok(recognised(gguf).unwrap_or_else(|| {
+            warnings.push(Warning::NoSplit);
+            split::DEFAULT_FAMILY
+        }));
+    };
+    let unknown = || TokenizerError::UnknownSplit { path: gguf.path().to_owned(), name: printable(name.as_bytes()) };
+    family(name).ok_or_else(unknown)
+}
+
+/// Tokens by which vocabularies are known that were written before files named their rule: number, text, name of the rule.
+const KNOWN_BY: [(usize, &[u8], &str); 2] = [(128_009, b"<|eot_id|>", "llama-bpe"), (151_645, b"<|im_end|>", "qwen2")];
+
+/// The family of a well-known vocabulary in an old file.
+fn recognised(gguf: &Gguf) -> Option<split::Family> {
+    let tokens = gguf.meta().strings(vocabulary::TOKENS).ok()?;
+    KNOWN_BY.iter().find(|(number, text, _)| tokens.clone().nth(*number) == Some(text)).and_then(|(.., name)| family(name))
 }
 
 fn merges(gguf: &Gguf) -> Result<words::Words, TokenizerError> {

@@ -1,11 +1,11 @@
 //! Tokens with a meaning of their own: those that metadata keys name, and those known by their text where keys are missing.
 //!
-//! Files are often wrong here: end-of-turn tokens without a key, or typed as plain text. So, as llama.cpp does it, every token with
-//! one of the well-known texts ends an answer and counts as a control token, with two exceptions (at the end of [`gather`]).
+//! Files are often wrong here: end-of-turn tokens without a key, or typed as plain text. So every token with one of the well-known
+//! texts ends an answer and counts as a control token, with a few exceptions (in [`gather`]).
 
-use super::error::Warning;
+use super::error::{TokenizerError, Warning};
 use super::vocabulary::{TokenKind, Vocabulary};
-use crate::gguf::Metadata;
+use crate::gguf::{Gguf, Value};
 use crate::units::TokenId;
 
 /// The special tokens of a vocabulary; `None` where it has no such token.
@@ -129,16 +129,20 @@ const ENDS: [&str; 22] = [
 /// Texts of the marks within an answer.
 const MARKS: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
-/// Fills `vocabulary.special` (which holds the defaults) and corrects the kinds of its tokens.
-pub fn gather(vocabulary: &mut Vocabulary, meta: Metadata, warnings: &mut Vec<Warning>) {
+/// Fills `vocabulary.special` (which holds the defaults) and corrects the kinds of its tokens. A number that is no token is as good as
+/// none at all, since answers end by the other ends and at their limit; what is no number is refused.
+pub fn gather(vocabulary: &mut Vocabulary, gguf: &Gguf, warnings: &mut Vec<Warning>) -> Result<(), TokenizerError> {
     let tokens = vocabulary.len();
     drop_defaults_past(tokens as u32, vocabulary.special_mut());
     for (key, slot) in KEYS {
-        let Some(value) = meta.get(key) else { continue };
-        match value.integer().and_then(|n| u32::try_from(n).ok()).filter(|n| (*n as usize) < tokens) {
+        let Some(value) = gguf.meta().get(key) else { continue };
+        let Some(number) = value.integer() else {
+            return Err(TokenizerError::NotAToken { path: gguf.path().to_owned(), key, found: value.to_string() });
+        };
+        match u32::try_from(number).ok().filter(|n| (*n as usize) < tokens) {
             Some(id) => *slot(vocabulary.special_mut()) = Some(TokenId(id)),
             // Many converters write -1 for "none".
-            None if value.integer().is_some_and(|n| n == -1 || n == i128::from(u32::MAX)) => {}
+            None if number == -1 || number == i128::from(u32::MAX) => {}
             None => warnings.push(Warning::NoSuchToken { key, found: value.to_string(), tokens }),
         }
     }
@@ -150,7 +154,11 @@ pub fn gather(vocabulary: &mut Vocabulary, meta: Metadata, warnings: &mut Vec<Wa
             vocabulary.set_kind(id, TokenKind::Control);
         }
     }
-    let named: Vec<TokenId> = ENDS.iter().filter_map(|t| vocabulary.find(t.as_bytes())).collect();
+    let mut named: Vec<TokenId> = ENDS.iter().filter_map(|t| vocabulary.find(t.as_bytes())).collect();
+    // In byte-level vocabularies (Qwen's) that don't say otherwise `</s>` is the HTML tag.
+    if gguf.meta().get("tokenizer.ggml.model") == Some(Value::String(b"gpt2")) {
+        named.retain(|id| vocabulary.kind(*id) != TokenKind::Normal || vocabulary.text(*id) != Some(b"</s>"));
+    }
     for id in &named {
         vocabulary.set_kind(*id, TokenKind::Control);
     }
@@ -173,6 +181,7 @@ pub fn gather(vocabulary: &mut Vocabulary, meta: Metadata, warnings: &mut Vec<Wa
     let shown = MARKS.iter().filter_map(|t| vocabulary.find(t.as_bytes())).chain(goes_on).collect();
     let special = vocabulary.special_mut();
     (special.ends, special.shown) = (ends, shown);
+    Ok(())
 }
 
 fn drop_defaults_past(tokens: u32, special: &mut SpecialTokens) {

@@ -233,6 +233,7 @@ fn tokens_that_end_an_answer_are_known_by_key_and_by_name() {
     assert_eq!(ends(named(&["<|im_end|>", "plain"])), "<|end|> A <|im_end|>");
     assert_eq!(ends(named(&["<|return|>", "<|call|>"])), "A <|return|> <|call|>", "in the harmony format an answer goes on after <|end|>");
     assert_eq!(ends(named(&["<turn|>", "<|tool_response>", "</s>"])), "<|end|> A <turn|> <|tool_response>", "</s> is HTML in Gemma 4");
+    assert_eq!(ends(named(&["</s>"])), "<|end|> A", "and in byte-level vocabularies that type it as text");
     let tokenizer = named(&["<|im_end|>"]).open().unwrap();
     let id = tokenizer.vocab().find(b"<|im_end|>").unwrap();
     assert!(tokenizer.vocab().ends_generation(id));
@@ -240,11 +241,39 @@ fn tokens_that_end_an_answer_are_known_by_key_and_by_name() {
 }
 
 #[test]
-fn an_unknown_pre_tokenizer_is_a_warning() {
+fn an_unknown_pre_tokenizer_is_refused_and_a_missing_one_is_a_warning() {
     let warnings = |pre| Draft::bytes(pre, &["x y"]).open().unwrap().warnings().to_vec();
     assert_eq!(warnings("gpt-2"), []);
     assert_eq!(warnings(""), [Warning::NoSplit]);
-    assert_eq!(warnings("from-the-future"), [Warning::UnknownSplit("from-the-future".to_owned())]);
+    let refused = Draft::bytes("from-the-\nfuture", &["x y"]).open().err().expect("nobody knows it").to_string();
+    assert!(refused.contains("`from-the-\\nfuture` (`tokenizer.ggml.pre`)"), "{refused}");
+}
+
+#[test]
+fn what_other_converters_leave_out_or_call_otherwise_is_known() {
+    let mut draft = sentence_piece();
+    draft.plan = Plan::new();
+    draft.plan.set("general.architecture", "gemma3").set("tokenizer.ggml.model", "llama");
+    let gemma = draft.open().unwrap();
+    assert_eq!(gemma.pieces_of("ab", PLAIN), ["ab"], "no Gemma wants a space before its text");
+
+    let draft = Draft::new("llama", "gemma4").tokens(CONTROL, &["<bos>"]).tokens(NORMAL, &["▁", "a", "▁a"]);
+    let gemma = draft.set("tokenizer.ggml.merges", vec!["▁ a"]).set("tokenizer.ggml.bos_token_id", 0u32).open().unwrap();
+    assert_eq!(gemma.pieces_of("a a", FULL), ["<bos>", "a", "▁a"], "Gemma 4 merges by rank, though the file says `llama`");
+
+    let draft = Draft::bytes("", &["1 2"]);
+    let fill = (draft.tokens.len()..128_009).map(|i| format!("({i})")).collect::<Vec<_>>();
+    let draft = fill.iter().fold(draft, |draft, text| draft.token(text, NORMAL, 0.0));
+    let llama = draft.token("<|eot_id|>", NORMAL, 0.0).open().unwrap();
+    assert!(llama.warnings().is_empty() && llama.adds_bos, "Llama 3's vocabulary, from before files named their rule");
+
+    let mut plan = Plan::new();
+    plan.set("tokenizer.ggml.model", "llama").set("tokenizer.ggml.tokens", vec!["<unk>", "a", "<image_soft_token>"]);
+    plan.tensor("token_embd.weight", crate::gguf::writer::Format::F32, &[1, 2]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), plan.to_bytes([&[0u8; 8][..]])).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&Gguf::open(file.path()).unwrap()).unwrap();
+    assert_eq!(tokenizer.vocab().len(), 2, "the model has no row for images");
 }
 
 #[test]
@@ -288,6 +317,12 @@ fn damaged_vocabularies_are_refused_by_key() {
     let mut plan = base("llama");
     plan.set("tokenizer.ggml.tokens", vec!["a"]).set("tokenizer.ggml.token_type", vec!["x"]);
     check(plan, &["tokenizer.ggml.token_type", "position 0"]);
+    check(base("new\nkind"), &["`new\\nkind`", "not supported"]);
+    for key in ["bos_token_id", "eos_token_id", "fim_pre_token_id"].map(|key| format!("tokenizer.ggml.{key}")) {
+        let mut plan = base("llama");
+        plan.set("tokenizer.ggml.tokens", vec!["a"]).set(&key, "0");
+        check(plan, &[&key, "the text \"0\""]);
+    }
 }
 
 #[test]

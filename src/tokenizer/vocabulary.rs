@@ -7,7 +7,7 @@ use crate::gguf::metadata::Strings;
 use crate::gguf::{Array, Gguf, Kind, Value};
 use crate::units::TokenId;
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const KINDS: &str = "tokenizer.ggml.token_type";
 
@@ -54,7 +54,7 @@ impl Vocabulary {
     /// Reads the vocabulary. `defaults` are the special tokens of this kind of vocabulary, for keys the file lacks.
     pub(super) fn read(gguf: &Gguf, defaults: SpecialTokens, warnings: &mut Vec<Warning>) -> Result<Vocabulary, TokenizerError> {
         let meta = gguf.meta();
-        let words = indexed(gguf, TOKENS, meta.strings(TOKENS)?)?;
+        let words = indexed(gguf, TOKENS, without_images(gguf, meta.strings(TOKENS)?))?;
         let scores = match meta.optional::<Array>(SCORES)? {
             Some(array) => numbers(gguf, SCORES, (array, Kind::F32), words.len(), f32::from_le_bytes, |v| match v {
                 Value::F64(x) => Some(x as f32),
@@ -70,7 +70,7 @@ impl Vocabulary {
             None => vec![TokenKind::Normal; words.len()],
         };
         let mut vocabulary = Vocabulary { words, scores, kinds, special: defaults };
-        special::gather(&mut vocabulary, meta, warnings);
+        special::gather(&mut vocabulary, gguf, warnings)?;
         Ok(vocabulary)
     }
 
@@ -140,6 +140,15 @@ impl Vocabulary {
     pub(super) fn added(&self) -> impl Iterator<Item = (TokenId, TokenKind)> {
         let wanted = |k: &TokenKind| matches!(k, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown);
         (0..).map(TokenId).zip(self.kinds.iter().copied()).filter(move |(_, k)| wanted(k))
+    }
+}
+
+/// All tokens but a last one that stands for an image, where the model has no row for it: Gemma 3's files by Ollama.
+fn without_images<'a>(gguf: &Gguf, tokens: Strings<'a>) -> Strings<'a> {
+    let rows = gguf.info("token_embd.weight").and_then(|table| table.shape.get(1).copied());
+    match rows {
+        Some(rows) if rows + 1 == tokens.len() && tokens.clone().last() == Some(b"<image_soft_token>") => tokens.first(rows),
+        _ => tokens,
     }
 }
 
