@@ -20,12 +20,9 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
 
     let mut x = b.scale(b.embed("token_embd", h.vocabulary, h.dim), (h.dim as f32).sqrt()); // [n, dim]
     for l in b.layers(h.layers) {
-        let kv_heads = h.kv_heads[l.layer];
         let window = sliding[l.layer].then_some(window);
         let a = l.rms_norm(x, "attn_norm", h.eps);
-        let q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
-        let k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
-        let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+        let (q, k, v) = h.qkv(&l, a); // [n, heads, k_dim], [n, kv_heads, k_dim], [n, kv_heads, v_dim]
         let options = AttentionOptions { scale: Some(scale), window, softcap: Some(softcap), sinks: None };
         let o = l.attention(l.rope(q, rope), l.rope(k, rope), v, options); // [n, heads, v_dim]
         x = l.add(x, l.rms_norm(l.linear(o, "attn_output", h.dim), "post_attention_norm", h.eps));

@@ -41,11 +41,20 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
         let (rope, head_dim, window) = if slides { (local, local_dim, window) } else { (global, h.k_dim, None) };
         let kv_heads = h.kv_heads[l.layer];
         let a = l.rms_norm(x, "attn_norm", h.eps);
-        let q = l.heads(l.linear(a, "attn_q", h.heads * head_dim), h.heads); // [n, heads, head_dim]
+        let has_own = l.layer < h.layers - shared;
+        let (q, fused) = if has_own && l.has("attn_qkv.weight") {
+            let (q, k, v) = l.qkv(a, h.heads, kv_heads, head_dim, head_dim); // [n, heads, head_dim], 2 × [n, kv_heads, head_dim]
+            (q, Some((k, v)))
+        } else {
+            (l.heads(l.linear(a, "attn_q", h.heads * head_dim), h.heads), None) // [n, heads, head_dim]
+        };
         let q = l.rope(l.rms_norm(q, "attn_q_norm", h.eps), rope);
-        if l.layer < h.layers - shared {
-            let k = l.heads(l.linear(a, "attn_k", kv_heads * head_dim), kv_heads); // [n, kv_heads, head_dim]
-            let v = if l.has("attn_v.weight") { l.heads(l.linear(a, "attn_v", kv_heads * head_dim), kv_heads) } else { k };
+        if has_own {
+            let (k, v) = fused.unwrap_or_else(|| {
+                let k = l.heads(l.linear(a, "attn_k", kv_heads * head_dim), kv_heads); // [n, kv_heads, head_dim]
+                let v = if l.has("attn_v.weight") { l.heads(l.linear(a, "attn_v", kv_heads * head_dim), kv_heads) } else { k };
+                (k, v)
+            });
             let k = l.rope(l.rms_norm(k, "attn_k_norm", h.eps), rope);
             newest[usize::from(slides)] = Some(l.store(k, l.rms_norm_plain(v, h.eps), window));
         }

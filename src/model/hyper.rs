@@ -4,7 +4,7 @@
 
 use super::ModelError;
 use crate::gguf::{Array, Fault, Gguf, Metadata, Value as MetaValue};
-use crate::program::{Builder, Pairing, Rope, RopeFactors, RopeScaling};
+use crate::program::{Builder, Pairing, Rope, RopeFactors, RopeScaling, Value};
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -15,6 +15,9 @@ const LAYERS_MAX: usize = 1024;
 const WIDTH_MAX: usize = 1 << 22;
 /// Most heads, and most experts, of a layer. A guess with room.
 const HEADS_MAX: usize = 4096;
+
+/// Architectures of which files are about without an epsilon, since it is the same in all their models.
+const EPSILON_LEFT_OUT: [(&str, f32); 1] = [("gemma3", 1e-6)];
 
 /// What most architectures share. Keys stand below the architecture's name, as `llama.block_count`.
 pub struct Hyper<'a> {
@@ -53,8 +56,8 @@ pub struct Experts {
     pub count: usize,
     /// `expert_used_count`
     pub used: usize,
-    /// `expert_feed_forward_length`, else `feed_forward_length`
-    pub width: usize,
+    /// `expert_feed_forward_length`
+    pub width: Option<usize>,
 }
 
 impl<'a> Hyper<'a> {
@@ -89,7 +92,12 @@ impl<'a> Hyper<'a> {
         };
         h.ff = h.needed("feed_forward_length", ff)?;
         h.read_heads()?;
-        h.eps = h.positive("attention.layer_norm_rms_epsilon")?;
+        const EPSILON: &str = "attention.layer_norm_rms_epsilon";
+        let known = EPSILON_LEFT_OUT.iter().find(|(name, _)| *name == arch).map(|(_, epsilon)| *epsilon);
+        h.eps = h.needed(EPSILON, h.optional_positive(EPSILON)?.or(known))?;
+        if h.flag("attention.causal")? == Some(false) {
+            return Err(h.refuse("attention.causal", false, "true: a model that sees what is to come writes nothing"));
+        }
         h.context = h.size("context_length", usize::MAX)?;
         h.vocabulary = h.read_vocabulary(file)?;
         h.experts = h.read_experts(file)?;
@@ -122,7 +130,10 @@ impl<'a> Hyper<'a> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         let tokens: Option<Array> = self.meta.optional(TOKENS)?;
         let table = file.info("token_embd.weight").and_then(|t| t.shape.get(1).copied());
-        match tokens.map(|t| t.len).or(table) {
+        // What stands for an image may be a word without a row: the tokenizer leaves it out too.
+        let names_images = |t: &Array| t.iter().last() == Some(MetaValue::String(b"<image_soft_token>"));
+        let extra = |t: &Array| usize::from(table.is_some_and(|rows| t.len == rows + 1) && names_images(t));
+        match tokens.map(|t| t.len - extra(&t)).or(table) {
             Some(0) => Err(ModelError::Key {
                 path: self.path.into(),
                 key: TOKENS.into(),
@@ -144,8 +155,7 @@ impl<'a> Hyper<'a> {
         if used > count {
             return Err(self.refuse("expert_used_count", used, format!("at most expert_count, {count}")));
         }
-        let width = self.optional_size("expert_feed_forward_length", WIDTH_MAX)?.unwrap_or(self.ff[0]);
-        Ok(Some(Experts { count, used, width }))
+        Ok(Some(Experts { count, used, width: self.optional_size("expert_feed_forward_length", WIDTH_MAX)? }))
     }
 
     /// The model's rotary embedding, `rope.*`, for heads of `k_dim`: base, scaling, and divisors where the file has them: `rope_freqs`,
@@ -181,16 +191,13 @@ impl<'a> Hyper<'a> {
     /// `rope.scaling.*`. A factor without a type is linear, as older files have it.
     fn rope_scaling(&self) -> Result<RopeScaling, ModelError> {
         let kind = self.text("rope.scaling.type")?;
-        let factor = match self.optional_positive("rope.scaling.factor")? {
-            Some(factor) => factor,
-            None => self.optional_positive("rope.scale_linear")?.unwrap_or(1.0),
-        };
+        let factor = self.first_positive(&["rope.scaling.factor", "rope.scale_linear"])?.unwrap_or(1.0);
         match kind {
             Some("yarn") => Ok(RopeScaling::Yarn {
                 factor,
                 original_context: self.optional_size("rope.scaling.original_context_length", usize::MAX)?.unwrap_or(self.context),
-                beta_fast: self.optional_positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-                beta_slow: self.optional_positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                beta_fast: self.first_positive(&["rope.scaling.yarn_beta_fast", "rope.scaling.beta_fast"])?.unwrap_or(32.0),
+                beta_slow: self.first_positive(&["rope.scaling.yarn_beta_slow", "rope.scaling.beta_slow"])?.unwrap_or(1.0),
             }),
             None | Some("linear") if factor != 1.0 => Ok(RopeScaling::Linear { factor }),
             // Long rope lies in its two tensors of factors.
@@ -199,7 +206,17 @@ impl<'a> Hyper<'a> {
         }
     }
 
+    /// Queries, keys and values of a layer in the usual sizes, see [`Builder::qkv`].
+    pub fn qkv(&self, l: &Builder, x: Value) -> (Value, Value, Value) {
+        l.qkv(x, self.heads, self.kv_heads[l.layer], self.k_dim, self.v_dim)
+    }
+
     // ---- checked getters, keys below the architecture's name --------------------------------------------------------------------
+
+    /// Whether the key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.meta.get(&self.key(key)).is_some()
+    }
 
     /// An integer from 1 to `max`.
     pub fn size(&self, key: &str, max: usize) -> Result<usize, ModelError> {
@@ -223,11 +240,6 @@ impl<'a> Hyper<'a> {
         }
     }
 
-    /// A finite number above 0.
-    pub fn positive(&self, key: &str) -> Result<f32, ModelError> {
-        self.needed(key, self.optional_positive(key)?)
-    }
-
     /// A finite number above 0, where the key is there.
     pub fn optional_positive(&self, key: &str) -> Result<Option<f32>, ModelError> {
         let value: Option<f32> = self.meta.optional(&self.key(key))?;
@@ -235,6 +247,16 @@ impl<'a> Hyper<'a> {
             Some(x) if !(x.is_finite() && x > 0.0) => Err(self.refuse(key, x, "a finite number above 0")),
             other => Ok(other),
         }
+    }
+
+    /// A finite number above 0, under the first of these keys that is there.
+    pub fn first_positive(&self, keys: &[&str]) -> Result<Option<f32>, ModelError> {
+        keys.iter().find(|key| self.has(key)).map_or(Ok(None), |key| self.optional_positive(key))
+    }
+
+    /// True or false, where the key is there.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        Ok(self.meta.optional(&self.key(key))?)
     }
 
     /// One integer for all layers, or a list of one a layer.

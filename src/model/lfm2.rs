@@ -3,7 +3,7 @@
 //! - Most layers (those with 0 key/value heads) are a gated short convolution in place of attention: the input is projected to `b`, `c`
 //!   and `x`; `b · x` runs through a causal convolution of a few tokens, each channel by itself; the result times `c` is projected back.
 //! - The others are Qwen 3's attention, with a sliding window where the key says so.
-//! - The final norm is named `token_embd_norm`.
+//! - The final norm is named `token_embd_norm`, by Ollama's converter `output_norm`.
 
 use super::{Hyper, ModelError, qwen3};
 use crate::program::builder::{AttentionOptions, Builder, FULL};
@@ -24,7 +24,8 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
         let f = l.rms_norm(x, "ffn_norm", h.eps);
         x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", h.ff[l.layer]));
     }
-    Ok(b.head(b.rms_norm(x, "token_embd_norm", h.eps))) // [n, vocabulary]
+    let norm = if b.has("output_norm.weight") { "output_norm" } else { "token_embd_norm" };
+    Ok(b.head(b.rms_norm(x, norm, h.eps))) // [n, vocabulary]
 }
 
 /// The gated short convolution. `[n, dim]` → `[n, dim]`

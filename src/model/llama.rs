@@ -8,35 +8,21 @@
 
 use super::{Hyper, ModelError};
 use crate::program::builder::{Builder, FULL, MoeOptions};
-use crate::program::{Activation, Gating, Pairing, Value};
+use crate::program::{Pairing, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Neighbours)?;
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
-        let kv_heads = h.kv_heads[l.layer];
         let a = l.rms_norm(x, "attn_norm", h.eps);
-        let q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
-        let k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
-        let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+        let (q, k, v) = h.qkv(&l, a); // [n, heads, k_dim], [n, kv_heads, k_dim], [n, kv_heads, v_dim]
         let o = l.attention(l.rope(q, rope), l.rope(k, rope), v, FULL); // [n, heads, v_dim]
         x = l.add(x, l.linear(o, "attn_output", h.dim));
 
         let f = l.rms_norm(x, "ffn_norm", h.eps);
         let f = match h.experts {
             None => l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", h.ff[l.layer]),
-            Some(e) => l.moe(
-                f,
-                MoeOptions {
-                    experts: e.count,
-                    used: e.used,
-                    width: e.width,
-                    gating: Gating::Softmax,
-                    normalise: true,
-                    scale: 1.0,
-                    activation: Activation::Silu,
-                },
-            ),
+            Some(e) => l.moe(f, MoeOptions::mixtral(e.count, e.used, e.width.unwrap_or(h.ff[l.layer]))),
         };
         x = l.add(x, f);
     }

@@ -7,6 +7,7 @@
 //!
 //! Conventions of the files, as the usual converters write them: `llama`, `granite` and `smollm3` store query and key rows permuted,
 //! so that neighbouring elements rotate together; all others rotate halves. The Gemmas and `qwen35` store 1 + the trained norm weight.
+//! What other converters name otherwise or leave out is said where it is read.
 //! Nothing here knows a device, a thread or a quantization.
 
 mod gemma2;
@@ -41,9 +42,11 @@ pub const ARCHITECTURES: &[(&str, Build)] = &[
     ("gemma3", gemma3::build),
     ("gemma4", gemma4::build),
     ("granite", granite::build),
+    ("granitemoe", granite::build),
     ("lfm2", lfm2::build),
     ("llama", llama::build),
     ("olmo2", olmo2::build),
+    ("olmo3", olmo2::build), // Ollama's name for what everybody else's files call `olmo2`
     ("phi3", phi3::build),
     ("qwen2", qwen2::build),
     ("qwen3", qwen3::build),
@@ -285,6 +288,57 @@ mod tests {
         assert!(swapped.contains("`blk.0.ffn_down.weight`") && swapped.contains("[16, 32]") && swapped.contains("[32, 16]"), "{swapped}");
         let quantized = message(|file| file.tensors[1].1 = Format::Q8_0);
         assert!(quantized.contains("`output_norm.weight` is stored as Q8_0"), "{quantized}");
+    }
+
+    /// The text of the program of a file of these settings, besides the usual ones.
+    fn outlined(arch: &str, set: impl FnOnce(&mut Plan)) -> String {
+        let mut keys = Plan::new();
+        keys.set("general.architecture", arch).set("tokenizer.ggml.tokens", vec!["a", "b"]);
+        for (key, value) in [("block_count", 6), ("embedding_length", 32), ("feed_forward_length", 16), ("attention.head_count", 2)] {
+            keys.set(&format!("{arch}.{key}"), value as u32);
+        }
+        set(&mut keys);
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), keys.to_bytes([])).expect("it can be written");
+        let file = Gguf::open(file.path()).unwrap_or_else(|e| panic!("{e}"));
+        outline(&file, &|_| false).unwrap_or_else(|e| panic!("{e}")).to_string()
+    }
+
+    #[test]
+    fn gemma_3_without_its_constants_gets_them() {
+        let text = |context: u32, set: fn(&mut Plan)| {
+            outlined("gemma3", |keys| {
+                keys.set("gemma3.context_length", context).set("gemma3.attention.sliding_window", 8u32);
+                set(keys);
+            })
+        };
+        let bare = text(131_072, |_| {});
+        assert!(
+            bare.contains("attn_norm.weight [32] eps 1e-6") && bare.contains("base 1000000 linear 8") && bare.contains("base 10000\n"),
+            "{bare}"
+        );
+        assert!(text(32_768, |_| {}).contains("base 1000000\n"), "a short one was not stretched");
+        let named = text(32_768, |keys| {
+            keys.set("gemma3.rope.global.freq_base", 5e5f32).set("gemma3.rope.local.freq_base", 2e4f32);
+        });
+        assert!(named.contains("base 500000\n") && named.contains("base 20000\n"), "{named}");
+    }
+
+    #[test]
+    fn gemma_3_without_a_window_is_global_throughout() {
+        let text = outlined("gemma3", |keys| {
+            keys.set("gemma3.context_length", 64u32).set("gemma3.rope.freq_base", 7e4f32);
+        });
+        assert!(!text.contains("base 10000\n") && !text.contains("window") && text.matches("base 70000").count() == 12, "{text}");
+    }
+
+    #[test]
+    fn a_model_that_sees_what_is_to_come_is_refused() {
+        let error = llama(|file| {
+            settings(file, "");
+            file.keys.set("llama.attention.causal", false);
+        });
+        assert!(error.expect_err("it writes nothing").to_string().contains("`llama.attention.causal` is false"));
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
             Some(window) => (Rope { scaling: RopeScaling::None, attention_factor: 1.0, ..rope }, Some(window)),
             None => (rope, None),
         };
-        let q = l.rms_norm(l.linear(x, "attn_q", h.heads * h.k_dim), "attn_q_norm", h.eps);
-        let k = l.rms_norm(l.linear(x, "attn_k", kv_heads * h.k_dim), "attn_k_norm", h.eps);
-        let v = l.heads(l.linear(x, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+        let (q, k, v) = h.qkv(&l, x); // [n, heads, k_dim], [n, kv_heads, k_dim], [n, kv_heads, v_dim]
+        let q = l.rms_norm(l.flat(q), "attn_q_norm", h.eps); // [n, heads · k_dim]
+        let k = l.rms_norm(l.flat(k), "attn_k_norm", h.eps); // [n, kv_heads · k_dim]
         let q = l.rope(l.heads(q, h.heads), rope); // [n, heads, k_dim]
         let k = l.rope(l.heads(k, kv_heads), rope); // [n, kv_heads, k_dim]
         let o = l.attention(q, k, v, AttentionOptions { window, ..FULL }); // [n, heads, v_dim]

@@ -1,6 +1,6 @@
 //! Qwen 2 and 2.5. Paper: arXiv 2407.10671.
 //!
-//! Llama's form, with biases on query, key and value, and rotation of halves.
+//! Llama's form, with biases on query, key and value (which the file brings), and rotation of halves.
 
 use super::{Hyper, ModelError};
 use crate::program::builder::{Builder, FULL};
@@ -10,11 +10,8 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Halves)?;
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
-        let kv_heads = h.kv_heads[l.layer];
         let a = l.rms_norm(x, "attn_norm", h.eps);
-        let q = l.heads(l.linear_bias(a, "attn_q", "attn_q.bias", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
-        let k = l.heads(l.linear_bias(a, "attn_k", "attn_k.bias", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
-        let v = l.heads(l.linear_bias(a, "attn_v", "attn_v.bias", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+        let (q, k, v) = h.qkv(&l, a); // [n, heads, k_dim], [n, kv_heads, k_dim], [n, kv_heads, v_dim]
         let o = l.attention(l.rope(q, rope), l.rope(k, rope), v, FULL); // [n, heads, v_dim]
         x = l.add(x, l.linear(o, "attn_output", h.dim));
 

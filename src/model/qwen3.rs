@@ -20,10 +20,7 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
 
 /// Attention with normalised query and key heads. `[n, dim]` → `[n, dim]`
 pub(super) fn attention(h: &Hyper, l: &Builder, a: Value, rope: Rope, options: AttentionOptions) -> Value {
-    let kv_heads = h.kv_heads[l.layer];
-    let q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
-    let k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
-    let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+    let (q, k, v) = h.qkv(l, a); // [n, heads, k_dim], [n, kv_heads, k_dim], [n, kv_heads, v_dim]
     let q = l.rope(l.rms_norm(q, "attn_q_norm", h.eps), rope);
     let k = l.rope(l.rms_norm(k, "attn_k_norm", h.eps), rope);
     l.linear(l.attention(q, k, v, options), "attn_output", h.dim)

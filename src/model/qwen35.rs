@@ -75,7 +75,8 @@ fn delta_net(h: &Hyper, l: &Builder, a: Value, d: &Delta) -> Value {
     let v = l.heads(l.slice(qkv, 2 * keys..2 * keys + values), d.heads); // [n, heads, v_dim]
     let beta = l.apply(Activation::Sigmoid, l.linear(a, "ssm_beta", d.heads)); // [n, heads]
     // The logarithm of the decay: `ssm_a` holds −exp(A).
-    let step = l.apply(Activation::Softplus, l.linear_bias(a, "ssm_alpha", "ssm_dt.bias", d.heads));
+    let bias = if l.has("ssm_dt") { "ssm_dt" } else { "ssm_dt.bias" }; // Ollama's name for it, and the usual one
+    let step = l.apply(Activation::Softplus, l.linear_bias(a, "ssm_alpha", bias, d.heads));
     let decay = l.mul_vector(step, "ssm_a", d.heads); // [n, heads]
     let o = l.delta_rule(l.l2_norm(q, LENGTH_EPS), l.l2_norm(k, LENGTH_EPS), v, decay, beta); // [n, heads, v_dim]
     let gate = l.linear(a, "attn_gate", values);

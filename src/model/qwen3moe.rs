@@ -4,20 +4,14 @@
 
 use super::{Hyper, ModelError, qwen3};
 use crate::program::builder::{Builder, FULL, MoeOptions};
-use crate::program::{Activation, Gating, Pairing, Value};
+use crate::program::{Pairing, Value};
 
 pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Halves)?;
     let Some(e) = h.experts else { return Err(h.refuse("expert_count", "missing or 0", "the number of experts")) };
-    let moe = MoeOptions {
-        experts: e.count,
-        used: e.used,
-        width: e.width,
-        gating: Gating::Softmax,
-        normalise: true,
-        scale: h.optional_positive("expert_weights_scale")?.unwrap_or(1.0),
-        activation: Activation::Silu,
-    };
+    let width = e.width.unwrap_or((h.ff[0] / e.used).max(1)); // the used ones as wide together as one dense part
+    let scale = h.optional_positive("expert_weights_scale")?.unwrap_or(1.0);
+    let moe = MoeOptions { scale, ..MoeOptions::mixtral(e.count, e.used, width) };
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
         x = l.add(x, qwen3::attention(h, &l, l.rms_norm(x, "attn_norm", h.eps), rope, FULL));

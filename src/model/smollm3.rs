@@ -10,11 +10,8 @@ pub fn build(h: &Hyper, b: &Builder) -> Result<Value, ModelError> {
     let rope = h.rope(b, Pairing::Neighbours)?;
     let mut x = b.embed("token_embd", h.vocabulary, h.dim); // [n, dim]
     for l in b.layers(h.layers) {
-        let kv_heads = h.kv_heads[l.layer];
         let a = l.rms_norm(x, "attn_norm", h.eps);
-        let mut q = l.heads(l.linear(a, "attn_q", h.heads * h.k_dim), h.heads); // [n, heads, k_dim]
-        let mut k = l.heads(l.linear(a, "attn_k", kv_heads * h.k_dim), kv_heads); // [n, kv_heads, k_dim]
-        let v = l.heads(l.linear(a, "attn_v", kv_heads * h.v_dim), kv_heads); // [n, kv_heads, v_dim]
+        let (mut q, mut k, v) = h.qkv(&l, a); // [n, heads, k_dim], [n, kv_heads, k_dim], [n, kv_heads, v_dim]
         if (l.layer + 1) % 4 != 0 {
             (q, k) = (l.rope(q, rope), l.rope(k, rope));
         }

@@ -56,6 +56,14 @@ pub struct MoeOptions {
     pub activation: Activation,
 }
 
+impl MoeOptions {
+    /// As in Mixtral (arXiv 2401.04088) and most others: softmax over all experts, the weights of the used ones made to sum to 1.
+    pub fn mixtral(experts: usize, used: usize, width: usize) -> MoeOptions {
+        let (gating, activation) = (Gating::Softmax, Activation::Silu);
+        MoeOptions { experts, used, width, gating, normalise: true, scale: 1.0, activation }
+    }
+}
+
 #[derive(Default)]
 struct Recording {
     steps: Vec<Step>,
@@ -126,25 +134,38 @@ impl<'a> Builder<'a> {
 
     /// The same with an own name for the bias, which must be there.
     pub fn linear_bias(&self, x: Value, name: &str, bias: &str, out: usize) -> Value {
-        let weight = self.matrix(name, 0..out, out, x.floats());
-        let bias = self.vector(bias, out);
-        self.push(Op::Linear { x, weight, bias: Some(bias) }, 1, out)
+        self.rows_of(x, name, 0..out, out, Some(bias))
     }
 
     /// Rows `part` of a tensor that holds `whole` rows: one of several projections fused in the file. → `[n, part]`
     pub fn linear_part(&self, x: Value, name: &str, part: Range<usize>, whole: usize) -> Value {
-        if part.end > whole || part.start >= part.end {
-            return self.fail("linear", name, format!("rows {part:?} of {whole}"));
-        }
-        let weight = self.matrix(name, part.clone(), whole, x.floats());
-        let (bias_name, scale_name) = (format!("{name}.bias"), format!("{name}.scale"));
-        let (has_bias, has_scale) = (self.has(&bias_name), self.has(&scale_name));
+        let (bias, scale) = (format!("{name}.bias"), format!("{name}.scale"));
+        let (has_bias, has_scale) = (self.has(&bias), self.has(&scale));
         if has_bias && (has_scale || part.len() != whole) {
-            return self.fail("linear", &bias_name, "a bias on a fused or scaled projection is not supported".into());
+            return self.fail("linear", &bias, "a bias on a fused or scaled projection is not supported".into());
         }
-        let bias = has_bias.then(|| self.vector(&bias_name, whole));
-        let y = self.push(Op::Linear { x, weight, bias }, 1, part.len());
-        if has_scale { self.mul_vector(y, &scale_name, 1) } else { y }
+        let y = self.rows_of(x, name, part, whole, has_bias.then_some(&bias));
+        if has_scale { self.mul_vector(y, &scale, 1) } else { y }
+    }
+
+    /// Queries, keys and values of heads: `attn_q`, `attn_k` and `attn_v`, or, where the file has that, the rows of all three one after
+    /// the other in `attn_qkv`. → `[n, heads, k_dim]`, `[n, kv_heads, k_dim]`, `[n, kv_heads, v_dim]`
+    pub fn qkv(&self, x: Value, heads: usize, kv_heads: usize, k_dim: usize, v_dim: usize) -> (Value, Value, Value) {
+        const FUSED: &str = "attn_qkv";
+        let (keys, values) = (heads * k_dim, (heads + kv_heads) * k_dim); // where they begin
+        let whole = values + kv_heads * v_dim;
+        let biased = self.has("attn_qkv.bias").then(|| self.linear(x, FUSED, whole));
+        let is_fused = self.has("attn_qkv.weight");
+        let part = |name: &str, rows: Range<usize>| {
+            let bias = format!("{name}.bias");
+            match biased {
+                Some(all) => self.slice(all, rows),
+                None if is_fused => self.rows_of(x, FUSED, rows, whole, self.has(&bias).then_some(&bias)),
+                None => self.linear(x, name, rows.len()),
+            }
+        };
+        let (q, k, v) = (part("attn_q", 0..keys), part("attn_k", keys..values), part("attn_v", values..whole));
+        (self.heads(q, heads), self.heads(k, kv_heads), self.heads(v, kv_heads))
     }
 
     /// `down(silu(gate x) · up x)`, hidden width `width`. → as `x`
@@ -355,6 +376,17 @@ impl<'a> Builder<'a> {
         Value { id, groups, width }
     }
 
+    /// The product with rows `part` of a matrix of `whole` rows.
+    fn rows_of(&self, x: Value, name: &str, part: Range<usize>, whole: usize, bias: Option<&str>) -> Value {
+        if part.end > whole || part.start >= part.end {
+            return self.fail("linear", name, format!("rows {part:?} of {whole}"));
+        }
+        let out = part.len();
+        let weight = self.matrix(name, part, whole, x.floats());
+        let bias = bias.map(|name| self.vector(name, out));
+        self.push(Op::Linear { x, weight, bias }, 1, out)
+    }
+
     fn matrix(&self, name: &str, part: Range<usize>, whole: usize, columns: usize) -> Matrix {
         let weight = self.weight(format!("{name}.weight"), &[whole, columns], Role::Matrix);
         Matrix { weight, first_row: part.start, rows: part.len(), columns }
@@ -449,5 +481,25 @@ mod tests {
         assert_eq!(names(&[]), ["token_embd.weight", "proj.weight"]);
         assert_eq!(names(&["proj.bias", "output.weight"]), ["token_embd.weight", "proj.weight", "proj.bias", "output.weight"]);
         assert_eq!(names(&["proj.scale"]), ["token_embd.weight", "proj.weight", "proj.scale"]);
+    }
+
+    #[test]
+    fn queries_keys_and_values_come_from_three_tensors_or_from_one() {
+        let text = |present: &'static [&'static str]| {
+            let has = move |name: &str| present.contains(&name);
+            let b = Builder::new(&has);
+            let x = b.embed("token_embd", 10, 8);
+            let (q, k, v) = b.qkv(x, 2, 1, 4, 3);
+            let logits = b.head(b.linear(b.attention(q, k, v, FULL), "attn_output", 8));
+            let program = b.finish("qkv", logits).expect("it fits together").to_string();
+            program.lines().filter(|line| line.contains("attn_q") || line.contains("slice")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let check = |present: &'static [&'static str], count: usize, keys: &str| {
+            let text = text(present);
+            assert!(text.len() == count && text.iter().any(|line| line.ends_with(keys)), "{text:#?} should have {keys}");
+        };
+        check(&["attn_q.bias"], 1, " attn_q.weight [8, 8] attn_q.bias [8]");
+        check(&["attn_qkv.weight", "attn_k.bias"], 3, " attn_qkv.weight [15, 8] rows 8..12 attn_k.bias [4]");
+        check(&["attn_qkv.weight", "attn_qkv.bias"], 4, " columns 8..12");
     }
 }

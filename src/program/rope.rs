@@ -94,7 +94,7 @@ impl Rope {
     /// What sine and cosine are multiplied by.
     pub fn magnitude(&self) -> f32 {
         match self.scaling {
-            RopeScaling::Yarn { factor, .. } => self.attention_factor * (1.0 + 0.1 * factor.ln()),
+            RopeScaling::Yarn { factor, .. } => self.attention_factor * (1.0 + 0.1 * factor.max(1.0).ln()),
             RopeScaling::None | RopeScaling::Linear { .. } => self.attention_factor,
         }
     }

@@ -37,7 +37,7 @@ pub const WIDE: Tiny = Tiny { name: "llama", tensors: &["output.weight"], dim: 2
 
 pub const TINY: &[Tiny] = &[
     Tiny { name: "llama", layers: 2, set: |_| {}, tensors: &["rope_freqs.weight"], ..SMALL },
-    Tiny { name: "qwen2", layers: 2, set: |_| {}, tensors: &["output.weight"], ..SMALL },
+    Tiny { name: "qwen2", layers: 2, set: |_| {}, tensors: QWEN2_BIASES, ..SMALL },
     Tiny { name: "qwen3", layers: 2, set: yarn, tensors: &[], ..SMALL },
     Tiny { name: "qwen3moe", layers: 2, set: experts, tensors: &[], ..SMALL },
     Tiny { name: "gemma2", layers: 2, set: window, tensors: &[], ..SMALL },
@@ -55,6 +55,16 @@ pub const TINY: &[Tiny] = &[
     Tiny { name: "granite", layers: 2, set: granite, tensors: &[], ..SMALL },
     Tiny { name: "olmo2", layers: 4, set: window, tensors: &[], ..SMALL },
     Tiny { name: "qwen35", layers: 4, set: qwen35, tensors: &["output.weight"], ..SMALL },
+];
+
+const QWEN2_BIASES: &[&str] = &[
+    "output.weight",
+    "blk.0.attn_q.bias",
+    "blk.0.attn_k.bias",
+    "blk.0.attn_v.bias",
+    "blk.1.attn_q.bias",
+    "blk.1.attn_k.bias",
+    "blk.1.attn_v.bias",
 ];
 
 fn yarn(p: &mut Plan) {
