@@ -6,7 +6,7 @@ use hearth_kernels::cpu::form::Planes;
 use hearth_kernels::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
 use hearth_kernels::cpu::{Activation, Form, Kernels, Pairing, Tier, plain};
 use hearth_kernels::quant::FORMATS;
-use registry::{Case, Noise};
+use registry::{Case, Noise, tiers};
 
 /// Columns around the boundaries of a format: one block, one short of and one past 256, several runs.
 fn columns(block: usize) -> Vec<usize> {
@@ -21,7 +21,7 @@ fn columns(block: usize) -> Vec<usize> {
 
 #[test]
 fn every_tier_multiplies_every_format_as_the_plain_kernels_do() {
-    for tier in Tier::available() {
+    for tier in tiers() {
         for layout in FORMATS {
             for cols in columns(layout.weights) {
                 for (rows, tokens) in [(1, 1), (3, 1), (33, 1), (2, 2), (5, 3), (2, 9), (7, 15), (33, 32), (35, 37), (67, 51)] {
@@ -38,7 +38,7 @@ fn every_tier_multiplies_every_format_as_the_plain_kernels_do() {
 
 #[test]
 fn any_bytes_of_weights_give_what_the_plain_kernels_give() {
-    for tier in Tier::available() {
+    for tier in tiers() {
         for layout in FORMATS.iter().filter(|l| l.weights > 1) {
             for tokens in [1, 3, 40] {
                 let case = Case { tier, format: layout.format, cols: 512, rows: 40, tokens, exact: false };
@@ -64,7 +64,7 @@ fn extreme_activations_give_what_the_plain_kernels_give() {
         ("huge", &|i| if i % 3 == 0 { 1e30 } else { -1e30 }),
         ("ties", &|i| [127.0, 0.5, 1.5, 2.5, -0.5, -1.5][i % 6]),
     ];
-    for tier in Tier::available() {
+    for tier in tiers() {
         for layout in FORMATS {
             for (name, row) in rows {
                 for tokens in [1, 33] {
@@ -94,7 +94,7 @@ fn error_by_32(x: &[f32], row: &[u8]) -> f64 {
 
 #[test]
 fn scales_of_32_lose_no_more_than_the_plain_ones() {
-    for tier in Tier::available() {
+    for tier in tiers() {
         let k = Kernels::for_tier(tier).expect("available");
         let form = Form::Int8By32;
         for special in [f32::NAN, f32::INFINITY, 1e-38, -0.0, 3e38, 127.0, 1e-31] {
@@ -114,7 +114,7 @@ fn scales_of_32_lose_no_more_than_the_plain_ones() {
 
 #[test]
 fn every_tier_quantizes_to_the_same_bits() {
-    for tier in Tier::available() {
+    for tier in tiers() {
         let k = Kernels::for_tier(tier).expect("available");
         for (form, cols) in [(Form::Int8By64, 128), (Form::Int8By256, 256), (Form::Int8By256, 768), (Form::F32, 33)] {
             let mut x = Noise::new(cols as u64).numbers(3 * cols);
@@ -200,7 +200,7 @@ fn every_tier_attends_as_the_plain_kernel_does() {
                         .collect();
                     for scoring in scorings {
                         let want = head.attend(Tier::Generic, scoring, &q, &spans);
-                        for tier in Tier::available() {
+                        for tier in tiers() {
                             let got = head.attend(tier, scoring, &q, &spans);
                             for (i, (want, got)) in want.iter().zip(&got).enumerate() {
                                 // Weights add up to 1 and values are below 4: scores off by 64 ε move the result by as much.
@@ -216,7 +216,7 @@ fn every_tier_attends_as_the_plain_kernel_does() {
 
 #[test]
 fn every_tier_stores_the_same_bits() {
-    for tier in Tier::available() {
+    for tier in tiers() {
         let (plain, k) = (Kernels::for_tier(Tier::Generic).expect("always there"), Kernels::for_tier(tier).expect("available"));
         for kind in [Kind::F32, Kind::F16, Kind::Q8_0] {
             for dim in [1, 8, 31, 32, 64, 80, 128] {
@@ -245,7 +245,7 @@ type Kernel<'a> = &'a dyn Fn(&Kernels, &mut [f32]);
 #[test]
 fn every_tier_computes_vectors_as_the_plain_kernels_do() {
     let plain = Kernels::for_tier(Tier::Generic).expect("always there");
-    for tier in Tier::available() {
+    for tier in tiers() {
         let k = Kernels::for_tier(tier).expect("available");
         for n in [1, 7, 8, 31, 64, 65, 200, 576] {
             let mut noise = Noise::new(n as u64);

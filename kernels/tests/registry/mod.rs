@@ -5,6 +5,17 @@ use hearth_kernels::cpu::linear::Product;
 use hearth_kernels::cpu::{Activations, Columns, Form, Kernels, Tier, Weights, plain};
 use hearth_kernels::quant::{self, Format};
 
+/// The tiers to hold to the plain kernels: all that this processor runs. Where `HEARTH_TEST_TIER` names one, it alone, and it must be the
+/// best there is: an emulated processor is told what it has to be found to be, and need not repeat what another one does.
+#[allow(dead_code)] // the bench has tiers of its own
+pub fn tiers() -> Vec<Tier> {
+    let available: Vec<Tier> = Tier::available().collect();
+    let Ok(name) = std::env::var("HEARTH_TEST_TIER") else { return available };
+    let best = available.last().expect("the generic one is always there");
+    assert_eq!(best.name(), name, "this processor is taken for another one");
+    vec![*best]
+}
+
 /// One product.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
