@@ -28,18 +28,23 @@ struct Case {
 struct Verb {
     args: &'static [&'static str],
     stdin: &'static str,
+    /// Memory of its own that it may have, in MiB.
+    memory: u64,
 }
 
-const INSPECT: Verb = Verb { args: &["inspect", "{}", "--json", "--full"], stdin: "" };
+/// What any file may cost.
+const MEMORY: u64 = 256;
+
+const INSPECT: Verb = Verb { args: &["inspect", "{}", "--json", "--full"], stdin: "", memory: MEMORY };
 /// Reads the vocabulary.
-const TOKENIZE: Verb = Verb { args: &["tokenize", "-m", "{}", "--jsonl"], stdin: "\"ab \u{e9}\u{1f525}\"\n" };
+const TOKENIZE: Verb = Verb { args: &["tokenize", "-m", "{}", "--jsonl"], stdin: "\"ab \u{e9}\u{1f525}\"\n", memory: MEMORY };
 /// Reads the settings and the weights, and computes with them.
-const LOGITS: Verb = Verb { args: &["logits", "-m", "{}", "--tokens", "1,2,3", "--json"], stdin: "" };
+const LOGITS: Verb = Verb { args: &["logits", "-m", "{}", "--tokens", "1,2,3", "--json"], stdin: "", memory: MEMORY };
 /// All of it, and answers.
-const RUN: Verb = Verb { args: &["run", "-m", "{}", "-p", "ab", "-n", "4", "--temp", "0", "--raw", "--json"], stdin: "" };
-const BENCH: Verb = Verb { args: &["bench", "-m", "{}", "-p", "4", "-n", "2", "--json"], stdin: "" };
-/// By the file's own template, which may be refused where the model itself is not.
-const CHAT: Verb = Verb { args: &["run", "-m", "{}", "-p", "ab", "-n", "4", "--temp", "0", "--json"], stdin: "" };
+const RUN: Verb = Verb { args: &["run", "-m", "{}", "-p", "ab", "-n", "4", "--temp", "0", "--raw", "--json"], stdin: "", memory: MEMORY };
+const BENCH: Verb = Verb { args: &["bench", "-m", "{}", "-p", "4", "-n", "2", "--json"], stdin: "", memory: MEMORY };
+/// By the file's own template, which may be refused where the model itself is not. A template's stack is counted, though hardly touched.
+const CHAT: Verb = Verb { args: &["run", "-m", "{}", "-p", "ab", "-n", "4", "--temp", "0", "--json"], stdin: "", memory: 2 * MEMORY };
 
 impl Verb {
     /// Runs to its end.
@@ -47,11 +52,11 @@ impl Verb {
         self.start(file).wait_with_output().expect("the command can be waited for")
     }
 
-    /// Runs under limits: 5 s of processor time and 256 MiB of memory of its own. Whoever exceeds one dies of a signal.
+    /// Runs under limits: 5 s of processor time, and memory. Whoever exceeds one dies of a signal.
     fn start(&self, file: &Path) -> Child {
         let hearth = env!("CARGO_BIN_EXE_hearth");
         let mut command = Command::new("prlimit");
-        command.args(["--cpu=5", "--data=268435456", "--core=0", hearth]);
+        command.args(["--cpu=5", format!("--data={}", self.memory << 20).as_str(), "--core=0", hearth]);
         command.args(self.args.iter().map(|a| if *a == "{}" { file.as_os_str() } else { a.as_ref() }));
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("prlimit (util-linux) runs");
