@@ -56,6 +56,7 @@ impl Verb {
     fn start(&self, file: &Path) -> Child {
         let hearth = env!("CARGO_BIN_EXE_hearth");
         let mut command = Command::new("prlimit");
+        command.env("CACHE_DIRECTORY", env!("CARGO_TARGET_TMPDIR"));
         command.args(["--cpu=5", format!("--data={}", self.memory << 20).as_str(), "--core=0", hearth]);
         command.args(self.args.iter().map(|a| if *a == "{}" { file.as_os_str() } else { a.as_ref() }));
         let mut child =
