@@ -71,7 +71,8 @@ impl Capabilities {
         let short = "Qcallid01";
         let from_object = render(template, tokens, with_call(short, object(), true));
         let from_text = render(template, tokens, with_call(short, as_text(), true));
-        let is_object = |text: &Option<String>| text.as_ref().is_some_and(|t| t.contains("\"Qkey\"") || t.contains("Qkey") && !t.contains("'Qkey'"));
+        let is_object =
+            |text: &Option<String>| text.as_ref().is_some_and(|t| t.contains("\"Qkey\"") || t.contains("Qkey") && !t.contains("'Qkey'"));
         let is_plain_object = |text: &Option<String>| text.as_ref().is_some_and(|t| t.contains(r#"{"Qkey": "Qvalue"}"#));
         let arguments_as_text = !is_object(&from_object) && is_plain_object(&from_text);
         let arguments = if arguments_as_text { as_text() } else { object() };
@@ -88,10 +89,15 @@ impl Capabilities {
             }
             render(template, tokens, variables)
         };
-        let switches = [("enable_thinking", json!(true), json!(false)), ("thinking", json!(true), json!(false)), ("reasoning_effort", json!("high"), json!("low"))];
+        let switches = [
+            ("enable_thinking", json!(true), json!(false)),
+            ("thinking", json!(true), json!(false)),
+            ("reasoning_effort", json!("high"), json!("low")),
+        ];
         let switches = switches.into_iter().filter(|(name, on, off)| ask(Some((name, on.clone()))) != ask(Some((name, off.clone()))));
         let thinking_switches: Vec<&str> = switches.map(|(name, _, _)| name).collect();
-        let thinking = !thinking_switches.is_empty() || ["<think>", "[THINK]", "<|channel|>analysis", "<|channel>thought"].iter().any(|mark| text.contains(mark));
+        let thinking = !thinking_switches.is_empty()
+            || ["<think>", "[THINK]", "<|channel|>analysis", "<|channel>thought"].iter().any(|mark| text.contains(mark));
         Self { system, tools, tool_calls, arguments_as_text, tool_results, short_call_ids, content_in_parts, thinking, thinking_switches }
     }
 }

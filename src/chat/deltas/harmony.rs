@@ -47,7 +47,14 @@ impl Harmony {
                         // Without a header all is content, but for the marks of one that was begun.
                         _ if held.len() > HEADER_BYTES_MAX || at_end => {
                             let text = ENDS.iter().fold(std::mem::take(held), |text, end| text.replace(end, ""));
-                            let said = if ["<|channel|>", "assistant", "analysis", "commentary", "final"].iter().any(|w| text.trim() == *w || text.starts_with("<|")) { "" } else { &text };
+                            let said = if ["<|channel|>", "assistant", "analysis", "commentary", "final"]
+                                .iter()
+                                .any(|w| text.trim() == *w || text.starts_with("<|"))
+                            {
+                                ""
+                            } else {
+                                &text
+                            };
                             super::push_text(out, Delta::Content(said.to_owned()));
                             if !at_end {
                                 self.part = Part::Content;

@@ -24,8 +24,8 @@ pub fn strftime(now: DateTime, format: &str) -> String {
             'f' => out.push_str(&format!("{:06}", now.subsec_nanosecond() / 1000)),
             // A time without a zone has neither an offset nor a name for it.
             'z' | 'Z' => {}
-            'a' | 'A' | 'b' | 'B' | 'c' | 'C' | 'd' | 'D' | 'e' | 'F' | 'g' | 'G' | 'h' | 'H' | 'I' | 'j' | 'k' | 'l' | 'm' | 'M' | 'n' | 'p' | 'P'
-            | 'r' | 'R' | 'S' | 't' | 'T' | 'u' | 'U' | 'V' | 'w' | 'W' | 'x' | 'X' | 'y' | 'Y' => {
+            'a' | 'A' | 'b' | 'B' | 'c' | 'C' | 'd' | 'D' | 'e' | 'F' | 'g' | 'G' | 'h' | 'H' | 'I' | 'j' | 'k' | 'l' | 'm' | 'M' | 'n'
+            | 'p' | 'P' | 'r' | 'R' | 'S' | 't' | 'T' | 'u' | 'U' | 'V' | 'w' | 'W' | 'x' | 'X' | 'y' | 'Y' => {
                 match broken_down.to_string_with_config(&config, &directive[..end]) {
                     Ok(text) => out.push_str(&text),
                     Err(_) => out.push_str(&directive[..end]),

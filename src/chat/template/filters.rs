@@ -95,7 +95,11 @@ fn compare(operator: &str, a: &Value, b: &Value) -> Result<bool, Error> {
 /// `'…%s…' % values`: a tuple gives one value for each field, everything else is the only one.
 fn percent(state: &mut State, format: Value, values: Value) -> Result<Value, Error> {
     let mut args = vec![format];
-    if values.is_tuple() { args.extend(values.try_iter()?) } else { args.push(values) }
+    if values.is_tuple() {
+        args.extend(values.try_iter()?)
+    } else {
+        args.push(values)
+    }
     // By the filter, since that refuses to make more text than the fuel pays for.
     state.apply_filter("format", &args)
 }
@@ -119,7 +123,9 @@ fn iterate(state: &State, value: &Value) -> Result<Value, Error> {
 fn keep(state: &State, value: Value) -> Result<Value, Error> {
     check_nesting(state, &value, printing::DEPTH_MAX)?;
     match value.kind() {
-        ValueKind::Seq | ValueKind::Iterable if !value.is_tuple() => Ok(Value::from(value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?)),
+        ValueKind::Seq | ValueKind::Iterable if !value.is_tuple() => {
+            Ok(Value::from(value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?))
+        }
         _ => Ok(value),
     }
 }
@@ -171,9 +177,15 @@ fn add(state: &State, terms: Rest<Value>) -> Result<Value, Error> {
             (ValueKind::Seq, ValueKind::Seq) => {
                 state.consume_fuel((sum.len().unwrap_or(0) + term.len().unwrap_or(0)) as u64)?;
                 let items = sum.try_iter()?.chain(term.try_iter()?);
-                Ok(if sum.is_tuple() { Value::from(Tuple::from(items.collect::<Vec<_>>())) } else { Value::from(items.collect::<Vec<_>>()) })
+                Ok(if sum.is_tuple() {
+                    Value::from(Tuple::from(items.collect::<Vec<_>>()))
+                } else {
+                    Value::from(items.collect::<Vec<_>>())
+                })
             }
-            (ValueKind::Undefined, _) | (_, ValueKind::Undefined) => Err(Error::new(ErrorKind::UndefinedError, "an undefined value can't be added")),
+            (ValueKind::Undefined, _) | (_, ValueKind::Undefined) => {
+                Err(Error::new(ErrorKind::UndefinedError, "an undefined value can't be added"))
+            }
             (a, b) => Err(wrong(format!("unsupported operand type(s) for +: '{a}' and '{b}'"))),
         }
     })
@@ -297,7 +309,9 @@ fn truncate(text: &str, given: Rest<ValueOrKwargs>) -> Result<String, Error> {
     if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text.to_owned());
     }
-    let kept = length.checked_sub(end.chars().count()).ok_or_else(|| wrong(format!("truncate: expected length >= {}, got {length}", end.len())))?;
+    let kept = length
+        .checked_sub(end.chars().count())
+        .ok_or_else(|| wrong(format!("truncate: expected length >= {}, got {length}", end.len())))?;
     let cut: String = text.chars().take(kept).collect();
     let cut = if killwords { &cut } else { cut.rsplit_once(' ').map_or(cut.as_str(), |(head, _)| head) };
     Ok(format!("{cut}{end}"))
@@ -308,7 +322,11 @@ fn striptags(text: &str) -> String {
     let mut rest = text;
     while let Some(open) = rest.find('<') {
         out.push_str(&rest[..open]);
-        let close = if rest[open..].starts_with("<!--") { rest[open..].find("-->").map(|at| at + 3) } else { rest[open..].find('>').map(|at| at + 1) };
+        let close = if rest[open..].starts_with("<!--") {
+            rest[open..].find("-->").map(|at| at + 3)
+        } else {
+            rest[open..].find('>').map(|at| at + 1)
+        };
         match close {
             Some(close) => rest = &rest[open + close..],
             None => {
@@ -320,7 +338,13 @@ fn striptags(text: &str) -> String {
     out.push_str(rest);
     let words: Vec<&str> = out.split(is_space).filter(|w| !w.is_empty()).collect();
     let plain = words.join(" ");
-    plain.replace("&lt;", "<").replace("&gt;", ">").replace("&#34;", "\"").replace("&quot;", "\"").replace("&#39;", "'").replace("&amp;", "&")
+    plain
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&#34;", "\"")
+        .replace("&quot;", "\"")
+        .replace("&#39;", "'")
+        .replace("&amp;", "&")
 }
 
 fn urlencode(value: &Value) -> Result<String, Error> {
@@ -363,7 +387,8 @@ fn filesizeformat(bytes: f64, binary: Option<bool>) -> String {
     if bytes < base {
         return format!("{} Bytes", bytes as i64);
     }
-    let units = if binary { ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"] } else { ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"] };
+    let units =
+        if binary { ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"] } else { ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"] };
     let power = units.len().min(((bytes.ln() / base.ln()).floor() as usize).max(1));
     format!("{:.1} {}", bytes / base.powi(power as i32), units[power - 1])
 }

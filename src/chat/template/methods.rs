@@ -96,7 +96,8 @@ fn call_on_text(state: &mut State, value: &Value, text: &str, method: &str, args
             let mut joined = String::new();
             for (index, item) in items.try_iter()?.checked().enumerate() {
                 let item = item?;
-                let item = item.as_str().ok_or_else(|| wrong(format!("sequence item {index}: expected str instance, {} found", item.kind())))?;
+                let item =
+                    item.as_str().ok_or_else(|| wrong(format!("sequence item {index}: expected str instance, {} found", item.kind())))?;
                 state.consume_fuel(1 + (text.len() + item.len()) as u64 / 64)?;
                 if index > 0 {
                     joined.push_str(text);
@@ -115,7 +116,8 @@ fn call_on_text(state: &mut State, value: &Value, text: &str, method: &str, args
         }
         "swapcase" => {
             let () = from_args(args)?;
-            let swapped = text.chars().flat_map(|c| if c.is_uppercase() { c.to_lowercase().collect::<Vec<_>>() } else { c.to_uppercase().collect() });
+            let swapped =
+                text.chars().flat_map(|c| if c.is_uppercase() { c.to_lowercase().collect::<Vec<_>>() } else { c.to_uppercase().collect() });
             Ok(Value::from(swapped.collect::<String>()))
         }
         "casefold" => {
@@ -272,7 +274,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_word = false;
     for c in text.chars() {
-        if in_word { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if in_word {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         in_word = c.is_alphabetic();
     }
     out

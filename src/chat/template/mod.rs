@@ -53,7 +53,10 @@ pub struct Template {
 pub enum TemplateError {
     #[error("the chat template has {bytes} bytes, more than the {SOURCE_BYTES_MAX} that are read; give another with `--template`")]
     TooLong { bytes: usize },
-    #[error("the chat template has a tag of more than {} words and signs (line {line}); no model's template needs one", source::TAG_TOKENS_MAX)]
+    #[error(
+        "the chat template has a tag of more than {} words and signs (line {line}); no model's template needs one",
+        source::TAG_TOKENS_MAX
+    )]
     TagTooLong { line: usize },
     #[error("the chat template can't be read (line {line}): {message}")]
     Syntax { line: usize, message: String },
@@ -109,7 +112,13 @@ impl Template {
     ///
     /// # Errors
     /// As [`Template::render`].
-    pub fn render_pieces(&self, variables: &Variables, now: DateTime, special: &[String], trusted: &[&str]) -> Result<Vec<Piece>, TemplateError> {
+    pub fn render_pieces(
+        &self,
+        variables: &Variables,
+        now: DateTime,
+        special: &[String],
+        trusted: &[&str],
+    ) -> Result<Vec<Piece>, TemplateError> {
         on_large_stack(|| {
             let text = self.render_here(variables, now, None)?;
             let render = |variables: &Variables, ink: &Arc<Ink>| self.render_here(variables, now, Some(ink)).ok();

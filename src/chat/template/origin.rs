@@ -33,7 +33,12 @@ pub enum Piece {
 
 /// The prompt that pieces make.
 pub fn text_of(pieces: &[Piece]) -> String {
-    pieces.iter().map(|p| match p { Piece::Text(t) | Piece::Special(t) => t.as_str() }).collect()
+    pieces
+        .iter()
+        .map(|p| match p {
+            Piece::Text(t) | Piece::Special(t) => t.as_str(),
+        })
+        .collect()
 }
 
 /// Renderings that one prompt may cost; a template with more literals in its messages than this is answered by the cautious rule.
@@ -41,7 +46,12 @@ const RENDERINGS_MAX: usize = 32;
 
 /// Cuts `text`, the rendering of `variables`, into pieces. `render` renders painted variables by the same template, or fails.
 pub fn pieces(
-    text: String, variables: &Variables, special: &[String], trusted: &[&str], literals: &[String], render: impl Fn(&Variables, &Arc<Ink>) -> Option<String>,
+    text: String,
+    variables: &Variables,
+    special: &[String],
+    trusted: &[&str],
+    literals: &[String],
+    render: impl Fn(&Variables, &Arc<Ink>) -> Option<String>,
 ) -> Vec<Piece> {
     let special = Specials::new(special);
     let found = special.find_all(&text);
@@ -53,9 +63,11 @@ pub fn pieces(
     match ink.and_then(|ink| origins(&text, variables, &ink, literals, users, render)) {
         Some(from_user) => {
             // `from_user` is by characters; positions of `found` are bytes.
-            let char_at: BTreeMap<usize, bool> = text.char_indices().zip(from_user).filter(|(_, user)| *user).map(|((at, _), user)| (at, user)).collect();
+            let char_at: BTreeMap<usize, bool> =
+                text.char_indices().zip(from_user).filter(|(_, user)| *user).map(|((at, _), user)| (at, user)).collect();
             let last = |token: &str, at: usize| at + token.char_indices().next_back().map_or(0, |(i, _)| i);
-            let own: Vec<_> = found.into_iter().filter(|&(at, token)| !char_at.contains_key(&at) && !char_at.contains_key(&last(token, at))).collect();
+            let own: Vec<_> =
+                found.into_iter().filter(|&(at, token)| !char_at.contains_key(&at) && !char_at.contains_key(&last(token, at))).collect();
             cut(&text, &own)
         }
         None => cut(&text, &cautious(&text, found, variables, users)),
@@ -80,7 +92,9 @@ impl<'a> Specials<'a> {
         let mut found = Vec::new();
         let mut free_from = 0;
         for (at, _) in text.match_indices(|c| firsts.contains(&c)) {
-            if at >= free_from && let Some(token) = self.longest_first.iter().find(|s| text[at..].starts_with(**s)) {
+            if at >= free_from
+                && let Some(token) = self.longest_first.iter().find(|s| text[at..].starts_with(**s))
+            {
                 found.push((at, &text[at..at + token.len()]));
                 free_from = at + token.len();
             }
@@ -117,8 +131,10 @@ impl Ink {
 
     /// `None` if the texts use up the alphabet, which nobody does by accident.
     fn new(special: &Specials, variables: &Variables, text: &str, literals: &[String]) -> Option<Self> {
-        let edges: BTreeSet<char> = special.longest_first.iter().flat_map(|s| [s.chars().next(), s.chars().next_back()]).flatten().collect();
-        let mut taken: BTreeSet<char> = text.chars().chain(literals.iter().flat_map(|l| l.chars())).filter(|c| Self::ALPHABET.contains(c)).collect();
+        let edges: BTreeSet<char> =
+            special.longest_first.iter().flat_map(|s| [s.chars().next(), s.chars().next_back()]).flatten().collect();
+        let mut taken: BTreeSet<char> =
+            text.chars().chain(literals.iter().flat_map(|l| l.chars())).filter(|c| Self::ALPHABET.contains(c)).collect();
         for value in variables.values() {
             each_text(value, &mut |s| taken.extend(s.chars().filter(|c| Self::ALPHABET.contains(c))));
         }
@@ -147,7 +163,12 @@ type Kept<'a> = BTreeSet<(String, &'a str)>;
 
 /// For every character of `text`: did it come from a user? `None` if the painted renderings don't tell.
 fn origins(
-    text: &str, variables: &Variables, ink: &Arc<Ink>, literals: &[String], users: impl Fn(&str) -> bool, render: impl Fn(&Variables, &Arc<Ink>) -> Option<String>,
+    text: &str,
+    variables: &Variables,
+    ink: &Arc<Ink>,
+    literals: &[String],
+    users: impl Fn(&str) -> bool,
+    render: impl Fn(&Variables, &Arc<Ink>) -> Option<String>,
 ) -> Option<Vec<bool>> {
     let attempt = |kept: &Kept| -> Option<Vec<bool>> {
         let painted = render(&paint_variables(variables, ink, kept, &users), ink)?;
@@ -182,7 +203,8 @@ fn origins(
 
 /// The template's literals with characters worth a stand-in that occur in users' texts, with the role of the message.
 fn literals_in_texts<'a>(variables: &Variables, ink: &Ink, literals: &'a [String], users: &impl Fn(&str) -> bool) -> Kept<'a> {
-    let literals: BTreeSet<&str> = literals.iter().map(String::as_str).filter(|l| l.chars().any(|c| ink.stand_in.contains_key(&c))).collect();
+    let literals: BTreeSet<&str> =
+        literals.iter().map(String::as_str).filter(|l| l.chars().any(|c| ink.stand_in.contains_key(&c))).collect();
     let mut kept = Kept::new();
     for (_, role, value) in by_role(variables).filter(|(name, _, _)| users(name)) {
         each_text(value, &mut |text| {
@@ -251,7 +273,12 @@ fn each_text<'a>(value: &'a Json, visit: &mut impl FnMut(&'a str)) {
 }
 
 /// Of the found tokens those that no user's text contains.
-fn cautious<'t>(text: &'t str, mut found: Vec<(usize, &'t str)>, variables: &Variables, users: impl Fn(&str) -> bool) -> Vec<(usize, &'t str)> {
+fn cautious<'t>(
+    text: &'t str,
+    mut found: Vec<(usize, &'t str)>,
+    variables: &Variables,
+    users: impl Fn(&str) -> bool,
+) -> Vec<(usize, &'t str)> {
     debug_assert!(found.iter().all(|(at, token)| text[*at..].starts_with(token)));
     for (_, value) in variables.iter().filter(|(name, _)| users(name)) {
         each_text(value, &mut |user| found.retain(|(_, token)| !user.contains(token)));

@@ -194,7 +194,12 @@ impl Line<'_> {
     /// `None` if an operand is missing.
     fn chain(&self, index: usize, operators: &[&str], ends: &[&[&str]], opening: String) -> Option<Call> {
         let ends_at = |i: usize| ends.iter().any(|set| self.is(i, set)) && !self.is_sign(i);
-        let mut call = Call { opening, closing: ")", operators: vec![index], operands: self.operand_before(index, ends_at)..self.operand_after(index, ends_at) };
+        let mut call = Call {
+            opening,
+            closing: ")",
+            operators: vec![index],
+            operands: self.operand_before(index, ends_at)..self.operand_after(index, ends_at),
+        };
         while call.operands.start > usize::from(self.tag.block) && self.is(call.operands.start - 1, operators) {
             call.operators.insert(0, call.operands.start - 1);
             call.operands.start = self.operand_before(call.operands.start - 1, ends_at);
@@ -257,7 +262,8 @@ impl Line<'_> {
 
     /// What `set ns.x =` puts into a namespace.
     fn kept(&self) -> Option<Call> {
-        let is_assignment = self.tag.block && self.texts.len() > 5 && self.texts[0] == "set" && self.texts[2] == "." && self.texts[4] == "=";
+        let is_assignment =
+            self.tag.block && self.texts.len() > 5 && self.texts[0] == "set" && self.texts[2] == "." && self.texts[4] == "=";
         is_assignment.then(|| Call { opening: "__keep((".to_owned(), closing: "))", operators: Vec::new(), operands: 5..self.texts.len() })
     }
 
@@ -333,9 +339,7 @@ fn read_tag(source: &str, start: usize) -> Option<Tag> {
         let (len, kind) = match first {
             '\'' | '"' => read_literal(rest, first)?,
             c if c.is_ascii_digit() => (number_len(rest, source[..at].ends_with('.')), Kind::Number),
-            c if c == '_' || c.is_alphabetic() => {
-                (rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len()), Kind::Name)
-            }
+            c if c == '_' || c.is_alphabetic() => (rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len()), Kind::Name),
             _ => {
                 let double = rest.get(..2).is_some_and(|two| ["//", "**", "==", "!=", ">=", "<="].contains(&two));
                 match first {
@@ -448,7 +452,8 @@ mod tests {
 
     #[test]
     fn generation_becomes_a_scope_only_where_it_is_a_tag() {
-        let source = "{%- generation -%}a{% endgeneration %}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ '{% generation %}' }}";
+        let source =
+            "{%- generation -%}a{% endgeneration %}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ '{% generation %}' }}";
         assert_eq!(
             rewrite(source),
             "{%- with -%}a{% endwith %}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ \"{% generation %}\" }}"
@@ -463,7 +468,10 @@ mod tests {
 
     #[test]
     fn comparison_takes_whole_operands() {
-        assert_eq!(rewrite("{% if a.b[1 < 2]|length + 1 > c % 2 and d %}"), "{% if __compare('>', __add(a.b[__compare('<', 1 , 2)]|length , 1) , c % 2) and d %}");
+        assert_eq!(
+            rewrite("{% if a.b[1 < 2]|length + 1 > c % 2 and d %}"),
+            "{% if __compare('>', __add(a.b[__compare('<', 1 , 2)]|length , 1) , c % 2) and d %}"
+        );
         assert_eq!(rewrite("{{ x if not m.in >= 3 else y }}"), "{{ x if not __compare('>=', m.in , 3) else y }}");
         assert_eq!(rewrite("{% set q = f(a=b <= c) %}"), "{% set q = f(a=__compare('<=', b , c)) %}");
     }
