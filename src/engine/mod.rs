@@ -6,13 +6,14 @@
 //! - [`mod@owner`]: the thread: takes requests in, plans a step, runs it, hands tokens out.
 //! - [`plan`]: which rows go into a step.
 //! - [`blocks`]: key/value blocks and the prefixes that can be used again; [`slots`]: the same for recurrent state.
-//! - [`sampler`], [`select`], [`random`]: from logits to a token.
+//! - [`sampler`], [`select`], [`random`]: from logits to a token; [`constraint`]: what holds it to a form.
 //! - [`telemetry`]: what the governor and the metrics see.
 //!
 //! No text, template or vocabulary lives here, and no device: the one is the service's, the other the backend's.
 
 mod answer;
 pub mod blocks;
+pub mod constraint;
 #[cfg(test)]
 mod fake;
 mod owner;
@@ -28,6 +29,7 @@ pub mod telemetry;
 mod tests;
 
 pub use answer::{Answer, End, Event, Reason, Token};
+pub use constraint::{Broken, Constraint};
 pub use sampler::{Logprobs, Sampling};
 pub use telemetry::{Phase, Telemetry};
 
@@ -77,12 +79,14 @@ impl Default for Limits {
 }
 
 /// One prompt to go on from.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Request {
     pub prompt: Vec<TokenId>,
     /// Most tokens to generate; the context's end comes first where it is nearer.
     pub max_tokens: usize,
     pub sampling: Sampling,
+    /// Holds the answer to a form; with the form complete the answer ends.
+    pub constraint: Option<Box<dyn Constraint>>,
     /// Tokens that end the answer; they are not part of it.
     pub stop: Arc<[TokenId]>,
     /// Positions in the prompt where a later prompt is likely to part from this one (the end of the instructions, of a turn).

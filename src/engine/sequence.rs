@@ -58,7 +58,7 @@ impl Sequence {
         let Ticket { request, events, place, submitted } = ticket;
         Self {
             prompt: request.prompt.len(),
-            sampler: Sampler::new(request.sampling, &request.prompt),
+            sampler: Sampler::new(request.sampling, &request.prompt, request.constraint),
             tokens: request.prompt,
             computed: 0,
             blocks: Vec::new(),
@@ -127,14 +127,18 @@ impl Sequence {
         if self.max_tokens == 0 {
             return Some(Reason::Length);
         }
-        let Some((id, logprobs)) = self.sampler.choose(logits) else {
-            return Some(Reason::Failed("the model's output holds no number; the file may be damaged".into()));
+        let chosen = match self.sampler.choose(logits) {
+            Ok(chosen) => chosen,
+            Err(why) => return Some(Reason::Failed(why.to_string())),
         };
-        if self.stop.contains(&id) {
+        if self.stop.contains(&chosen.token) {
             return Some(Reason::Stop);
         }
-        self.tokens.push(id);
-        self.hand_out(id, logprobs);
+        self.tokens.push(chosen.token);
+        self.hand_out(chosen.token, chosen.logprobs);
+        if chosen.completes {
+            return Some(Reason::Stop);
+        }
         (self.generated() >= self.max_tokens || self.tokens.len() >= context).then_some(Reason::Length)
     }
 
