@@ -1,6 +1,7 @@
 //! What a request says: messages, calls and tools in OpenAI's form, as clients send it. Unknown members are let pass.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 
 /// One message of a conversation.
@@ -8,7 +9,7 @@ use serde_json::Value as Json;
 pub struct Message {
     /// `system`, `developer`, `user`, `assistant`, `tool` or what else a template knows.
     pub role: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "content")]
     pub content: Option<Content>,
     /// What an assistant thought before it answered (`thinking` and `reasoning` are other clients' names for it).
     #[serde(default, alias = "thinking", alias = "reasoning", skip_serializing_if = "Option::is_none")]
@@ -24,7 +25,7 @@ pub struct Message {
 }
 
 /// A message's content: text, or parts of several kinds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Content {
     Text(String),
@@ -34,7 +35,7 @@ pub enum Content {
 /// A part of a message's content; only text is understood.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default = "text")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -92,10 +93,33 @@ impl Tool {
         self.function().get("name")?.as_str()
     }
 
+    /// The JSON schema of the arguments, if it is declared.
+    pub fn parameters(&self) -> Option<&Json> {
+        self.function().get("parameters")
+    }
+
     /// The JSON schema type of a parameter, if the declaration tells it: `string`, `integer`, …
     pub fn parameter_type(&self, parameter: &str) -> Option<&str> {
-        self.function().get("parameters")?.get("properties")?.get(parameter)?.get("type")?.as_str()
+        self.parameters()?.get("properties")?.get(parameter)?.get("type")?.as_str()
     }
+}
+
+/// Tells what is wrong in words, which an untagged enum can't.
+fn content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Content>, D::Error> {
+    let part = |part| match part {
+        Json::String(text) => Ok(Part { kind: self::text(), text: Some(text) }),
+        other => Part::deserialize(other).map_err(|e| D::Error::custom(format!("a part of `content`: {e}"))),
+    };
+    match Json::deserialize(deserializer)? {
+        Json::Null => Ok(None),
+        Json::String(text) => Ok(Some(Content::Text(text))),
+        Json::Array(parts) => Ok(Some(Content::Parts(parts.into_iter().map(part).collect::<Result<_, _>>()?))),
+        _ => Err(D::Error::custom("`content` must be a text or a list of parts")),
+    }
+}
+
+fn text() -> String {
+    "text".to_owned()
 }
 
 fn function() -> String {
@@ -113,8 +137,17 @@ mod tests {
             {"role":"tool","content":"7","tool_name":"f"}]"#;
         let messages: Vec<Message> = serde_json::from_str(sent).unwrap();
         assert!(matches!(&messages[0].content, Some(Content::Parts(parts)) if parts.len() == 2));
+        assert_eq!(
+            serde_json::from_str::<Message>(r#"{"role":"user","content":["a",{"text":"b"}]}"#).unwrap().content.map(|c| format!("{c:?}")),
+            Some(r#"Parts([Part { kind: "text", text: Some("a") }, Part { kind: "text", text: Some("b") }])"#.to_owned())
+        );
+        let wrong = serde_json::from_str::<Message>(r#"{"role":"user","content":5}"#).unwrap_err().to_string();
+        assert!(wrong.contains("`content` must be a text or a list of parts"), "{wrong}");
         let call = &messages[1].tool_calls.as_ref().unwrap()[0];
-        assert_eq!((call.id.as_deref(), call.kind.as_str(), call.arguments_read().to_string().as_str()), (None, "function", r#"{"b":1,"a":2}"#));
+        assert_eq!(
+            (call.id.as_deref(), call.kind.as_str(), call.arguments_read().to_string().as_str()),
+            (None, "function", r#"{"b":1,"a":2}"#)
+        );
         assert_eq!((messages[1].reasoning_content.as_deref(), messages[2].name.as_deref()), (Some("hm"), Some("f")));
     }
 }

@@ -4,6 +4,7 @@
 
 use super::capabilities::{Capabilities, ToolsIn};
 use super::deltas::{Format, Reader};
+use super::form::{self, Form, Hold};
 use super::message::{Content, Message, Tool, ToolCall};
 use super::template::{Piece, Template, TemplateError, Variables, text_of};
 use jiff::civil::DateTime;
@@ -69,14 +70,16 @@ impl Chat {
     /// The template can't be read.
     pub fn new(source: &str, special: Vec<String>, bos: &str, eos: &str) -> Result<Self, TemplateError> {
         let template = Template::new(source)?;
-        let tokens: Variables = [("bos_token", bos), ("eos_token", eos)].map(|(name, text)| (name.to_owned(), Json::from(text))).into_iter().collect();
+        let tokens: Variables =
+            [("bos_token", bos), ("eos_token", eos)].map(|(name, text)| (name.to_owned(), Json::from(text))).into_iter().collect();
         let capabilities = Capabilities::of(&template, source, &tokens);
         let mut format = Format::of(source);
         if capabilities.tools == ToolsIn::Nowhere {
             // The tools will be told in Hermes' words, so the calls will come in them.
             format = format.with_hermes_calls();
         }
-        let reads_thinking = source.contains("message.thinking") || source.contains("message['thinking']") || source.contains("message[\"thinking\"]");
+        let reads_thinking =
+            source.contains("message.thinking") || source.contains("message['thinking']") || source.contains("message[\"thinking\"]");
         Ok(Self { template, capabilities, format, tokens, special, reads_thinking })
     }
 
@@ -92,7 +95,8 @@ impl Chat {
     /// # Errors
     /// The template refused or failed, or a part of a message is no text.
     pub fn prompt(&self, request: &Request) -> Result<Prompt, ChatError> {
-        let mut variables: Variables = request.variables.iter().filter(|(name, _)| !RESERVED.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let mut variables: Variables =
+            request.variables.iter().filter(|(name, _)| !RESERVED.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
         if let Some(thinking) = request.thinking {
             for switch in self.capabilities.thinking_switches.iter().filter(|s| **s != "reasoning_effort") {
                 variables.entry(*switch).or_insert(Json::from(thinking));
@@ -104,7 +108,10 @@ impl Chat {
                 ToolsIn::Variable => {
                     variables.insert("tools".to_owned(), request.tools.iter().map(|t| t.0.clone()).collect());
                 }
-                ToolsIn::SystemMessage => system_message(&mut messages)["tools"] = Json::from(Json::from_iter(request.tools.iter().map(|t| t.0.clone())).to_string()),
+                ToolsIn::SystemMessage => {
+                    system_message(&mut messages)["tools"] =
+                        Json::from(Json::from_iter(request.tools.iter().map(|t| t.0.clone())).to_string())
+                }
                 ToolsIn::Nowhere => {
                     let system = system_message(&mut messages);
                     let told = format!("{}\n\n{}", text_in(&system["content"]), tools_in_words(&request.tools));
@@ -130,6 +137,13 @@ impl Chat {
     /// A reader for the answer to `prompt`. `seed` makes the ids of its calls differ from those of other answers.
     pub fn reader(&self, prompt: &Prompt, tools: &[Tool], seed: u64) -> Reader {
         Reader::new(&self.format, tools, &prompt.text(), seed)
+    }
+
+    /// The form of the answer to `prompt`, where it can be told: see [`form::form`].
+    pub fn form(&self, prompt: &Prompt, tools: &[Tool], thinks: bool, hold: Hold<'_>) -> Option<Form> {
+        // A model whose thoughts have no switch thinks as it likes.
+        let thinks = thinks || self.capabilities.thinking && self.capabilities.thinking_switches.is_empty();
+        form::form(&self.format, tools, &prompt.text(), thinks, hold)
     }
 
     /// The messages as the template is to see them, all contents text.
@@ -217,7 +231,9 @@ impl Pairing {
                 let (_, id, name) = self.open.remove(at);
                 (id, Some(message.name.clone().unwrap_or(name)))
             }
-            None => (message.tool_call_id.as_deref().map_or_else(|| super::deltas::call_id(0, 0), |id| self.shown(id)), message.name.clone()),
+            None => {
+                (message.tool_call_id.as_deref().map_or_else(|| super::deltas::call_id(0, 0), |id| self.shown(id)), message.name.clone())
+            }
         }
     }
 
@@ -292,7 +308,9 @@ fn tools_in_words(tools: &[Tool]) -> String {
 pub fn spaced(json: &Json) -> String {
     match json {
         Json::Array(items) => format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", ")),
-        Json::Object(map) => format!("{{{}}}", map.iter().map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), spaced(v))).collect::<Vec<_>>().join(", ")),
+        Json::Object(map) => {
+            format!("{{{}}}", map.iter().map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), spaced(v))).collect::<Vec<_>>().join(", "))
+        }
         other => other.to_string(),
     }
 }

@@ -13,19 +13,24 @@ pub enum Dialect {
     None,
     /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen 2.5 and 3, Granite 4, SmolLM3.
     Hermes,
-    /// `<function=name>{…}</function>` (Functionary) or `<function=name><parameter=key>value</parameter></function>` (Qwen3-Coder, Qwen3.5),
-    /// with or without `<tool_call>` around it.
+    /// `<function=name><parameter=key>value</parameter></function>`, with or without `<tool_call>` around it: Qwen3-Coder, Qwen3.5.
     Functions,
+    /// `<function=name>{…}</function>`: Functionary. Read as the former.
+    Functionary,
     /// The whole answer is `{"name": …, "parameters": {…}}`, or `<|python_tag|>` and a call follow: Llama 3.
     Llama,
-    /// `[TOOL_CALLS][{"name": …, "arguments": {…}}]` or `[TOOL_CALLS]name[ARGS]{…}`: Mistral.
+    /// `[TOOL_CALLS][{"name": …, "arguments": {…}}]`: Mistral until 2024.
     Mistral,
+    /// `[TOOL_CALLS]name[ARGS]{…}`: Mistral since. Both are read as either.
+    MistralArgs,
     /// `<|tool_call_start|>[name(key=value)]<|tool_call_end|>`: LFM2.
     Lfm2,
     /// `<|tool_call|>[{"name": …, "arguments": {…}}]`: Granite 3, Phi-4-mini (which closes it with `<|/tool_call|>`).
     Granite,
-    /// `<｜tool▁call▁begin｜>function<｜tool▁sep｜>name`, a fenced JSON object and `<｜tool▁call▁end｜>`: DeepSeek R1; without word and fence, V3.1.
+    /// `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`: DeepSeek V3.1.
     DeepSeek,
+    /// `<｜tool▁call▁begin｜>function<｜tool▁sep｜>name`, a fenced JSON object and `<｜tool▁call▁end｜>`: DeepSeek R1. Both are read as either.
+    DeepSeekR1,
     /// `<|tool_call>call:name{key:<|"|>text<|"|>,other:1}<tool_call|>`: Gemma 4.
     Gemma,
     /// `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`: FunctionGemma.
@@ -66,12 +71,14 @@ impl Dialect {
         match self {
             Self::None => &[],
             Self::Hermes => &["<tool_call>", "</tool_call>"],
-            Self::Functions => &["<function=", "<tool_call>", "</tool_call>", "</function>", "<|python_tag|>"],
+            Self::Functions | Self::Functionary => &["<function=", "<tool_call>", "</tool_call>", "</function>", "<|python_tag|>"],
             Self::Llama => &["<|python_tag|>"],
-            Self::Mistral => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
+            Self::Mistral | Self::MistralArgs => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
             Self::Lfm2 => &["<|tool_call_start|>", "<|tool_call_end|>"],
             Self::Granite => &["<|tool_call|>", "<tool_call>", "<|/tool_call|>", "</tool_call>"],
-            Self::DeepSeek => &["<｜tool▁call▁begin｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"],
+            Self::DeepSeek | Self::DeepSeekR1 => {
+                &["<｜tool▁call▁begin｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"]
+            }
             Self::Gemma => &["<|tool_call>", "<tool_call|>", "<|\"|>"],
             Self::FunctionGemma => &["<start_function_call>", "<end_function_call>", "<escape>"],
             Self::ToolCode => &["```tool_code"],
@@ -81,7 +88,7 @@ impl Dialect {
     /// Of the marks those that open a call.
     fn opening(self) -> &'static [&'static str] {
         let openings = match self {
-            Self::Functions | Self::Granite | Self::DeepSeek => 2,
+            Self::Functions | Self::Functionary | Self::Granite | Self::DeepSeek | Self::DeepSeekR1 => 2,
             _ => 1,
         };
         self.marks().get(..openings).unwrap_or_default()
@@ -107,15 +114,15 @@ impl Dialect {
         let read = match self {
             Self::None => Err(Fault::Wrong),
             Self::Hermes => cursor.hermes(tools, self.mark_at(text) == Some("<tool_call>")),
-            Self::Functions => {
+            Self::Functions | Self::Functionary => {
                 cursor.at = 0;
                 cursor.functions(tools)
             }
             Self::Llama => cursor.llama(tools, self.mark_at(text).is_some()),
-            Self::Mistral => cursor.mistral(),
+            Self::Mistral | Self::MistralArgs => cursor.mistral(),
             Self::Lfm2 => cursor.bracketed(&["<|tool_call_end|>"]),
             Self::Granite => cursor.bracketed(&["<|/tool_call|>", "</tool_call>"]),
-            Self::DeepSeek => {
+            Self::DeepSeek | Self::DeepSeekR1 => {
                 cursor.at = 0;
                 cursor.deep_seek()
             }
@@ -227,11 +234,8 @@ impl<'t> Cursor<'t> {
         if self.rest().is_empty() {
             return Err(Fault::Ends);
         }
-        let arguments = if self.rest().starts_with('{') {
-            object_text(&self.json()?).ok_or(Fault::Wrong)?
-        } else {
-            self.parameters(&name, tools)?
-        };
+        let arguments =
+            if self.rest().starts_with('{') { object_text(&self.json()?).ok_or(Fault::Wrong)? } else { self.parameters(&name, tools)? };
         self.close(&["</function>"])?;
         self.close(&["</tool_call>"])?;
         Ok(vec![Call { name, arguments }])
@@ -394,7 +398,8 @@ impl<'t> Cursor<'t> {
         let mut rest = code;
         let mut calls = Vec::new();
         while !rest.is_empty() {
-            let (mut call, len) = if rest.starts_with('[') { pythonic::calls(rest)? } else { pythonic::call(rest).map(|(call, len)| (vec![call], len))? };
+            let (mut call, len) =
+                if rest.starts_with('[') { pythonic::calls(rest)? } else { pythonic::call(rest).map(|(call, len)| (vec![call], len))? };
             calls.append(&mut call);
             rest = rest[len..].trim_start();
         }

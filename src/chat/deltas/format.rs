@@ -8,11 +8,11 @@ use serde_json::{Value as Json, json};
 /// The forms of one model's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
-    pub(super) reasoning: Option<Marks>,
-    pub(super) dialect: Dialect,
+    pub reasoning: Option<Marks>,
+    pub dialect: Dialect,
     pub(super) dropped: &'static [&'static str],
     /// The answer comes in gpt-oss' channels.
-    pub(super) harmony: bool,
+    pub harmony: bool,
 }
 
 /// What stands around a thought.
@@ -32,15 +32,16 @@ const REASONING: [Marks; 5] = [
 ];
 
 /// Texts in a template and the dialect that they tell; the most telling first.
-const DIALECTS: [(&str, Dialect); 17] = [
+const DIALECTS: [(&str, Dialect); 18] = [
     ("<|tool_call>", Dialect::Gemma),
     ("<start_function_call>", Dialect::FunctionGemma),
     ("<|tool_call_start|>", Dialect::Lfm2),
     ("<|tool_list_start|>", Dialect::Lfm2),
     ("<｜tool▁call▁begin｜>", Dialect::DeepSeek),
+    ("[ARGS]", Dialect::MistralArgs),
     ("[TOOL_CALLS]", Dialect::Mistral),
-    ("<function=example_function_name>", Dialect::Functions),
-    ("<function=", Dialect::Functions),
+    ("<parameter=", Dialect::Functions),
+    ("<function=", Dialect::Functionary),
     ("<tool_call>", Dialect::Hermes),
     ("<|tool_call|>", Dialect::Granite),
     ("<|tool|>", Dialect::Granite),
@@ -63,6 +64,7 @@ impl Format {
         }
         let reasoning = REASONING.into_iter().find(|marks| template.contains(marks.open) || template.contains(marks.close));
         let dialect = DIALECTS.iter().find(|(mark, _)| template.contains(mark)).map_or(Dialect::None, |(_, dialect)| *dialect);
+        let dialect = if dialect == Dialect::DeepSeek && template.contains("```json") { Dialect::DeepSeekR1 } else { dialect };
         let dropped: &[&str] = if template.contains("<response>") { &["<response>", "</response>"] } else { &[] };
         Self { reasoning, dialect, dropped, harmony: false }
     }
@@ -74,14 +76,30 @@ impl Format {
 }
 
 impl Format {
+    /// The marks of the thought that a prompt leaves open at its end, if it does.
+    pub fn thought_opened_by(&self, prompt: &str) -> Option<Marks> {
+        self.reasoning.filter(|marks| prompt.trim_end().ends_with(marks.open.trim_end()))
+    }
+
     /// Calls as the model itself would write them, for templates that leave them out. Each is a name with its arguments.
     pub fn write_calls<'a>(&self, calls: impl Iterator<Item = (&'a str, Json)>) -> String {
         match self.dialect {
-            Dialect::Lfm2 => format!("<|tool_call_start|>[{}]<|tool_call_end|>", join(calls.map(|(name, arguments)| pythonic::write(name, &arguments)), ", ")),
+            Dialect::Lfm2 => format!(
+                "<|tool_call_start|>[{}]<|tool_call_end|>",
+                join(calls.map(|(name, arguments)| pythonic::write(name, &arguments)), ", ")
+            ),
             Dialect::Granite => {
-                format!("<|tool_call|>[{}]", join(calls.map(|(name, arguments)| spaced(&json!({"name": name, "arguments": arguments}))), ", "))
+                format!(
+                    "<|tool_call|>[{}]",
+                    join(calls.map(|(name, arguments)| spaced(&json!({"name": name, "arguments": arguments}))), ", ")
+                )
             }
-            _ => join(calls.map(|(name, arguments)| format!("<tool_call>\n{}\n</tool_call>", spaced(&json!({"name": name, "arguments": arguments})))), "\n"),
+            _ => join(
+                calls.map(|(name, arguments)| {
+                    format!("<tool_call>\n{}\n</tool_call>", spaced(&json!({"name": name, "arguments": arguments})))
+                }),
+                "\n",
+            ),
         }
     }
 }

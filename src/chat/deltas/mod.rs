@@ -16,11 +16,12 @@ mod pythonic;
 #[cfg(test)]
 mod tests;
 
-pub use format::Format;
+pub use calls::Dialect;
+pub use format::{Format, Marks};
 
 use super::message::Tool;
-use calls::{Dialect, Reading};
-use format::{Marks, Match};
+use calls::Reading;
+use format::Match;
 use harmony::Harmony;
 
 /// A step of an answer.
@@ -29,9 +30,16 @@ pub enum Delta {
     Content(String),
     Reasoning(String),
     /// A call begins; calls are numbered from 0.
-    ToolCallStart { index: usize, id: String, name: String },
+    ToolCallStart {
+        index: usize,
+        id: String,
+        name: String,
+    },
     /// A piece of the call's arguments; all pieces together are a JSON object.
-    ToolCallArguments { index: usize, fragment: String },
+    ToolCallArguments {
+        index: usize,
+        fragment: String,
+    },
 }
 
 /// The longest text held back for one call; a longer one is content.
@@ -75,14 +83,25 @@ impl Reader {
     /// Without tools, no text is taken for a call.
     pub fn new(format: &Format, tools: &[Tool], prompt: &str, seed: u64) -> Self {
         let marks = format.reasoning;
-        let thinks = marks.is_some_and(|m| prompt.trim_end().ends_with(m.open.trim_end()));
+        let thinks = format.thought_opened_by(prompt).is_some();
         let state = match (format.harmony, thinks) {
             (true, _) => State::Harmony(Harmony::after(prompt)),
             (false, true) => State::Reasoning,
             (false, false) => State::Content,
         };
         let dialect = if tools.is_empty() { Dialect::None } else { format.dialect };
-        Self { state, marks, dialect, dropped: format.dropped, tools: tools.to_vec(), held: String::new(), at_start: true, trims: thinks, seed, calls: 0 }
+        Self {
+            state,
+            marks,
+            dialect,
+            dropped: format.dropped,
+            tools: tools.to_vec(),
+            held: String::new(),
+            at_start: true,
+            trims: thinks,
+            seed,
+            calls: 0,
+        }
     }
 
     /// Reads on. `special` says that `text` is one special token's: it is a mark, or it isn't shown.
@@ -158,7 +177,9 @@ impl Reader {
         self.trim_held();
         match self.next_mark() {
             None => {
-                let keeps_spaces = self.dialect != Dialect::None && !at_end;
+                // What begins a call or a thought takes the white space before it along.
+                let may_begin = self.dialect != Dialect::None || self.at_start && self.marks.is_some();
+                let keeps_spaces = may_begin && !at_end;
                 self.give(self.held.len(), keeps_spaces, Delta::Content, out);
                 Step::Wait
             }

@@ -44,7 +44,9 @@ fn literal(value: &Json) -> String {
         Json::Bool(true) => "True".to_owned(),
         Json::Bool(false) => "False".to_owned(),
         Json::Array(items) => format!("[{}]", items.iter().map(literal).collect::<Vec<_>>().join(", ")),
-        Json::Object(map) => format!("{{{}}}", map.iter().map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), literal(v))).collect::<Vec<_>>().join(", ")),
+        Json::Object(map) => {
+            format!("{{{}}}", map.iter().map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), literal(v))).collect::<Vec<_>>().join(", "))
+        }
         other => other.to_string(),
     }
 }
@@ -175,6 +177,8 @@ impl<'t> Parser<'t> {
                     'n' => text.push('\n'),
                     't' => text.push('\t'),
                     'r' => text.push('\r'),
+                    'b' => text.push('\u{8}'),
+                    'f' => text.push('\u{c}'),
                     '\n' => {}
                     c @ ('\\' | '\'' | '"' | '/') => text.push(c),
                     'u' => text.push(self.unicode()?),
@@ -187,7 +191,8 @@ impl<'t> Parser<'t> {
 
     /// The four digits after `\u`, and the second half of a pair.
     fn unicode(&mut self) -> Result<char, Fault> {
-        let unit = |parser: &mut Self| (0..4).try_fold(0u32, |sum, _| parser.next()?.to_digit(16).map(|d| sum * 16 + d).ok_or(Fault::Wrong));
+        let unit =
+            |parser: &mut Self| (0..4).try_fold(0u32, |sum, _| parser.next()?.to_digit(16).map(|d| sum * 16 + d).ok_or(Fault::Wrong));
         let first = unit(self)?;
         if !(0xd800..0xdc00).contains(&first) {
             return char::from_u32(first).ok_or(Fault::Wrong);
