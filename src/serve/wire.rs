@@ -1,14 +1,18 @@
 //! A request as JSON, in OpenAI's fields and llama-server's extras, as the socket and the bus both take it. What the service can't do is
 //! refused with the field's name; fields unknown to us are ignored, since clients send many.
 
-use crate::service::{ChatRequest, CompletionRequest, Error, Generation, Prompt, ToolChoice};
+use crate::service::request::REPEAT_LAST_MAX;
+use crate::service::{AnswerForm, ChatRequest, CompletionRequest, Error, Generation, Prompt, ToolChoice};
 use crate::units::TokenId;
 use serde_json::{Map, Value, json};
 
 pub type Fields = Map<String, Value>;
 
 /// Fields that change the answer in a way we can't: silence would be a wrong answer.
-const NOT_SUPPORTED: [&str; 4] = ["grammar", "json_schema", "suffix", "audio"];
+const NOT_SUPPORTED: [&str; 2] = ["suffix", "audio"];
+
+/// Most prompts of one request; they are answered one after the other.
+const PROMPTS_MAX: usize = 64;
 
 /// How the answer is to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub struct Delivery {
 /// `POST /v1/chat/completions`.
 pub fn chat(fields: &Fields) -> Result<ChatRequest, Error> {
     let messages = match fields.get("messages") {
-        Some(Value::Array(messages)) => messages.iter().map(message).collect::<Result<_, _>>()?,
+        Some(Value::Array(messages)) => messages.clone(),
         _ => return Err(bad("messages", "must be a list of messages")),
     };
     let tools = match present(fields, "tools") {
@@ -37,37 +41,64 @@ pub fn chat(fields: &Fields) -> Result<ChatRequest, Error> {
     };
     let mut thinking = template_variables.remove("enable_thinking").and_then(|v| v.as_bool());
     if let Some(effort) = text(fields, "reasoning_effort")? {
-        thinking = thinking.or(Some(effort != "none"));
+        thinking = thinking.or(Some(!["none", "minimal"].contains(&effort)));
         template_variables.entry("reasoning_effort").or_insert_with(|| json!(effort));
     }
-    check_response_format(fields)?;
-    Ok(ChatRequest { messages, tools, tool_choice: tool_choice(fields)?, thinking, template_variables, generation: generation(fields)? })
+    Ok(ChatRequest {
+        messages,
+        tools,
+        tool_choice: tool_choice(fields)?,
+        parallel_tool_calls: flag(fields, "parallel_tool_calls")?,
+        thinking,
+        template_variables,
+        generation: generation(fields)?,
+    })
 }
 
-/// `POST /v1/completions`.
+/// A completion of one prompt.
 pub fn completion(fields: &Fields) -> Result<CompletionRequest, Error> {
-    check_response_format(fields)?;
+    let mut requests = completions(fields)?;
+    match requests.len() {
+        1 => Ok(requests.remove(0)),
+        _ => Err(bad("prompt", "one prompt a request is taken here; send the others in requests of their own")),
+    }
+}
+
+/// `POST /v1/completions`: one request for each prompt, at least one.
+pub fn completions(fields: &Fields) -> Result<Vec<CompletionRequest>, Error> {
     let mut generation = generation(fields)?;
     // Here `logprobs` is the number of alternatives.
     generation.logprobs = whole(fields, "logprobs", u32::MAX.into())?.map(|n| n as u32);
-    Ok(CompletionRequest { prompt: prompt(fields.get("prompt"))?, generation })
+    if flag(fields, "echo")? == Some(true) {
+        return Err(bad("echo", "is not supported; the prompt is known to you"));
+    }
+    if whole(fields, "best_of", u64::MAX)?.is_some_and(|n| n > 1) {
+        return Err(bad("best_of", "must be 1: one answer a prompt is given"));
+    }
+    let prompts = prompts(fields.get("prompt"))?;
+    Ok(prompts.into_iter().map(|prompt| CompletionRequest { prompt, generation: generation.clone() }).collect())
 }
 
-/// A text, or the token ids that stand for one; in a list of one, too.
-fn prompt(value: Option<&Value>) -> Result<Prompt, Error> {
+/// A text, or the token ids that stand for one, or a list of either.
+fn prompts(value: Option<&Value>) -> Result<Vec<Prompt>, Error> {
+    let one = |value: &Value| match value {
+        Value::String(text) => Ok(Prompt::Text(text.clone())),
+        Value::Array(tokens) => Ok(Prompt::Tokens(token_ids(tokens, "prompt")?)),
+        _ => Err(bad("prompt", "must be a text, a list of token ids, or a list of such prompts")),
+    };
     match value {
-        Some(Value::String(text)) => Ok(Prompt::Text(text.clone())),
-        Some(Value::Array(list)) => match list.as_slice() {
-            [one @ (Value::String(_) | Value::Array(_))] => prompt(Some(one)),
-            [Value::String(_) | Value::Array(_), ..] => Err(bad("prompt", "one prompt a request is taken; send the others in requests of their own")),
-            tokens => Ok(Prompt::Tokens(token_ids(tokens, "prompt")?)),
+        Some(Value::Array(list)) if list.iter().any(|v| v.is_string() || v.is_array()) => match list.len() {
+            count if count > PROMPTS_MAX => Err(bad("prompt", format!("{count} prompts are more than the {PROMPTS_MAX} that are taken"))),
+            _ => list.iter().map(one).collect(),
         },
-        _ => Err(bad("prompt", "must be a text or a list of token ids")),
+        Some(value) => Ok(vec![one(value)?]),
+        None => Err(bad("prompt", "is missing")),
     }
 }
 
 pub fn token_ids(list: &[Value], param: &'static str) -> Result<Vec<TokenId>, Error> {
-    let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).map(TokenId).ok_or_else(|| bad(param, format!("{v} is no token id")));
+    let id =
+        |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).map(TokenId).ok_or_else(|| bad(param, format!("{v} is no token id")));
     list.iter().map(id).collect()
 }
 
@@ -96,53 +127,27 @@ pub fn generation(fields: &Fields) -> Result<Generation, Error> {
         Some(Value::Bool(true)) => Some(whole(fields, "top_logprobs", u32::MAX.into())?.unwrap_or(0) as u32),
         _ => None,
     };
-    let small = |name| whole(fields, name, u32::MAX.into()).map(|n| n.map(|n| n as u32));
     Ok(Generation {
         max_tokens: match limit(fields, "max_completion_tokens")? {
             Some(n) => Some(n),
             None => limit(fields, "max_tokens")?.or(limit(fields, "n_predict")?),
         },
         temperature: number(fields, "temperature")?,
-        top_k: limit(fields, "top_k")?,
+        top_k: whole_or(fields, "top_k", 0)?,
         top_p: number(fields, "top_p")?,
         min_p: number(fields, "min_p")?,
         repeat_penalty: number(fields, "repeat_penalty")?,
-        repeat_last_n: small("repeat_last_n")?,
+        repeat_last_n: whole_or(fields, "repeat_last_n", REPEAT_LAST_MAX)?,
         presence_penalty: number(fields, "presence_penalty")?,
         frequency_penalty: number(fields, "frequency_penalty")?,
         logit_bias: logit_bias(fields)?,
         seed: seed(fields)?,
         stop: stop(fields)?,
+        form: form(fields)?,
         logprobs,
         cache_prompt: flag(fields, "cache_prompt")?,
         ignore_eos: flag(fields, "ignore_eos")?.unwrap_or(false),
     })
-}
-
-/// Content as parts becomes one text, and `developer` is today's word for `system`: templates know neither.
-fn message(message: &Value) -> Result<Value, Error> {
-    let Value::Object(fields) = message else { return Err(bad("messages", "each message must be an object")) };
-    let mut fields = fields.clone();
-    match fields.get("role").and_then(Value::as_str) {
-        None => return Err(bad("messages", "each message needs a `role`")),
-        Some("developer") => _ = fields.insert("role".into(), json!("system")),
-        Some(_) => {}
-    }
-    let content = match fields.get("content") {
-        None | Some(Value::Null) => Value::String(String::new()),
-        Some(Value::String(text)) => json!(text),
-        Some(Value::Array(parts)) => Value::String(parts.iter().map(part).collect::<Result<String, _>>()?),
-        Some(_) => return Err(bad("messages", "`content` must be a text or a list of parts")),
-    };
-    fields.insert("content".into(), content);
-    Ok(Value::Object(fields))
-}
-
-fn part(part: &Value) -> Result<&str, Error> {
-    match (part.get("type").and_then(Value::as_str), part.get("text")) {
-        (Some("text") | None, Some(Value::String(text))) => Ok(text),
-        (kind, _) => Err(bad("messages", format!("a content part of type `{}` can't be read; only text can", kind.unwrap_or("(none)")))),
-    }
 }
 
 fn tool_choice(fields: &Fields) -> Result<ToolChoice, Error> {
@@ -150,28 +155,58 @@ fn tool_choice(fields: &Fields) -> Result<ToolChoice, Error> {
         None => Ok(ToolChoice::Auto),
         Some(Value::String(choice)) if choice == "auto" => Ok(ToolChoice::Auto),
         Some(Value::String(choice)) if choice == "none" => Ok(ToolChoice::None),
-        Some(_) => Err(bad("tool_choice", "a model can't be forced to call a tool here; use \"auto\" or \"none\"")),
-    }
-}
-
-fn check_response_format(fields: &Fields) -> Result<(), Error> {
-    match present(fields, "response_format").map(|f| f.get("type").and_then(Value::as_str)) {
-        None | Some(Some("text")) => Ok(()),
-        Some(Some(kind @ ("json_object" | "json_schema"))) => {
-            Err(bad("response_format", format!("`{kind}` is not supported: answers can't be held to a form yet; ask for it in the prompt")))
+        Some(Value::String(choice)) if choice == "required" => Ok(ToolChoice::Required),
+        Some(choice) => {
+            let name = choice.get("function").unwrap_or(choice).get("name").and_then(Value::as_str);
+            name.map(|name| ToolChoice::Named(name.to_owned())).ok_or_else(|| {
+                bad("tool_choice", "must be \"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}")
+            })
         }
-        Some(_) => Err(bad("response_format", "`type` must be \"text\"")),
     }
 }
 
+/// `response_format` as OpenAI has it (and with the schema beside `type`, as others have it), or llama-server's `json_schema`, `grammar`.
+fn form(fields: &Fields) -> Result<AnswerForm, Error> {
+    if let Some(grammar) = text(fields, "grammar")?.filter(|g| !g.is_empty()) {
+        return Ok(AnswerForm::Grammar(grammar.to_owned()));
+    }
+    if let Some(schema) = present(fields, "json_schema") {
+        return json_form(schema, false, "json_schema");
+    }
+    let Some(format) = present(fields, "response_format") else { return Ok(AnswerForm::Free) };
+    let nested = format.get("json_schema");
+    let schema = nested.and_then(|n| n.get("schema")).or(format.get("schema")).filter(|s| !s.is_null());
+    match format.get("type").and_then(Value::as_str) {
+        Some("text") => Ok(AnswerForm::Free),
+        Some("json_object") => json_form(schema.unwrap_or(&json!({"type": "object"})), false, "response_format"),
+        Some("json_schema") => {
+            let strict = nested.and_then(|n| n.get("strict")).and_then(Value::as_bool).unwrap_or(false);
+            let schema = schema.or(nested.filter(|n| n.get("type").is_some() || n.get("properties").is_some()));
+            json_form(schema.ok_or_else(|| bad("response_format", "`json_schema.schema` is missing"))?, strict, "response_format")
+        }
+        _ => Err(bad("response_format", "`type` must be \"text\", \"json_object\" or \"json_schema\"")),
+    }
+}
+
+fn json_form(schema: &Value, strict: bool, field: &'static str) -> Result<AnswerForm, Error> {
+    match schema {
+        Value::Object(_) => Ok(AnswerForm::Json { schema: schema.clone(), strict, field }),
+        _ => Err(bad(field, "the schema must be an object")),
+    }
+}
+
+/// Texts that end the answer. An empty one, which forms of other programs leave in the list, ends nothing.
 fn stop(fields: &Fields) -> Result<Vec<String>, Error> {
+    let wrong = || bad("stop", "must be a text or a list of texts");
+    let texts = |list: &[Value]| {
+        let texts = list.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong));
+        texts.filter(|text| text.as_ref() != Ok(&String::new())).collect()
+    };
     match present(fields, "stop") {
         None => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text.clone()]),
-        Some(Value::Array(list)) => {
-            list.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(|| bad("stop", "must be a text or a list of texts"))).collect()
-        }
-        Some(_) => Err(bad("stop", "must be a text or a list of texts")),
+        Some(one @ Value::String(_)) => texts(std::slice::from_ref(one)),
+        Some(Value::Array(list)) => texts(list),
+        Some(_) => Err(wrong()),
     }
 }
 
@@ -207,8 +242,13 @@ fn seed(fields: &Fields) -> Result<Option<u64>, Error> {
 
 /// A count where a negative number means that there is no limit of the client's.
 fn limit(fields: &Fields, name: &'static str) -> Result<Option<u32>, Error> {
+    Ok(whole_or(fields, name, u32::MAX)?.filter(|n| *n != u32::MAX))
+}
+
+/// A count where a negative number means `all`, as llama-server has it.
+fn whole_or(fields: &Fields, name: &'static str, all: u32) -> Result<Option<u32>, Error> {
     match present(fields, name) {
-        Some(v) if v.as_i64().is_some_and(|n| n < 0) => Ok(None),
+        Some(v) if v.as_f64().is_some_and(|n| n < 0.0) => Ok(Some(all)),
         _ => Ok(whole(fields, name, u64::MAX)?.map(|n| u32::try_from(n).unwrap_or(u32::MAX))),
     }
 }
@@ -260,40 +300,24 @@ mod tests {
     }
 
     #[test]
-    fn content_parts_become_one_text_and_developer_becomes_system() {
-        let request = chat(&fields(json!({"messages": [
-            {"role": "developer", "content": "Be brief."},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-            {"role": "assistant", "content": null, "tool_calls": []},
-        ]})))
-        .unwrap();
-        assert_eq!(
-            request.messages,
-            vec![
-                json!({"role": "system", "content": "Be brief."}),
-                json!({"role": "user", "content": "ab"}),
-                json!({"role": "assistant", "content": "", "tool_calls": []}),
-            ]
-        );
-    }
-
-    #[test]
     fn what_cannot_be_done_is_refused_by_the_fields_name() {
         let with = |name: &str, value: Value| json!({"messages": [{"role": "user", "content": "a"}], name: value});
         assert_eq!(refused_param(with("n", json!(2))), "n");
-        assert_eq!(refused_param(with("response_format", json!({"type": "json_object"}))), "response_format");
-        assert_eq!(refused_param(with("tool_choice", json!("required"))), "tool_choice");
-        assert_eq!(refused_param(with("grammar", json!("root ::= x"))), "grammar");
+        assert_eq!(refused_param(with("response_format", json!({"type": "xml"}))), "response_format");
+        assert_eq!(refused_param(with("response_format", json!({"type": "json_schema", "json_schema": {"name": "x"}}))), "response_format");
+        assert_eq!(refused_param(with("tool_choice", json!({"type": "function"}))), "tool_choice");
+        assert_eq!(refused_param(with("grammar", json!(5))), "grammar");
+        assert_eq!(refused_param(with("json_schema", json!("{}"))), "json_schema");
         assert_eq!(refused_param(with("temperature", json!("hot"))), "temperature");
         assert_eq!(refused_param(with("max_tokens", json!(1.5))), "max_tokens");
         assert_eq!(refused_param(with("logit_bias", json!({"x": 1}))), "logit_bias");
         assert_eq!(refused_param(json!({"messages": "hello"})), "messages");
-        assert_eq!(refused_param(json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})), "messages");
     }
 
     #[test]
     fn null_is_the_same_as_absent_and_unknown_fields_are_ignored() {
-        let request = chat(&fields(json!({"messages": [], "temperature": null, "stop": null, "n": null, "tools": null, "frobnicate": 1}))).unwrap();
+        let request =
+            chat(&fields(json!({"messages": [], "temperature": null, "stop": null, "n": null, "tools": null, "frobnicate": 1}))).unwrap();
         assert_eq!((request.generation.temperature, request.generation.stop.len()), (None, 0));
     }
 
@@ -307,6 +331,47 @@ mod tests {
     }
 
     #[test]
+    fn a_negative_count_is_all_and_an_empty_stop_is_none() {
+        let of = |v: Value| generation(&fields(v)).unwrap();
+        assert_eq!((of(json!({"top_k": -1})).top_k, of(json!({"top_k": 5})).top_k, of(json!({})).top_k), (Some(0), Some(5), None));
+        assert_eq!(of(json!({"repeat_last_n": -1})).repeat_last_n, Some(REPEAT_LAST_MAX));
+        assert_eq!(of(json!({"stop": ["", "END"]})).stop, ["END"]);
+        assert_eq!(of(json!({"stop": ""})).stop, [""; 0]);
+    }
+
+    #[test]
+    fn a_form_is_asked_for_in_any_of_the_ways_in_use() {
+        let of = |v: Value| generation(&fields(v)).unwrap().form;
+        let object = json!({"type": "object"});
+        let json = |schema: &Value, strict, field| AnswerForm::Json { schema: schema.clone(), strict, field };
+        assert_eq!(of(json!({"response_format": {"type": "text"}})), AnswerForm::Free);
+        assert_eq!(of(json!({"response_format": {"type": "json_object"}})), json(&object, false, "response_format"));
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        for (format, strict) in [
+            (json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}), true),
+            (json!({"type": "json_schema", "schema": schema}), false),
+            (json!({"type": "json_schema", "json_schema": schema}), false),
+            (json!({"type": "json_object", "schema": schema}), false),
+        ] {
+            assert_eq!(of(json!({"response_format": format})), json(&schema, strict, "response_format"));
+        }
+        assert_eq!(of(json!({"json_schema": schema})), json(&schema, false, "json_schema"));
+        assert_eq!(of(json!({"grammar": "root ::= \"a\""})), AnswerForm::Grammar("root ::= \"a\"".into()));
+        assert_eq!(of(json!({"grammar": ""})), AnswerForm::Free);
+    }
+
+    #[test]
+    fn a_tool_is_forced_by_word_or_by_name() {
+        let of = |v: Value| chat(&fields(json!({"messages": [], "tool_choice": v}))).unwrap().tool_choice;
+        assert_eq!(
+            (of(json!("auto")), of(json!("none")), of(json!("required"))),
+            (ToolChoice::Auto, ToolChoice::None, ToolChoice::Required)
+        );
+        assert_eq!(of(json!({"type": "function", "function": {"name": "f"}})), ToolChoice::Named("f".into()));
+        assert_eq!(of(json!({"type": "function", "name": "f"})), ToolChoice::Named("f".into()));
+    }
+
+    #[test]
     fn thinking_is_switched_by_either_field() {
         let of = |v: Value| chat(&fields(v)).unwrap().thinking;
         assert_eq!(of(json!({"messages": [], "chat_template_kwargs": {"enable_thinking": false}})), Some(false));
@@ -316,13 +381,16 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_is_a_text_or_tokens_also_in_a_list_of_one() {
+    fn a_prompt_is_a_text_or_tokens_or_a_list_of_them() {
         let of = |v: Value| completion(&fields(json!({"prompt": v}))).map(|r| r.prompt);
+        let count = |v: Value| completions(&fields(json!({"prompt": v}))).map(|r| r.len());
+        assert_eq!((count(json!(["a", [1, 2], "b"])), count(json!([])), count(json!(["a", 1])).is_err()), (Ok(3), Ok(1), true));
+        assert!(count(json!(vec!["a"; 65])).is_err() && count(json!((0..65).collect::<Vec<_>>())) == Ok(1));
         assert!(matches!(of(json!("a")), Ok(Prompt::Text(t)) if t == "a"));
         assert!(matches!(of(json!(["a"])), Ok(Prompt::Text(t)) if t == "a"));
         assert!(matches!(of(json!([1, 2])), Ok(Prompt::Tokens(t)) if t == [TokenId(1), TokenId(2)]));
         assert!(matches!(of(json!([[1, 2]])), Ok(Prompt::Tokens(t)) if t == [TokenId(1), TokenId(2)]));
-        assert!(of(json!(["a", "b"])).is_err());
+        assert!(of(json!(["a", "b"])).is_err(), "not on the bus");
         assert!(of(json!([-1])).is_err());
         assert!(of(json!(5)).is_err());
     }

@@ -6,11 +6,15 @@
 //! - [`Error`]: the words for everything that can go wrong, the same on every way in.
 //! - `open` (file → engine, and how much memory to use), `prompt` (messages → tokens),
 //!   `reading` (tokens → what a client sees), `stop` (stop strings).
+//! - `grammar` (holds an answer to a form), with `lark` and `gbnf`, the notations of forms.
 //!
 //! No socket, no bus and no JSON of a wire format lives here; messages and tools are JSON because chat templates read them as that.
 
 pub mod answer;
 mod error;
+mod gbnf;
+mod grammar;
+mod lark;
 mod model;
 mod open;
 mod prompt;
@@ -26,7 +30,7 @@ pub use answer::{Answer, Done, Event, Finish, Timings, TokenLogprob, Usage};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 pub use open::{OpenError, Options};
-pub use request::{ChatRequest, CompletionRequest, Defaults, Generation, Prompt, ToolChoice};
+pub use request::{AnswerForm, ChatRequest, CompletionRequest, Defaults, Generation, Prompt, ToolChoice};
 
 pub use crate::backend::{Kind, KvType, Pace, Progress, cache_folder};
 pub use crate::engine::{Limits, Phase, Telemetry};

@@ -1,8 +1,9 @@
 //! A model that was opened, and what can be done with it.
 
 use super::answer::Answer;
+use super::grammar::Grammars;
 use super::open::{self, OpenError, Options};
-use super::prompt::ChatPrompt;
+use super::prompt::{ChatPrompt, Held, held_text};
 use super::reading::Reading;
 use super::request::{ChatRequest, CompletionRequest, Defaults, Generation, Prompt};
 use super::{Error, Limits, Telemetry};
@@ -51,6 +52,7 @@ pub struct Model {
     tokenizer: Arc<Tokenizer>,
     ends: Arc<[TokenId]>,
     chat: ChatPrompt,
+    grammars: Grammars,
     engine: Engine,
     defaults: Defaults,
 }
@@ -69,7 +71,9 @@ impl Model {
 
     pub(super) fn new(info: ModelInfo, tokenizer: Tokenizer, chat: ChatPrompt, engine: Engine, defaults: Defaults) -> Self {
         let ends = tokenizer.vocab().special().ends.as_slice().into();
-        Self { info, tokenizer: Arc::new(tokenizer), ends, chat, engine, defaults }
+        let tokenizer = Arc::new(tokenizer);
+        let grammars = Grammars::new(tokenizer.clone(), info.vocabulary);
+        Self { info, tokenizer, ends, chat, grammars, engine, defaults }
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -85,11 +89,12 @@ impl Model {
         self.chat.is_own()
     }
 
-    /// The next turn of a conversation. Renders and tokenizes on the caller's thread (milliseconds for a long conversation).
+    /// The next turn of a conversation. Renders and tokenizes on the caller's thread (milliseconds for a long conversation; the first
+    /// answer that is held to a form takes up to some seconds).
     pub fn chat(&self, request: ChatRequest) -> Result<Answer, Error> {
-        let (prompt, reader) = self.chat.prompt(&self.tokenizer, &request, &self.defaults)?;
-        let reading = Reading::chat(self.tokenizer.clone(), request.generation.stop.clone(), reader);
-        self.generate(prompt, request.generation, reading)
+        let turn = self.chat.prompt(&self.tokenizer, &request, &self.defaults)?;
+        let reading = Reading::chat(self.tokenizer.clone(), request.generation.stop.clone(), turn.reader);
+        self.generate(turn.tokens, request.generation, turn.held, reading)
     }
 
     /// Goes on from a text or from tokens.
@@ -99,7 +104,8 @@ impl Model {
             Prompt::Text(text) => self.tokenize(&text, true, true)?,
         };
         let reading = Reading::text(self.tokenizer.clone(), request.generation.stop.clone());
-        self.generate(prompt, request.generation, reading)
+        let held = held_text(&request.generation.form);
+        self.generate(prompt, request.generation, held, reading)
     }
 
     /// `add_special` puts the model's tokens for beginning and end around it; `parse_special` takes special tokens in the text by their name.
@@ -165,13 +171,25 @@ impl Model {
         self.engine.failure()
     }
 
-    fn generate(&self, prompt: Vec<TokenId>, generation: Generation, reading: Reading) -> Result<Answer, Error> {
+    fn generate(&self, prompt: Vec<TokenId>, generation: Generation, held: Option<Held>, reading: Reading) -> Result<Answer, Error> {
         let sampling = generation.sampling(&self.defaults, self.info.vocabulary)?;
         self.check(&prompt, "prompt")?;
+        let constraint = match held {
+            None => None,
+            Some(held) => match self.grammars.hold(&held.form, held.lenient, held.field) {
+                Ok(constraint) => Some(constraint),
+                Err(error) if held.must => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "the answer's calls are not held to their form");
+                    None
+                }
+            },
+        };
         let boundaries = self.boundaries(&prompt);
         let request = Request {
             max_tokens: generation.max_tokens(&self.defaults),
             sampling,
+            constraint,
             stop: if generation.ignore_eos { Arc::new([]) } else { self.ends.clone() },
             boundaries,
             fresh: generation.cache_prompt == Some(false),

@@ -1,8 +1,8 @@
 //! Between messages and tokens: what the file says about how its model is talked to, and what a request must look like for that.
 
 use super::Error;
-use super::request::{ChatRequest, Defaults, ToolChoice};
-use crate::chat::{self, Chat, Message, Reader, Tool, defaults};
+use super::request::{AnswerForm, ChatRequest, Defaults, ToolChoice};
+use crate::chat::{self, Chat, Form, Hold, Message, Reader, Tool, defaults};
 use crate::engine::random::Random;
 use crate::gguf::Gguf;
 use crate::tokenizer::{Piece, TokenKind, Tokenizer};
@@ -19,6 +19,36 @@ pub struct ChatPrompt {
     chat: Result<Chat, String>,
     /// Whether the file brought a template; otherwise one was chosen by the vocabulary's marks.
     own: bool,
+}
+
+/// A turn to be answered.
+pub struct Turn {
+    pub tokens: Vec<TokenId>,
+    /// Of the answer.
+    pub reader: Reader,
+    pub held: Option<Held>,
+}
+
+/// What an answer is to be held to.
+#[derive(Debug, PartialEq)]
+pub struct Held {
+    pub form: Form,
+    /// What a schema says beyond what can be held to is left out.
+    pub lenient: bool,
+    /// Whether the client asked for it, and is to be told if it can't be done.
+    pub must: bool,
+    /// The field that asked for it.
+    pub field: &'static str,
+}
+
+/// The form of a text that is not a chat's.
+pub fn held_text(form: &AnswerForm) -> Option<Held> {
+    let (form, lenient, field) = match form {
+        AnswerForm::Free => return None,
+        AnswerForm::Json { schema, strict, field } => (Form::Json(schema.clone()), !strict, *field),
+        AnswerForm::Grammar(grammar) => (Form::Grammar(grammar.clone()), false, "grammar"),
+    };
+    Some(Held { form, lenient, must: true, field })
 }
 
 impl ChatPrompt {
@@ -54,22 +84,48 @@ impl ChatPrompt {
         Ok(self.usable()?.prompt(&request).map_err(refused)?.text())
     }
 
-    /// The conversation in tokens, and the reader of the answer to it.
-    pub fn prompt(&self, tokenizer: &Tokenizer, request: &ChatRequest, defaults: &Defaults) -> Result<(Vec<TokenId>, Reader), Error> {
-        let request = read(request, defaults)?;
+    /// The conversation in tokens, the reader of the answer to it, and what that is held to.
+    pub fn prompt(&self, tokenizer: &Tokenizer, asked: &ChatRequest, defaults: &Defaults) -> Result<Turn, Error> {
+        let request = read(asked, defaults)?;
         let chat = self.usable()?;
         let prompt = chat.prompt(&request).map_err(refused)?;
+        let held = held(chat, &prompt, &request, asked)?;
         let pieces = prompt.pieces.iter().map(|piece| match piece {
             chat::Piece::Text(text) => Piece::Text(text),
             chat::Piece::Special(text) => Piece::Special(text),
         });
         let pieces: Vec<Piece<'_>> = pieces.collect();
         let reader = chat.reader(&prompt, &request.tools, Random::fresh_seed());
-        Ok((tokenizer.encode_pieces(&pieces), reader))
+        Ok(Turn { tokens: tokenizer.encode_pieces(&pieces), reader, held })
     }
 
     fn usable(&self) -> Result<&Chat, Error> {
         self.chat.as_ref().map_err(|reason| Error::bad("messages", format!("this model's chat template can't be used: {reason}")))
+    }
+}
+
+/// What the answer to `prompt` is held to.
+fn held(chat: &Chat, prompt: &chat::Prompt, request: &chat::Request, asked: &ChatRequest) -> Result<Option<Held>, Error> {
+    let several = asked.parallel_tool_calls != Some(false);
+    let form = |tools: &[Tool], hold| chat.form(prompt, tools, request.thinking != Some(false), hold);
+    let must = |form: Option<Form>, lenient, field| match form {
+        Some(form) => Ok(Some(Held { form, lenient, must: true, field })),
+        None => Err(Error::bad(field, "this model's own way of calling tools is not known, so it can't be held to it")),
+    };
+    match (&asked.tool_choice, &asked.generation.form) {
+        (ToolChoice::Required, _) if request.tools.is_empty() => Err(Error::bad("tool_choice", "there are no tools to call")),
+        (ToolChoice::Required, _) => must(form(&request.tools, Hold::Calls { several }), true, "tool_choice"),
+        (ToolChoice::Named(name), _) => match request.tools.iter().find(|tool| tool.name() == Some(name)) {
+            Some(tool) => must(form(std::slice::from_ref(tool), Hold::Calls { several: false }), true, "tool_choice"),
+            None => Err(Error::bad("tool_choice", format!("there is no tool `{name}`"))),
+        },
+        (_, AnswerForm::Json { schema, strict, field }) => must(form(&request.tools, Hold::Json(schema)), !strict, field),
+        (_, AnswerForm::Grammar(grammar)) => must(form(&request.tools, Hold::Grammar(grammar)), false, "grammar"),
+        (_, AnswerForm::Free) if request.tools.is_empty() => Ok(None),
+        (_, AnswerForm::Free) => {
+            let form = form(&request.tools, Hold::Talk { several });
+            Ok(form.map(|form| Held { form, lenient: true, must: false, field: "tools" }))
+        }
     }
 }
 

@@ -130,6 +130,7 @@ impl Reading {
                 }
                 Delta::ToolCallStart { index, id, name } => {
                     self.called = true;
+                    self.logprobs.clear();
                     Event::ToolCall { index, id, name }
                 }
                 Delta::ToolCallArguments { index, fragment } => Event::ToolArguments { index, text: fragment },

@@ -24,6 +24,8 @@ pub struct ChatRequest {
     /// In OpenAI's shape (`{"type": "function", "function": {…}}`), in the client's order.
     pub tools: Vec<Value>,
     pub tool_choice: ToolChoice,
+    /// Whether an answer may hold several calls; `None`: it may.
+    pub parallel_tool_calls: Option<bool>,
     /// Whether the model thinks aloud first, where it can.
     pub thinking: Option<bool>,
     /// More variables for the template (`chat_template_kwargs`).
@@ -37,6 +39,27 @@ pub enum ToolChoice {
     Auto,
     /// The tools are not shown to the model.
     None,
+    /// The answer is a call of one of them.
+    Required,
+    /// The answer is a call of this one.
+    Named(String),
+}
+
+/// What the answer has to look like. A thought before it stays free.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum AnswerForm {
+    #[default]
+    Free,
+    /// A JSON value that fits the schema.
+    Json {
+        schema: Value,
+        /// Refuse the request if a part of the schema can't be held to; otherwise that part is left to the model.
+        strict: bool,
+        /// The field that asked for it.
+        field: &'static str,
+    },
+    /// What a grammar in llama.cpp's notation says.
+    Grammar(String),
 }
 
 /// Text to go on from.
@@ -75,6 +98,7 @@ pub struct Generation {
     pub seed: Option<u64>,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    pub form: AnswerForm,
     /// Tell probabilities, with so many alternatives.
     pub logprobs: Option<u32>,
     /// `false` computes the whole prompt anew.

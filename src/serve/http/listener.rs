@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 
 /// Connections at once. Each costs some kilobytes; one more waits in the kernel's queue.
 const CONNECTIONS_MAX: usize = 128;
-/// A client that takes longer to send a request's head is gone, or means no good.
-const HEAD_WITHIN: Duration = Duration::from_secs(15);
+/// A client that takes longer to send a request's head is gone, or means no good. Also how long a connection may lie idle: longer than
+/// clients keep theirs (aiohttp 15 s, httpx 5 s), so that none is closed just as it is used again.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// After a failed accept (as when descriptors run out) before the next try.
