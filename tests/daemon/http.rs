@@ -58,7 +58,7 @@ fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
         assert!(error["message"].is_string(), "{reply}");
         (status, error["type"].as_str().unwrap().to_owned(), error["param"].as_str().map(str::to_owned), reply)
     };
-    for (field, value) in [("n", json!(2)), ("temperature", json!(9)), ("response_format", json!({"type": "json_object"})), ("stop", json!(5))] {
+    for (field, value) in [("n", json!(2)), ("temperature", json!(9)), ("response_format", json!({"type": "xml"})), ("stop", json!(5))] {
         let (status, kind, param, _) = refused(hello(json!({field: value})));
         assert_eq!((status, kind.as_str(), param.as_deref()), (400, "invalid_request_error", Some(field)));
     }
@@ -68,6 +68,8 @@ fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
     assert_eq!(house.get("/v1/models/nope").0, 404);
     assert_eq!(house.get("/nowhere").0, 404);
     assert_eq!(house.get(CHAT).0, 405);
+    let methods = String::from_utf8(house.curl(CHAT).arg("-i").output().unwrap().stdout).unwrap().to_lowercase();
+    assert!(methods.contains("\r\nallow: post\r\n"), "{methods}");
     let bad_json = house.curl(CHAT).args(["-o", "/dev/null", "-w", "%{http_code}", "-d", "{"]).output().unwrap();
     assert_eq!(bad_json.stdout, b"400");
 }
@@ -114,6 +116,54 @@ fn text_tokens_and_templates_go_both_ways() {
     let (status, reply) = house.post("/v1/completions", json!({"prompt": "hello", "max_tokens": 3, "logprobs": 2, "ignore_eos": true}));
     assert_eq!((status, &reply["usage"]["completion_tokens"]), (200, &json!(3)));
     assert_eq!(reply["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn several_prompts_of_one_request_are_answered_each() {
+    let house = House::open(Plan::default());
+    let ask = |prompt: Value, stream: bool| json!({"prompt": prompt, "max_tokens": 5, "temperature": 0, "ignore_eos": true, "stream": stream, "stream_options": {"include_usage": true}});
+    let (status, both) = house.post("/v1/completions", ask(json!(["hello", "there"]), false));
+    let (_, second) = house.post("/v1/completions", ask(json!("there"), false));
+    assert_eq!((status, &both["usage"]["completion_tokens"], &both["choices"][1]["index"]), (200, &json!(10), &json!(1)));
+    assert_eq!(both["choices"][1]["text"], second["choices"][0]["text"]);
+    let mut streamed = [String::new(), String::new()];
+    let mut events = house.stream("/v1/completions", ask(json!(["hello", "there"]), true)).rest();
+    assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+    let usage: Value = serde_json::from_str(&events.pop().unwrap()).unwrap();
+    assert_eq!(usage["usage"]["completion_tokens"], 10);
+    for event in events {
+        let choice = &serde_json::from_str::<Value>(&event).unwrap()["choices"][0];
+        streamed[choice["index"].as_u64().unwrap() as usize].push_str(choice["text"].as_str().unwrap());
+    }
+    assert_eq!(json!(streamed), json!([both["choices"][0]["text"], both["choices"][1]["text"]]));
+}
+
+#[test]
+fn answers_are_held_to_the_form_that_is_asked_for() {
+    let house = House::open(Plan::default());
+    let schema = json!({"type": "object", "required": ["on", "level"], "additionalProperties": false, "properties": {
+        "on": {"type": "boolean"}, "level": {"type": "integer", "minimum": 0, "maximum": 9}}});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "lamp", "strict": true, "schema": schema}});
+    let (status, reply) =
+        house.post(CHAT, json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 400, "response_format": format}));
+    let value: Value = serde_json::from_str(reply["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
+    assert!(status == 200 && value["on"].is_boolean() && value["level"].is_u64(), "{reply}");
+    assert_eq!(reply["choices"][0]["finish_reason"], "stop");
+
+    let tool = json!({"type": "function", "function": {"name": "lamp", "parameters": schema}});
+    let forced = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 400, "tools": [tool], "tool_choice": "required", "stream": true});
+    let events = house.stream(CHAT, forced).rest();
+    let deltas = events.iter().filter_map(|e| serde_json::from_str::<Value>(e).ok()).map(|e| e["choices"][0].clone());
+    let mut arguments = String::new();
+    for choice in deltas {
+        let calls = choice["delta"]["tool_calls"].as_array().cloned().unwrap_or_default();
+        assert!(calls.len() <= 1, "one entry a chunk: {choice}");
+        calls.iter().filter(|c| c["index"] == 0).for_each(|c| arguments.push_str(c["function"]["arguments"].as_str().unwrap()));
+    }
+    assert!(serde_json::from_str::<Value>(&arguments).unwrap()["on"].is_boolean(), "{arguments}");
+
+    let (status, reply) = house.post("/v1/completions", json!({"prompt": "hello", "grammar": "root ::= \"yes\" | \"no\""}));
+    assert!(status == 200 && ["yes", "no"].contains(&reply["choices"][0]["text"].as_str().unwrap()), "{reply}");
 }
 
 #[test]

@@ -7,20 +7,22 @@ use super::{stream, whole};
 use crate::serve::Shared;
 use crate::serve::followed::Followed;
 use crate::serve::wire::{self, Delivery, Fields};
-use crate::service::{ChatRequest, CompletionRequest, Error, State as ServiceState};
+use crate::service::{ChatRequest, CompletionRequest, Error, Model, State as ServiceState};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 pub async fn chat(State(shared): State<Shared>, request: Request) -> Result<Response, Refusal> {
     let fields = fields(request).await?;
     let request = counted(&shared, wire::chat(&fields))?;
-    answer(shared, Ask::Chat(request), &fields).await
+    answer(shared, Shape::Chat, [Ask::Chat(request)].into(), &fields).await
 }
 
 pub async fn completion(State(shared): State<Shared>, request: Request) -> Result<Response, Refusal> {
     let fields = fields(request).await?;
-    let request = counted(&shared, wire::completion(&fields))?;
-    answer(shared, Ask::Text(request), &fields).await
+    let requests = counted(&shared, wire::completions(&fields))?;
+    answer(shared, Shape::Text, requests.into_iter().map(Ask::Text).collect(), &fields).await
 }
 
 enum Ask {
@@ -28,41 +30,62 @@ enum Ask {
     Text(CompletionRequest),
 }
 
-async fn answer(shared: Shared, ask: Ask, fields: &Fields) -> Result<Response, Refusal> {
+async fn answer(shared: Shared, shape: Shape, asks: VecDeque<Ask>, fields: &Fields) -> Result<Response, Refusal> {
     let delivery = counted(&shared, wire::delivery(fields))?;
     let keep_alive = shared.keep_alive;
     // A refusal has its status only while the stream has not begun; while a model loads it has to begin, to show that we live.
     let loading = matches!(*shared.service.state().borrow(), ServiceState::Loading { .. });
-    let asked = asked(shared, ask);
+    let questions = Questions { shared, shape, asks, asked: None };
     match delivery {
-        Delivery { stream: false, .. } => {
-            let (head, answer) = asked.await?;
-            let (events, done) = answer.collect().await?;
-            whole::reply(&head, events, done)
-        }
-        _ if loading => Ok(stream::reply(asked, delivery, keep_alive).into_response()),
+        Delivery { stream: false, .. } => whole::reply(questions).await,
+        _ if loading => Ok(stream::reply(questions.next(), delivery, keep_alive).into_response()),
         _ => {
-            let asked = asked.await?;
-            Ok(stream::reply(std::future::ready(Ok(asked)), delivery, keep_alive).into_response())
+            let (questions, first) = questions.next().await;
+            let first = first.transpose()?.map(Ok);
+            Ok(stream::reply(std::future::ready((questions, first)), delivery, keep_alive).into_response())
         }
     }
 }
 
-/// Waits for the model, and asks it.
-async fn asked(shared: Shared, ask: Ask) -> Result<(Head, Followed), Error> {
-    let model = counted(&shared, shared.service.ready().await)?;
-    let shape = match ask {
-        Ask::Chat(_) => Shape::Chat,
-        Ask::Text(_) => Shape::Text,
-    };
-    let head = Head::new(shape, &model.info().name);
-    let work = move || match ask {
-        Ask::Chat(request) => shared.ask(&model, |m| m.chat(request)),
-        Ask::Text(request) => shared.ask(&model, |m| m.complete(request)),
-    };
-    // A template may compute for a while, and a long text takes its time to be cut into tokens.
-    let answer = tokio::task::spawn_blocking(work).await.map_err(|e| Error::Failed(format!("the request could not be read: {e}")))??;
-    Ok((head, answer))
+/// What one HTTP request asks of the model, one after the other: a text completion can have several prompts.
+pub struct Questions {
+    shared: Shared,
+    shape: Shape,
+    asks: VecDeque<Ask>,
+    /// Set when the first is asked, and the same for all.
+    asked: Option<(Head, Arc<Model>)>,
+}
+
+impl Questions {
+    /// What stands in every object of the answer; `None` before the first question.
+    pub fn head(&self) -> Option<&Head> {
+        self.asked.as_ref().map(|(head, _)| head)
+    }
+
+    /// Waits for the model, and asks it the next question. `None`: all were asked.
+    pub async fn next(mut self) -> (Self, Option<Result<Followed, Error>>) {
+        let Some(ask) = self.asks.pop_front() else { return (self, None) };
+        let answer = self.ask(ask).await;
+        (self, Some(answer))
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Result<Followed, Error> {
+        let model = match &self.asked {
+            Some((_, model)) => model.clone(),
+            None => {
+                let model = counted(&self.shared, self.shared.service.ready().await)?;
+                self.asked = Some((Head::new(self.shape, &model.info().name), model.clone()));
+                model
+            }
+        };
+        let shared = self.shared.clone();
+        let work = move || match ask {
+            Ask::Chat(request) => shared.ask(&model, |m| m.chat(request)),
+            Ask::Text(request) => shared.ask(&model, |m| m.complete(request)),
+        };
+        // A template may compute for a while, a long text takes its time to be cut into tokens, and a form to be compiled.
+        tokio::task::spawn_blocking(work).await.map_err(|e| Error::Failed(format!("the request could not be read: {e}")))?
+    }
 }
 
 fn counted<T>(shared: &Shared, result: Result<T, Error>) -> Result<T, Error> {

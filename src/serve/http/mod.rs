@@ -35,6 +35,9 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(chat::completion))
+        // As llama-server has them too: some programs are told a base address without `/v1`.
+        .route("/models", get(models::list))
+        .route("/chat/completions", post(chat::chat))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/apply-template", post(tokens::apply_template))

@@ -1,9 +1,9 @@
 //! The pieces of OpenAI's objects that streams and whole answers share.
 
-use crate::service::{Done, TokenLogprob};
+use crate::service::{Done, Timings, TokenLogprob, Usage};
 use serde_json::{Map, Value, json};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which of the two shapes an answer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,35 @@ impl Head {
     }
 }
 
-pub fn usage(done: &Done) -> Value {
-    let usage = &done.usage;
+/// What several answers to one request took together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Total {
+    pub usage: Usage,
+    pub timings: Timings,
+}
+
+impl Total {
+    pub fn add(&mut self, done: &Done) {
+        let (usage, timings) = (&mut self.usage, &mut self.timings);
+        usage.prompt_tokens += done.usage.prompt_tokens;
+        usage.cached_tokens += done.usage.cached_tokens;
+        usage.completion_tokens += done.usage.completion_tokens;
+        usage.reasoning_tokens += done.usage.reasoning_tokens;
+        timings.queue += done.timings.queue;
+        timings.prefill_tok_s = joined((timings.prefill_tok_s, timings.prefill), (done.timings.prefill_tok_s, done.timings.prefill));
+        timings.decode_tok_s = joined((timings.decode_tok_s, timings.decode), (done.timings.decode_tok_s, done.timings.decode));
+        timings.prefill += done.timings.prefill;
+        timings.decode += done.timings.decode;
+    }
+}
+
+/// The rate over two spans of time.
+fn joined(a: (f64, Duration), b: (f64, Duration)) -> f64 {
+    let seconds = (a.1 + b.1).as_secs_f64();
+    if seconds > 0.0 { (a.0 * a.1.as_secs_f64() + b.0 * b.1.as_secs_f64()) / seconds } else { 0.0 }
+}
+
+pub fn usage(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -57,9 +84,8 @@ pub fn usage(done: &Done) -> Value {
 }
 
 /// As llama-server has them; Open WebUI and many benches read them.
-pub fn timings(done: &Done) -> Value {
-    let (usage, t) = (&done.usage, &done.timings);
-    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+pub fn timings(usage: &Usage, t: &Timings) -> Value {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     json!({
         "cache_n": usage.cached_tokens,
         "prompt_n": usage.prompt_tokens - usage.cached_tokens,

@@ -1,5 +1,6 @@
 //! Errors in OpenAI's shape with llama-server's types, which clients match on, and the bodies of requests.
 
+use super::BODY_BYTES_MAX;
 use crate::serve::wire::Fields;
 use crate::service::Error;
 use axum::body::Bytes;
@@ -96,6 +97,11 @@ pub fn loading(message: &str) -> Refusal {
 /// The JSON object of a request, whatever its content type says.
 pub async fn fields(request: Request) -> Result<Fields, Refusal> {
     let wrong = |status, message: String| Refusal::new(status, "invalid_request_error", &message);
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if let Some(bytes) = declared.filter(|bytes| *bytes > BODY_BYTES_MAX as u64) {
+        let message = format!("the request's body of {bytes} bytes is larger than the {BODY_BYTES_MAX} that are taken");
+        return Err(wrong(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
     let body = timeout(BODY_WITHIN, Bytes::from_request(request, &()))
         .await
         .map_err(|_| wrong(StatusCode::REQUEST_TIMEOUT, format!("the request's body did not come within {} s", BODY_WITHIN.as_secs())))?

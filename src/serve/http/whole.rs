@@ -1,21 +1,37 @@
 //! An answer in one piece.
 
-use super::parts::{Head, Shape, logprobs, text_logprobs, timings, usage};
+use super::chat::Questions;
+use super::parts::{Shape, Total, logprobs, text_logprobs, timings, usage};
 use super::reply::Refusal;
 use crate::service::{Done, Error, Event, Finish, TokenLogprob};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-/// An answer that the daemon's end cut short is none: the client is told to come again.
-pub fn reply(head: &Head, events: Vec<Event>, done: Done) -> Result<Response, Refusal> {
-    if done.finish == Finish::Cancelled {
-        return Err(Error::NotReady("the daemon is stopping; the answer was cut short".into()).into());
+/// Asks everything, and answers with all of it. An answer that the daemon's end cut short is none: the client is told to come again.
+pub async fn reply(mut questions: Questions) -> Result<Response, Refusal> {
+    let (mut choices, mut total) = (Vec::new(), Total::default());
+    loop {
+        let (after, answer) = questions.next().await;
+        questions = after;
+        let Some(answer) = answer else { break };
+        let (events, done) = answer?.collect().await?;
+        if done.finish == Finish::Cancelled {
+            return Err(Error::NotReady("the daemon is stopping; the answer was cut short".into()).into());
+        }
+        total.add(&done);
+        let Some(head) = questions.head() else { break };
+        choices.push(choice(head.shape, choices.len(), events, &done));
     }
-    Ok(Json(object(head, events, &done)).into_response())
+    let head = questions.head().ok_or_else(|| Error::Failed("nothing was asked".into()))?;
+    let object = if head.shape == Shape::Chat { "chat.completion" } else { "text_completion" };
+    let mut out = head.object(object, json!(choices));
+    out.insert("usage".into(), usage(&total.usage));
+    out.insert("timings".into(), timings(&total.usage, &total.timings));
+    Ok(Json(out).into_response())
 }
 
-fn object(head: &Head, events: Vec<Event>, done: &Done) -> Value {
+fn choice(shape: Shape, index: usize, events: Vec<Event>, done: &Done) -> Value {
     let (mut content, mut reasoning, mut tokens) = (String::new(), String::new(), Vec::<TokenLogprob>::new());
     let mut calls: Vec<(String, String, String)> = Vec::new();
     for event in events {
@@ -35,20 +51,13 @@ fn object(head: &Head, events: Vec<Event>, done: &Done) -> Value {
         }
     }
     let finish = done.finish.word();
-    let mut out = match head.shape {
+    match shape {
         Shape::Chat => {
             let message = message(content, reasoning, calls);
-            let choice = json!({"index": 0, "message": message, "finish_reason": finish, "logprobs": logprobs(&tokens)});
-            head.object("chat.completion", json!([choice]))
+            json!({"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs(&tokens)})
         }
-        Shape::Text => {
-            let choice = json!({"text": content, "index": 0, "finish_reason": finish, "logprobs": text_logprobs(&tokens, &mut 0)});
-            head.object("text_completion", json!([choice]))
-        }
-    };
-    out.insert("usage".into(), usage(done));
-    out.insert("timings".into(), timings(done));
-    Value::Object(out)
+        Shape::Text => json!({"text": content, "index": index, "finish_reason": finish, "logprobs": text_logprobs(&tokens, &mut 0)}),
+    }
 }
 
 fn message(content: String, reasoning: String, calls: Vec<(String, String, String)>) -> Value {
@@ -79,7 +88,7 @@ mod tests {
             Event::ToolArguments { index: 0, text: "true}".into() },
         ];
         let done = Done { finish: Finish::ToolCalls, usage: Usage::default(), timings: Timings::default(), tokens: Vec::new() };
-        let choice = &object(&Head::new(Shape::Chat, "m"), events, &done)["choices"][0];
+        let choice = choice(Shape::Chat, 0, events, &done);
         assert_eq!(choice["message"]["content"], Value::Null);
         assert_eq!(choice["message"]["tool_calls"][0]["function"], json!({"name": "lamp", "arguments": "{\"on\":true}"}));
         assert_eq!(choice["finish_reason"], "tool_calls");

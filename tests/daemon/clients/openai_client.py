@@ -1,5 +1,7 @@
-"""The openai package over the Unix socket: list, chat, stream, errors. Arguments: SOCKET MODEL."""
+"""The openai package over the Unix socket: list, chat, stream, forms, errors. Arguments: SOCKET MODEL."""
 
+import asyncio
+import json
 import sys
 
 import httpx2
@@ -32,6 +34,33 @@ assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) ==
 # As Home Assistant's set-up asks: a tool without properties, three tokens.
 tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}}
 client.chat.completions.create(model=model, messages=messages, tools=[tool], max_tokens=3)
+
+# Held to a schema, and to a call.
+lamp = {
+    "type": "object",
+    "properties": {"on": {"type": "boolean"}, "level": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["on", "level"],
+    "additionalProperties": False,
+}
+form = {"type": "json_schema", "json_schema": {"name": "lamp", "strict": True, "schema": lamp}}
+held = client.chat.completions.create(model=model, messages=messages, max_tokens=400, response_format=form)
+assert set(json.loads(held.choices[0].message.content)) == {"on", "level"} and held.choices[0].finish_reason == "stop", held
+set_lamp = {"type": "function", "function": {"name": "set_lamp", "parameters": lamp}}
+choice = {"type": "function", "function": {"name": "set_lamp"}}
+called = client.chat.completions.create(model=model, messages=messages, max_tokens=400, tools=[tool, set_lamp], tool_choice=choice)
+function = called.choices[0].message.tool_calls[0].function
+assert function.name == "set_lamp" and set(json.loads(function.arguments)) == {"on", "level"}, called
+assert called.choices[0].finish_reason == "tool_calls", called
+
+
+async def at_once():
+    transport = httpx2.AsyncHTTPTransport(uds=socket)
+    asking = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="none", http_client=httpx2.AsyncClient(transport=transport))
+    asked = [asking.chat.completions.create(model=model, messages=messages, max_tokens=5, extra_body=extra) for _ in range(3)]
+    assert [answer.usage.completion_tokens for answer in await asyncio.gather(*asked)] == [5, 5, 5]
+
+
+asyncio.run(at_once())
 
 text = client.completions.create(model=model, prompt="hello", max_tokens=3, extra_body=extra)
 assert text.usage.completion_tokens == 3, text
