@@ -65,7 +65,8 @@ impl Grammars {
     fn build(&self) -> Result<ParserFactory, String> {
         let vocabulary = self.tokenizer.vocab();
         let word = |id: TokenId| match vocabulary.kind(id) {
-            TokenKind::Control => [&[TokTrie::SPECIAL_TOKEN_MARKER], vocabulary.text(id).unwrap_or_default()].concat(),
+            // What is not shown must not stand for text.
+            TokenKind::Control | TokenKind::Unknown => [&[TokTrie::SPECIAL_TOKEN_MARKER], vocabulary.text(id).unwrap_or_default()].concat(),
             _ => self.tokenizer.token_bytes(id),
         };
         let words: Vec<Vec<u8>> = (0..self.words as u32).map(TokenId).map(word).collect();

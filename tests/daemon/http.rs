@@ -140,7 +140,7 @@ fn several_prompts_of_one_request_are_answered_each() {
 
 #[test]
 fn answers_are_held_to_the_form_that_is_asked_for() {
-    let house = House::open(Plan::default());
+    let house = House::open(Plan { model_lines: "context = 2048", ..Plan::default() });
     let schema = json!({"type": "object", "required": ["on", "level"], "additionalProperties": false, "properties": {
         "on": {"type": "boolean"}, "level": {"type": "integer", "minimum": 0, "maximum": 9}}});
     let format = json!({"type": "json_schema", "json_schema": {"name": "lamp", "strict": true, "schema": schema}});
@@ -151,7 +151,7 @@ fn answers_are_held_to_the_form_that_is_asked_for() {
     assert_eq!(reply["choices"][0]["finish_reason"], "stop");
 
     let tool = json!({"type": "function", "function": {"name": "lamp", "parameters": schema}});
-    let forced = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 400, "tools": [tool], "tool_choice": "required", "stream": true});
+    let forced = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 900, "tools": [tool], "tool_choice": "required", "parallel_tool_calls": false, "stream": true});
     let events = house.stream(CHAT, forced).rest();
     let deltas = events.iter().filter_map(|e| serde_json::from_str::<Value>(e).ok()).map(|e| e["choices"][0].clone());
     let mut arguments = String::new();
@@ -179,7 +179,7 @@ fn metrics_hold_no_words_of_a_prompt() {
 #[test]
 fn the_openai_package_is_served() {
     let Some(python) = python() else { return };
-    let house = House::open(Plan::default());
+    let house = House::open(Plan { model_lines: "context = 2048", ..Plan::default() });
     client(&python, "openai_client.py", &[house.socket.to_str().unwrap(), "tiny"], &[]);
     assert_eq!(model().file_stem().unwrap(), "tiny");
 }

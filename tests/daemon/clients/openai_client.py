@@ -43,11 +43,11 @@ lamp = {
     "additionalProperties": False,
 }
 form = {"type": "json_schema", "json_schema": {"name": "lamp", "strict": True, "schema": lamp}}
-held = client.chat.completions.create(model=model, messages=messages, max_tokens=400, response_format=form)
+held = client.chat.completions.create(model=model, messages=messages, max_tokens=900, response_format=form)
 assert set(json.loads(held.choices[0].message.content)) == {"on", "level"} and held.choices[0].finish_reason == "stop", held
 set_lamp = {"type": "function", "function": {"name": "set_lamp", "parameters": lamp}}
 choice = {"type": "function", "function": {"name": "set_lamp"}}
-called = client.chat.completions.create(model=model, messages=messages, max_tokens=400, tools=[tool, set_lamp], tool_choice=choice)
+called = client.chat.completions.create(model=model, messages=messages, max_tokens=900, tools=[tool, set_lamp], tool_choice=choice)
 function = called.choices[0].message.tool_calls[0].function
 assert function.name == "set_lamp" and set(json.loads(function.arguments)) == {"on", "level"}, called
 assert called.choices[0].finish_reason == "tool_calls", called
