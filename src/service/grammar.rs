@@ -340,10 +340,10 @@ mod tests {
         let hermes = form::form(&Format::of("<tool_call>"), &tools, "", false, Hold::Talk { several: true }).unwrap();
         let call = "Look: <tool_call>\n{\"name\": \"weather\", \"arguments\": {\"place\": \"Köln\"}}\n</tool_call>";
         assert_eq!(follows(&grammars, &hermes, &format!("{call}\n{call} So.")), (true, true));
-        assert_eq!(follows(&grammars, &hermes, "<tool_call>\n{\"name\": \"fly\"").0, false);
+        assert!(!follows(&grammars, &hermes, "<tool_call>\n{\"name\": \"fly\"").0);
         let one = form::form(&Format::of("<tool_call>"), &tools, "", false, Hold::Talk { several: false }).unwrap();
         assert_eq!(follows(&grammars, &one, call), (true, true));
-        assert_eq!(follows(&grammars, &one, &format!("{call}\n")).0, false);
+        assert!(!follows(&grammars, &one, &format!("{call}\n")).0);
     }
 
     #[test]
