@@ -1,70 +1,209 @@
-//! `hearth board capture`: copies what describes a board (names, trips, clock tables, one reading of each sensor) into a folder that its
-//! owner can send. No serial number, host name, user or network address is in it.
+//! `hearth board capture`: what describes a board (names, trips, clock tables, one reading of each sensor, the firmware's answers) as a
+//! [`Tree`]. No serial number, host name, user or network address is in it, and no file that hangs holds it up for long.
 
-use super::root::Root;
-use std::io;
-use std::path::{Path, PathBuf};
+use super::mailbox;
+use super::poll::DEADLINE;
+use super::root::{Miss, Root, text};
+use super::tree::{BYTES_MAX, FILES_MAX, Tree};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
-/// Folders looked through and the files taken from them; `*` in a name stands for a number.
-const TAKEN: [(&str, &[&str]); 12] = [
+/// Folders looked through and the files taken from them; `*` in a name stands for any run of characters.
+const TAKEN: [(&str, &[&str]); 15] = [
     ("proc/device-tree", &["model", "compatible"]),
-    ("proc", &["cpuinfo", "meminfo"]),
+    ("proc/device-tree/chosen", &["u-boot,version"]),
+    ("sys/firmware/devicetree/base", &["model", "compatible"]),
+    ("proc", &["cpuinfo", "meminfo", "stat"]),
     ("proc/sys/kernel", &["osrelease"]),
     ("proc/pressure", &["cpu", "memory", "io"]),
-    ("sys/class/dmi/id", &["sys_vendor", "product_name"]),
+    ("sys/class/dmi/id", &["sys_vendor", "product_name", "bios_version", "bios_date"]),
     ("sys/devices/system/cpu", &["online", "possible"]),
-    ("sys/devices/system/cpu/cpu*", &["cpu_capacity", "topology/cluster_id", "topology/core_id", "thermal_throttle/package_throttle_count"]),
+    ("sys/devices/system/cpu/cpu*", &["cpu_capacity"]),
+    ("sys/devices/system/cpu/cpu*/topology", &["cluster_id", "core_id"]),
+    ("sys/devices/system/cpu/cpu0/thermal_throttle", &["*_throttle_count"]),
     (
         "sys/devices/system/cpu/cpufreq/policy*",
-        &["affected_cpus", "scaling_driver", "scaling_governor", "scaling_available_frequencies", "scaling_cur_freq", "scaling_min_freq",
-          "scaling_max_freq", "cpuinfo_min_freq", "cpuinfo_max_freq"],
+        &[
+            "related_cpus",
+            "affected_cpus",
+            "scaling_driver",
+            "scaling_governor",
+            "scaling_available_frequencies",
+            "scaling_cur_freq",
+            "scaling_min_freq",
+            "scaling_max_freq",
+            "cpuinfo_min_freq",
+            "cpuinfo_max_freq",
+            "cpuinfo_avg_freq",
+            "cpuinfo_cur_freq",
+        ],
     ),
     (
-        "sys/class/thermal/thermal_zone*",
-        &["type", "temp", "policy", "mode", "trip_point_*_temp", "trip_point_*_type", "trip_point_*_hyst", "cdev*/type"],
+        "sys/class/thermal/*",
+        &[
+            "type",
+            "temp",
+            "policy",
+            "mode",
+            "trip_point_*_temp",
+            "trip_point_*_type",
+            "trip_point_*_hyst",
+            "cdev*/type",
+            "cur_state",
+            "max_state",
+        ],
     ),
-    ("sys/class/thermal/cooling_device*", &["type", "cur_state", "max_state"]),
-    ("sys/class/hwmon/hwmon*", &["name", "temp*_input", "temp*_label", "in*_input", "in*_label", "curr*_input", "fan*_input", "pwm*", "in*_lcrit_alarm"]),
-    ("sys/class/devfreq", &["dmc/cur_freq", "17000000.gpu/cur_freq"]),
+    (
+        "sys/class/hwmon/hwmon*",
+        &[
+            "name",
+            "temp*_input",
+            "temp*_label",
+            "in*_input",
+            "in*_label",
+            "curr*_input",
+            "curr*_crit",
+            "fan*_input",
+            "pwm*",
+            "in*_lcrit_alarm",
+        ],
+    ),
+    ("sys/class/devfreq/*", &["cur_freq", "min_freq", "max_freq", "load"]),
 ];
-/// Numbers tried for a `*`.
-const NUMBERS: u32 = 64;
-/// Lines of `/proc/cpuinfo` that name one single machine.
-const SECRET_LINES: [&str; 2] = ["Serial", "Hardware UUID"];
+/// x86's energy counters; apart, since their class folder holds links to all domains at once.
+const POWERCAP: (&str, &[&str]) = ("sys/class/powercap/intel-rapl*", &["name", "energy_uj", "max_energy_range_uj"]);
+/// Longest text of one file; a long one is cut at a line.
+const FILE_BYTES_MAX: usize = 8 << 10;
+/// What of a long file with much that is not ours is taken: whole lines that begin so.
+const LINES: [(&str, &[&str]); 3] = [
+    ("proc/meminfo", &["MemTotal:"]),
+    ("proc/stat", &["cpu "]),
+    ("proc/cpuinfo", &["processor", "model name", "CPU ", "Features", "Model", "Hardware"]),
+];
+/// Files that hang before the rest of their folders is no longer looked at.
+const HANGING_MAX: usize = 8;
 
-/// Copies the description of the board below `root` into `to`, which must not exist yet. Returns the number of files.
-pub fn capture(root: &Root, to: &Path) -> io::Result<usize> {
-    std::fs::create_dir(to)?;
-    let mut count = 0;
-    for (dir, files) in TAKEN {
+/// The description of the board below `root`.
+pub fn capture(root: &Root, comments: Vec<String>) -> Tree {
+    let mut tree = Tree { comments, ..Tree::default() };
+    let mut reader = Reader::new(DEADLINE);
+    let mut bytes = 0;
+    for (dir, files) in TAKEN.iter().chain([&POWERCAP]) {
         for dir in expand(root, dir) {
+            // What a captured name says about another: a file's own expansion may go a folder deeper (`cdev0/type`).
             for file in files.iter().flat_map(|f| expand(root, &format!("{dir}/{f}"))) {
-                let Ok(text) = super::root::text(&root.at(&file)) else { continue };
-                let out: PathBuf = to.join(&file);
-                if let Some(parent) = out.parent() {
-                    std::fs::create_dir_all(parent)?;
+                if tree.files.len() + tree.unread.len() >= FILES_MAX || bytes >= BYTES_MAX / 2 {
+                    return tree;
                 }
-                let kept: String = text.lines().filter(|l| !SECRET_LINES.iter().any(|s| l.starts_with(s))).map(|l| format!("{l}\n")).collect();
-                std::fs::write(&out, kept)?;
-                count += 1;
+                match reader.read(root.at(&file)) {
+                    Some(Ok(text)) => {
+                        let kept = kept(&file, &text);
+                        bytes += file.len() + kept.len();
+                        tree.files.push((file, kept));
+                    }
+                    Some(Err(Miss::Absent { .. })) => (),
+                    Some(Err(miss)) => tree.unread.push((file, reason(&miss))),
+                    None => tree.unread.push((file, "does not answer".into())),
+                }
             }
         }
     }
-    Ok(count)
+    tree.files.extend(mailbox::answers(root).into_iter().map(|(file, answer)| (file, answer + "\n")));
+    tree
 }
 
-/// The paths that exist for a pattern with at most one `*` left.
+/// Why a file was not read, without its path.
+fn reason(miss: &Miss) -> String {
+    match miss {
+        Miss::Denied { .. } => "no permission".into(),
+        Miss::NotReady { reason, .. } => format!("not ready ({reason})"),
+        other => other.to_string(),
+    }
+}
+
+/// The lines of a file that may leave the house.
+fn kept(file: &str, text: &str) -> String {
+    let wanted = LINES.iter().find(|(name, _)| *name == file).map(|(_, lines)| *lines);
+    let mut out = String::new();
+    for line in text.lines().filter(|l| wanted.is_none_or(|w| w.iter().any(|start| l.starts_with(start)))) {
+        if out.len() + line.len() > FILE_BYTES_MAX {
+            break;
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+/// Reads files on a thread of its own; one that hangs is left behind with its thread.
+struct Reader {
+    deadline: Duration,
+    hanging: usize,
+    thread: Option<(mpsc::Sender<PathBuf>, mpsc::Receiver<Result<String, Miss>>)>,
+    /// Folders in which a file hung: their other files are of the same part.
+    asleep: BTreeSet<PathBuf>,
+}
+
+impl Reader {
+    fn new(deadline: Duration) -> Reader {
+        Reader { deadline, hanging: 0, thread: None, asleep: BTreeSet::new() }
+    }
+
+    /// `None`: it did not answer within the deadline, or is of a part that did not.
+    fn read(&mut self, path: PathBuf) -> Option<Result<String, Miss>> {
+        let folder = path.parent().map(PathBuf::from).unwrap_or_default();
+        if self.hanging >= HANGING_MAX || self.asleep.contains(&folder) {
+            return None;
+        }
+        let (ask, answer) = self.thread.get_or_insert_with(|| {
+            let (ask, asked) = mpsc::channel::<PathBuf>();
+            let (tell, answer) = mpsc::channel();
+            std::thread::spawn(move || asked.into_iter().try_for_each(|path| tell.send(text(&path))));
+            (ask, answer)
+        });
+        let answer = ask.send(path).ok().and_then(|()| answer.recv_timeout(self.deadline).ok());
+        if answer.is_none() {
+            self.hanging += 1;
+            self.asleep.insert(folder);
+            self.thread = None;
+        }
+        answer
+    }
+}
+
+/// The paths that exist for a pattern, in the order of their numbers.
 fn expand(root: &Root, pattern: &str) -> Vec<String> {
-    let Some((head, tail)) = pattern.split_once('*') else {
+    let Some(star) = pattern.find('*') else {
         return if root.at(pattern).exists() { vec![pattern.to_owned()] } else { Vec::new() };
     };
-    (0..NUMBERS).map(|n| format!("{head}{n}{tail}")).filter(|p| root.at(p).exists()).collect()
+    let from = pattern[..star].rfind('/').map_or(0, |slash| slash + 1);
+    let to = pattern[star..].find('/').map_or(pattern.len(), |slash| star + slash);
+    let (head, tail) = (&pattern[from..star], &pattern[star + 1..to]);
+    let mut names: Vec<String> = std::fs::read_dir(root.at(&pattern[..from]))
+        .map(|entries| entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    names.retain(|n| n.len() >= head.len() + tail.len() && n.starts_with(head) && n.ends_with(tail));
+    let number = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>().parse::<u64>().unwrap_or(u64::MAX);
+    names.sort_by(|a, b| (number(a), a).cmp(&(number(b), b)));
+    names.truncate(FILES_MAX);
+    names.iter().flat_map(|name| expand(root, &format!("{}{name}{}", &pattern[..from], &pattern[to..]))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Identity, fake, sources};
     use super::*;
+    use std::path::Path;
+
+    fn facts(at: &Path) -> (Identity, Vec<String>) {
+        let root = Root::new(at);
+        let mut all: Vec<String> =
+            sources(&root).iter_mut().filter_map(|s| s.read().ok()).flatten().map(|r| format!("{:?} {}", r.what, r.value)).collect();
+        all.sort();
+        (Identity::of(&root), all)
+    }
 
     #[test]
     fn a_captured_board_reads_like_the_board() {
@@ -72,25 +211,62 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (from, to) = (dir.path().join("board"), dir.path().join("captured"));
             fake::build(&from, board).unwrap();
-            capture(&Root::new(&from), &to).unwrap();
-            let read = |at: &Path| {
-                let root = Root::new(at);
-                let mut all: Vec<_> = sources(&root).iter_mut().filter_map(|s| s.read().ok()).flatten().map(|r| (r.what, r.value)).collect();
-                all.sort_by(|a, b| a.0.cmp(&b.0));
-                (Identity::of(&root), format!("{all:?}"))
-            };
-            assert_eq!(read(&from), read(&to), "{}", board.model);
+            std::fs::create_dir(&to).unwrap();
+            let text = capture(&Root::new(&from), Vec::new()).text();
+            Tree::parse(&text).unwrap().unpack(&to).unwrap();
+            assert_eq!(facts(&from), facts(&to), "{}", board.model);
         }
     }
 
     #[test]
-    fn serial_numbers_stay_at_home() {
+    fn what_names_one_single_machine_stays_at_home() {
         let dir = tempfile::tempdir().unwrap();
-        let from = dir.path().join("board");
-        fake::build(&from, &fake::PI5).unwrap();
-        std::fs::write(from.join("proc/cpuinfo"), "processor: 0\nSerial\t\t: 10000000abcdef\nModel: x\n").unwrap();
-        capture(&Root::new(&from), &dir.path().join("out")).unwrap();
-        let text = std::fs::read_to_string(dir.path().join("out/proc/cpuinfo")).unwrap();
-        assert!(!text.contains("abcdef") && text.contains("Model: x"));
+        fake::build(dir.path(), &fake::PI5).unwrap();
+        let put = |file: &str, text: &str| {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("proc/cpuinfo", "processor: 0\nSerial\t\t: 10000000abcdef\nModel: x\n");
+        for file in [
+            "proc/device-tree/serial-number",
+            "sys/class/dmi/id/product_serial",
+            "sys/class/dmi/id/product_uuid",
+            "proc/sys/kernel/hostname",
+            "etc/hostname",
+        ] {
+            put(file, "10000000abcdef");
+        }
+        let text = capture(&Root::new(dir.path()), Vec::new()).text();
+        assert!(!text.contains("abcdef") && text.contains("Model: x"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_hangs_costs_its_deadline_once_and_the_rest_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        fake::build(dir.path(), &fake::PI5).unwrap();
+        let zone = dir.path().join("sys/class/thermal/thermal_zone7");
+        std::fs::create_dir(&zone).unwrap();
+        std::fs::write(zone.join("type"), "cv0-thermal\n").unwrap();
+        // Opening a pipe that nobody writes to hangs.
+        let pipe = std::ffi::CString::new(zone.join("temp").to_str().unwrap()).unwrap();
+        // SAFETY: the path is a C string that outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        let tree = capture(&Root::new(dir.path()), Vec::new());
+        assert_eq!(tree.unread, [("sys/class/thermal/thermal_zone7/temp".to_owned(), "does not answer".to_owned())]);
+        assert!(tree.files.iter().any(|f| f.0.starts_with("sys/class/hwmon")));
+    }
+
+    #[test]
+    fn a_tree_stays_within_its_bounds() {
+        let dir = tempfile::tempdir().unwrap();
+        fake::build(dir.path(), &fake::PI5).unwrap();
+        std::fs::write(dir.path().join("proc/cpuinfo"), "model name : x\n".repeat(100_000)).unwrap();
+        let hwmon = dir.path().join("sys/class/hwmon/hwmon9");
+        std::fs::create_dir_all(&hwmon).unwrap();
+        for n in 0..500 {
+            std::fs::write(hwmon.join(format!("temp{n}_label")), "x".repeat(7000)).unwrap();
+        }
+        assert!(capture(&Root::new(dir.path()), Vec::new()).text().len() <= BYTES_MAX);
     }
 }

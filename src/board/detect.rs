@@ -22,14 +22,18 @@ pub struct Identity {
     pub compatible: Vec<String>,
     pub memory_bytes: u64,
     pub kernel: String,
+    /// The boot loader or BIOS with its date, where it says so: two boards of one model differ by it.
+    pub firmware: Option<String>,
     pub clusters: Vec<Cluster>,
 }
 
 /// Cores that share a clock.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cluster {
     /// The cpufreq policy: `policy4`; empty without cpufreq.
     pub policy: String,
+    /// `schedutil`, `ondemand`, `performance` …; empty without cpufreq.
+    pub governor: String,
     pub cpus: Vec<u32>,
     /// 0–1024 against the strongest core, where the kernel says.
     pub capacity: Option<u32>,
@@ -39,30 +43,60 @@ pub struct Cluster {
     pub steps_khz: Vec<u64>,
 }
 
+/// The device tree, as `/proc` shows it and as it stands when `/proc` is hidden (systemd's `ProcSubset=pid`).
+const TREES: [&str; 2] = ["proc/device-tree", "sys/firmware/devicetree/base"];
+
 impl Identity {
     pub fn of(root: &Root) -> Identity {
-        let compatible: Vec<String> = std::fs::read(root.at("proc/device-tree/compatible"))
-            .map(|bytes| bytes.split(|&b| b == 0).filter_map(|s| std::str::from_utf8(s).ok()).map(str::to_owned).collect())
-            .unwrap_or_default();
-        let compatible: Vec<String> = compatible.into_iter().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
-        let model = root.text("proc/device-tree/model").ok().filter(|m| !m.is_empty());
+        let tree = |file: &str| TREES.iter().find_map(|tree| std::fs::read(root.at(format!("{tree}/{file}"))).ok());
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).to_owned();
+        let compatible: Vec<String> = tree("compatible").map(text).unwrap_or_default().split('\0').map(|s| s.trim().to_owned()).collect();
+        let compatible: Vec<String> = compatible.into_iter().filter(|s| !s.is_empty()).collect();
+        let model = tree("model").map(text).filter(|m| !m.is_empty());
         let kind = if model.is_some() || !compatible.is_empty() { Kind::Board } else { Kind::Pc };
         let dmi = |file: &str| root.text(format!("sys/class/dmi/id/{file}")).ok().filter(|s| !s.is_empty());
-        let model = model.or_else(|| Some(format!("{} {}", dmi("sys_vendor")?, dmi("product_name")?))).unwrap_or_else(|| cpu_name(root));
+        let pc = || dmi("product_name").map(|product| [dmi("sys_vendor").unwrap_or_default(), product].join(" ").trim().to_owned());
+        let bios = || Some(format!("BIOS {} of {}", dmi("bios_version")?, dmi("bios_date")?));
+        let boot_loader = tree("chosen/u-boot,version").map(text).map(|v| format!("U-Boot {v}"));
         Identity {
             kind,
-            model,
+            model: model.or_else(pc).unwrap_or_else(|| cpu_name(root)),
             compatible,
             memory_bytes: memory_bytes(root),
-            kernel: root.text("proc/sys/kernel/osrelease").unwrap_or_default(),
+            kernel: kernel(root),
+            firmware: tree("chosen/bootloader/build-timestamp").and_then(|b| built(&b)).or(boot_loader).or_else(bios),
             clusters: clusters(root),
         }
     }
 
     /// The cluster that language models run on: the one of the strongest cores.
     pub fn big(&self) -> Option<&Cluster> {
-        self.clusters.iter().max_by_key(|c| (c.capacity.unwrap_or(0), c.max_khz.unwrap_or(0)))
+        self.clusters.iter().max_by_key(|c| c.strength())
     }
+
+    /// The cpufreq policies of the strongest cores: an RK3588's four have two.
+    pub fn working_policies(&self) -> Vec<String> {
+        let Some(strength) = self.big().map(Cluster::strength) else { return Vec::new() };
+        self.clusters.iter().filter(|c| c.strength() == strength && !c.policy.is_empty()).map(|c| c.policy.clone()).collect()
+    }
+}
+
+impl Cluster {
+    fn strength(&self) -> (u32, u64) {
+        (self.capacity.unwrap_or(0), self.max_khz.unwrap_or(0))
+    }
+}
+
+/// A Raspberry Pi's boot loader: seconds since 1970, big-endian.
+fn built(bytes: &[u8]) -> Option<String> {
+    let seconds = u32::from_be_bytes(bytes.try_into().ok()?);
+    let date = jiff::Timestamp::from_second(seconds.into()).ok()?;
+    Some(format!("boot loader of {}", date.strftime("%Y-%m-%d")))
+}
+
+fn kernel(root: &Root) -> String {
+    let hidden = || root.is_machine().then(|| rustix::system::uname().release().to_string_lossy().into_owned());
+    root.text("proc/sys/kernel/osrelease").ok().or_else(hidden).unwrap_or_default()
 }
 
 fn cpu_name(root: &Root) -> String {
@@ -73,23 +107,33 @@ fn cpu_name(root: &Root) -> String {
 
 fn memory_bytes(root: &Root) -> u64 {
     let info = root.text("proc/meminfo").unwrap_or_default();
-    let kb = info.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kb.unwrap_or(0) * 1024
+    let told = info.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let by_call = || {
+        let system = rustix::system::sysinfo();
+        let (all, unit): (u64, u64) = (system.totalram.into(), system.mem_unit.into());
+        all.saturating_mul(unit)
+    };
+    told.map(|kb| kb * 1024).unwrap_or_else(|| if root.is_machine() { by_call() } else { 0 })
 }
 
+/// By cpufreq policy, since such cores share a clock; without cpufreq by strength.
 fn clusters(root: &Root) -> Vec<Cluster> {
-    let capacity = |cpu: u32| number(&root.at(format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"))).ok().and_then(|c| u32::try_from(c).ok());
+    let capacity =
+        |cpu: u32| number(&root.at(format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"))).ok().and_then(|c| u32::try_from(c).ok());
     let mut found: Vec<Cluster> = root
         .numbered("sys/devices/system/cpu/cpufreq", "policy")
         .iter()
         .map(|path| {
             let list = |file: &str| super::root::text(&path.join(file)).unwrap_or_default();
-            let cpus: Vec<u32> = list("affected_cpus").split_whitespace().filter_map(|c| c.parse().ok()).collect();
+            // Related, not affected: a core that is offline at the moment belongs to its cluster all the same.
+            let named = [list("related_cpus"), list("affected_cpus")].into_iter().find(|l| !l.is_empty()).unwrap_or_default();
+            let cpus: Vec<u32> = named.split_whitespace().filter_map(|c| c.parse().ok()).collect();
             let mut steps_khz: Vec<u64> = list("scaling_available_frequencies").split_whitespace().filter_map(|f| f.parse().ok()).collect();
             steps_khz.sort_unstable();
             let khz = |file: &str| number(&path.join(file)).ok().and_then(|f| u64::try_from(f).ok());
             Cluster {
                 policy: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+                governor: list("scaling_governor"),
                 capacity: cpus.first().and_then(|&c| capacity(c)),
                 cpus,
                 min_khz: khz("cpuinfo_min_freq"),
@@ -99,10 +143,16 @@ fn clusters(root: &Root) -> Vec<Cluster> {
         })
         .collect();
     if found.is_empty() {
-        let cpus = cpu_list(&root.text("sys/devices/system/cpu/online").unwrap_or_default());
-        if !cpus.is_empty() {
-            let capacity = capacity(cpus[0]);
-            found.push(Cluster { policy: String::new(), cpus, capacity, min_khz: None, max_khz: None, steps_khz: Vec::new() });
+        let mut online = cpu_list(&root.text("sys/devices/system/cpu/online").unwrap_or_default());
+        if online.is_empty() && root.is_machine() {
+            online = (0..std::thread::available_parallelism().map_or(1, |n| n.get() as u32)).collect();
+        }
+        for cpu in online {
+            let capacity = capacity(cpu);
+            match found.iter_mut().find(|c| c.capacity == capacity) {
+                Some(cluster) => cluster.cpus.push(cpu),
+                None => found.push(Cluster { capacity, cpus: vec![cpu], ..Cluster::default() }),
+            }
         }
     }
     found
@@ -143,6 +193,45 @@ mod tests {
         let big = Identity::of(&Root::new(dir.path())).big().cloned().unwrap();
         assert!(big.policy == "policy4" || big.policy == "policy6");
         assert_eq!(big.max_khz, Some(2_352_000));
+    }
+
+    #[test]
+    fn a_board_is_known_where_proc_is_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("sys/firmware/devicetree/base");
+        std::fs::create_dir_all(tree.join("chosen/bootloader")).unwrap();
+        std::fs::write(tree.join("model"), "Raspberry Pi 5 Model B Rev 1.1\0").unwrap();
+        std::fs::write(tree.join("compatible"), "raspberrypi,5-model-b\0brcm,bcm2712\0").unwrap();
+        std::fs::write(tree.join("chosen/bootloader/build-timestamp"), 1_758_000_000u32.to_be_bytes()).unwrap();
+        let found = Identity::of(&Root::new(dir.path()));
+        assert_eq!((found.kind, found.model.as_str()), (Kind::Board, "Raspberry Pi 5 Model B Rev 1.1"));
+        assert_eq!(found.compatible, ["raspberrypi,5-model-b", "brcm,bcm2712"]);
+        assert_eq!(found.firmware.as_deref(), Some("boot loader of 2025-09-16"));
+    }
+
+    #[test]
+    fn cores_without_cpufreq_are_told_apart_by_strength_and_an_offline_one_stays_in_its_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let cpu = dir.path().join("sys/devices/system/cpu");
+        for (n, capacity) in [(0, "530"), (1, "530"), (2, "1024")] {
+            std::fs::create_dir_all(cpu.join(format!("cpu{n}"))).unwrap();
+            std::fs::write(cpu.join(format!("cpu{n}/cpu_capacity")), capacity).unwrap();
+        }
+        std::fs::write(cpu.join("online"), "0-2\n").unwrap();
+        let root = Root::new(dir.path());
+        assert_eq!(Identity::of(&root).big().unwrap().cpus, [2]);
+        let policy = cpu.join("cpufreq/policy0");
+        std::fs::create_dir_all(&policy).unwrap();
+        std::fs::write(policy.join("affected_cpus"), "0\n").unwrap();
+        std::fs::write(policy.join("related_cpus"), "0 1\n").unwrap();
+        assert_eq!(Identity::of(&root).clusters[0].cpus, [0, 1]);
+    }
+
+    #[test]
+    fn all_policies_of_the_strongest_cores_work() {
+        let dir = tempfile::tempdir().unwrap();
+        fake::build(dir.path(), &fake::RK3588_VENDOR).unwrap();
+        assert_eq!(Identity::of(&Root::new(dir.path())).working_policies(), ["policy4", "policy6"]);
     }
 
     #[test]

@@ -33,20 +33,74 @@ pub trait Mailbox: Send {
     fn command(&mut self, text: &str) -> io::Result<String>;
 }
 
-/// The character device.
+/// A character device of the firmware.
 struct Device {
     file: std::fs::File,
-    /// Only text commands pass.
-    text_only: bool,
+}
+
+/// The devices that could be opened: one that passes everything, one that passes text commands only. Either may be refused (kernels from
+/// mid-2026 on have both, and give only the second to users).
+struct Devices {
+    all: Option<Device>,
+    text: Option<Device>,
+}
+
+impl Devices {
+    fn open(root: &Root) -> Option<Devices> {
+        let open = |name: &str| std::fs::OpenOptions::new().read(true).open(root.at(name)).ok().map(|file| Device { file });
+        let devices = Devices { all: open("dev/vcio"), text: open("dev/vcio_gencmd") };
+        (devices.all.is_some() || devices.text.is_some()).then_some(devices)
+    }
+}
+
+impl Mailbox for Devices {
+    fn property(&mut self, tag: u32, values: &mut [u32]) -> io::Result<()> {
+        self.all.as_mut().ok_or(io::ErrorKind::Unsupported)?.property(tag, values)
+    }
+
+    fn command(&mut self, text: &str) -> io::Result<String> {
+        let mut last = io::ErrorKind::Unsupported.into();
+        for device in [&mut self.text, &mut self.all].into_iter().flatten() {
+            match device.command(text) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The firmware's answers as a captured tree holds them: a file a command, in the folder `firmware`. Read anew each time, so that whoever
+/// plays the board can change them.
+struct Recorded(Root);
+
+impl Recorded {
+    fn file(command: &str) -> String {
+        format!("firmware/{}", command.replace(' ', "_"))
+    }
+}
+
+impl Mailbox for Recorded {
+    fn property(&mut self, _: u32, _: &mut [u32]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn command(&mut self, text: &str) -> io::Result<String> {
+        std::fs::read_to_string(self.0.at(Recorded::file(text)))
+    }
+}
+
+/// What is asked of a firmware for a captured tree: what [`Firmware`] reads, and what tells parts and versions apart.
+pub const CAPTURED: [&str; 7] =
+    ["measure_clock arm", "get_throttled", "measure_temp", "pmic_read_adc", "measure_volts core", "version", "bootloader_version"];
+
+/// The answers to [`CAPTURED`] as files of a tree; none where there is no such firmware.
+pub fn answers(root: &Root) -> Vec<(String, String)> {
+    let Some(mut firmware) = Firmware::open(root) else { return Vec::new() };
+    CAPTURED.iter().filter_map(|c| Some((Recorded::file(c), firmware.mailbox.command(c).ok()?))).collect()
 }
 
 impl Device {
-    fn open(root: &Root) -> Option<Device> {
-        let open = |name: &str| std::fs::OpenOptions::new().read(true).open(root.at(name)).ok();
-        let all = open("dev/vcio").map(|file| Device { file, text_only: false });
-        all.or_else(|| Some(Device { file: open("dev/vcio_gencmd")?, text_only: true }))
-    }
-
     fn call(&self, buffer: &mut Buffer) -> io::Result<()> {
         // SAFETY: the driver reads and writes at most the byte count in word 0, which is the buffer's own length; the buffer outlives
         // the call and is aligned to 16 bytes as the firmware wants it.
@@ -75,9 +129,6 @@ impl Buffer {
 
 impl Mailbox for Device {
     fn property(&mut self, tag: u32, values: &mut [u32]) -> io::Result<()> {
-        if self.text_only {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
         let mut buffer = Buffer::of(tag, values);
         self.call(&mut buffer)?;
         values.copy_from_slice(&buffer.0[5..5 + values.len()]);
@@ -110,7 +161,10 @@ pub struct Firmware {
 impl Firmware {
     /// `None` on boards without it, or where neither device may be opened.
     pub fn open(root: &Root) -> Option<Firmware> {
-        Some(Firmware::with(Box::new(Device::open(root)?)))
+        if root.is_machine() {
+            return Some(Firmware::with(Box::new(Devices::open(root)?)));
+        }
+        root.at("firmware").is_dir().then(|| Firmware::with(Box::new(Recorded(root.clone()))))
     }
 
     pub fn with(mailbox: Box<dyn Mailbox>) -> Firmware {
@@ -123,12 +177,13 @@ impl Firmware {
             Some(id) => vec![id, 0],
             None => vec![0],
         };
-        let by_tag = self.mailbox.property(tag, &mut values);
-        if by_tag.is_ok() {
-            return Ok(f64::from(values[values.len() - 1]) / if tag == TAG_TEMPERATURE { 1000.0 } else { 1.0 });
+        if self.mailbox.property(tag, &mut values).is_ok() {
+            let value = values[values.len() - 1];
+            // A temperature below 0 °C is a negative number of millidegrees.
+            return Ok(if tag == TAG_TEMPERATURE { f64::from(value as i32) / 1000.0 } else { f64::from(value) });
         }
         let answer = self.mailbox.command(command).map_err(|reason| Miss::Firmware { command: command.into(), reason })?;
-        number_in(&answer).ok_or_else(|| Miss::Nonsense { path: "vcio".into(), text: answer })
+        number_in(&answer).ok_or_else(|| Miss::Nonsense { path: command.into(), text: answer })
     }
 
     fn pmic_w(&mut self) -> Option<f64> {
@@ -146,28 +201,44 @@ impl Source for Firmware {
         "firmware".into()
     }
 
+    /// What the firmware answers; one question that it refuses (an old one lacks a command) takes nothing from the others.
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let hertz = self.ask(TAG_CLOCK_MEASURED, Some(CLOCK_ARM), "measure_clock arm")?;
-        let bits = self.ask(TAG_THROTTLED, None, "get_throttled")?;
-        let celsius = self.ask(TAG_TEMPERATURE, Some(0), "measure_temp")?;
-        let reading = |what, value, source: &str| Reading { what, value, source: source.into() };
+        let plausible = |range: std::ops::Range<f64>, command: &str, asked: Result<f64, Miss>| {
+            let value = asked?;
+            let nonsense = || Miss::Nonsense { path: command.into(), text: value.to_string() };
+            if range.contains(&value) { Ok(value) } else { Err(nonsense()) }
+        };
+        let reading = |what, value, command: &str| Reading::new(what, value, format!("firmware: {command}"));
+        let hertz = plausible(1e7..1e10, "measure_clock arm", self.ask(TAG_CLOCK_MEASURED, Some(CLOCK_ARM), "measure_clock arm"));
         // Bits 16–19 only say that it happened at some time.
-        let live = (bits as u64 & 0xffff) as f64;
-        let mut readings = vec![
-            reading(What::Measured("policy0".into()), hertz, "firmware: measure_clock arm"),
-            reading(What::ThrottleBits, live, "firmware: get_throttled"),
-            reading(What::UnderVoltage, f64::from(u8::from(bits as u64 & 1 == 1)), "firmware: get_throttled"),
-            reading(What::Temperature("firmware".into()), celsius, "firmware: measure_temp"),
+        let bits = self.ask(TAG_THROTTLED, None, "get_throttled").map(|bits| (bits as u64 & 0xffff) as f64);
+        let celsius = plausible(-25.0..125.0, "measure_temp", self.ask(TAG_TEMPERATURE, Some(0), "measure_temp"));
+        let answers = [
+            hertz.map(|v| reading(What::Measured("firmware".into()), v, "measure_clock arm")),
+            bits.map(|v| reading(What::ThrottleBits, v, "get_throttled")),
+            celsius.map(|v| reading(What::Temperature("firmware".into()), v, "measure_temp")),
         ];
+        let (good, bad): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        let mut readings: Vec<Reading> = good.into_iter().flatten().collect();
+        if let (true, Some(Err(miss))) = (readings.is_empty(), bad.into_iter().next()) {
+            return Err(miss);
+        }
         if let Some(watts) = self.pmic_w() {
-            readings.push(reading(What::Power("pmic".into()), watts, "firmware: pmic_read_adc"));
+            readings.push(reading(What::Power("pmic".into()), watts, "pmic_read_adc"));
         }
         Ok(readings)
+    }
+
+    fn is_meter(&self) -> bool {
+        self.has_pmic != Some(false)
     }
 }
 
 /// The number after `=`: `frequency(48)=1500345728`, `throttled=0x50000`, `temp=48.3'C`.
 fn number_in(answer: &str) -> Option<f64> {
+    if answer.starts_with("error") {
+        return None;
+    }
     let value = answer.split_once('=')?.1.trim();
     if let Some(hex) = value.strip_prefix("0x") {
         return u32::from_str_radix(hex, 16).ok().map(f64::from);
@@ -231,11 +302,55 @@ mod tests {
 
     #[test]
     fn tags_and_text_commands_tell_the_same() {
-        let read = |tags| Firmware::with(Box::new(Canned { tags })).read().unwrap().into_iter().map(|r| (r.what, r.value)).collect::<Vec<_>>();
+        let read =
+            |tags| Firmware::with(Box::new(Canned { tags })).read().unwrap().into_iter().map(|r| (r.what, r.value)).collect::<Vec<_>>();
         let (by_tag, by_text) = (read(true), read(false));
         assert_eq!(by_tag, by_text);
-        assert!(by_tag.contains(&(What::Measured("policy0".into()), 2_256_000_000.0)));
+        assert!(by_tag.contains(&(What::Measured("firmware".into()), 2_256_000_000.0)));
         assert!(by_tag.contains(&(What::ThrottleBits, 10.0)), "sticky bits are left out");
+    }
+
+    /// Refuses one command, and all tags.
+    struct Old(&'static str);
+
+    impl Mailbox for Old {
+        fn property(&mut self, _: u32, _: &mut [u32]) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+        fn command(&mut self, text: &str) -> io::Result<String> {
+            if text == self.0 || self.0 == "all" {
+                Ok("error=1 error_msg=\"Command not registered\"".into())
+            } else {
+                Canned { tags: false }.command(text)
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_that_an_old_firmware_refuses_takes_nothing_from_the_others() {
+        let read = |old| Firmware::with(Box::new(Old(old))).read();
+        let whats: Vec<What> = read("measure_clock arm").unwrap().into_iter().map(|r| r.what).collect();
+        assert!(whats.contains(&What::ThrottleBits) && !whats.contains(&What::Measured("firmware".into())), "{whats:?}");
+        assert!(matches!(read("all"), Err(Miss::Nonsense { .. })));
+    }
+
+    #[test]
+    fn a_captured_firmware_answers_from_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("firmware")).unwrap();
+        for (file, text) in [
+            ("measure_clock_arm", "frequency(0)=1500345728\n"),
+            ("get_throttled", "throttled=0x50000\n"),
+            ("measure_temp", "temp=48.3'C\n"),
+        ] {
+            std::fs::write(dir.path().join("firmware").join(file), text).unwrap();
+        }
+        let root = Root::new(dir.path());
+        let told: Vec<(What, f64)> = Firmware::open(&root).unwrap().read().unwrap().into_iter().map(|r| (r.what, r.value)).collect();
+        let want =
+            [(What::Measured("firmware".into()), 1_500_345_728.0), (What::ThrottleBits, 0.0), (What::Temperature("firmware".into()), 48.3)];
+        assert_eq!(told, want);
+        assert_eq!(answers(&root).len(), 3);
     }
 
     #[test]
@@ -247,7 +362,7 @@ mod tests {
     #[test]
     fn odd_answers_are_no_numbers() {
         for odd in ["", "error=1 error_msg=\"x\"", "temp=", "temp='C", "throttled=0xzz"] {
-            assert!(number_in(odd).is_none() || odd.starts_with("error=1"), "{odd}");
+            assert!(number_in(odd).is_none(), "{odd}");
         }
         assert_eq!(rails_w("no such command"), None);
     }

@@ -1,52 +1,62 @@
 //! Watts, each with the place where they are metered: figures from different places are never compared. Also the supply's alarm.
 
+use super::numbered::{HWMON, Numbered};
 use super::root::{Miss, Root, number, text};
 use super::{Reading, Source, What};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// No board or PC draws more; a counter that was set back looks like it.
+const WATTS_MAX: f64 = 2000.0;
+
 pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     let mut all: Vec<Box<dyn Source>> = Vec::new();
-    for path in root.numbered("sys/class/hwmon", "hwmon") {
-        match text(&path.join("name")).unwrap_or_default().as_str() {
-            "ina3221" => all.push(Box::new(Ina3221 { path })),
-            "rpi_volt" => all.push(Box::new(SupplyAlarm(path.join("in0_lcrit_alarm")))),
+    for (name, at) in Numbered::all(root, HWMON) {
+        match name.as_str() {
+            "ina3221" => all.push(Box::new(Ina3221(at))),
+            "rpi_volt" => all.push(Box::new(SupplyAlarm(at))),
             _ => (),
         }
     }
-    let package = root.at("sys/class/powercap/intel-rapl:0");
-    let package = if package.exists() { package } else { root.at("sys/devices/virtual/powercap/intel-rapl/intel-rapl:0") };
-    if package.join("energy_uj").exists() {
-        all.push(Box::new(Rapl { path: package, last: None }));
+    // The class folder has links to all domains, `intel-rapl:0:1` among them; whole packages have one number.
+    for dir in ["sys/class/powercap", "sys/devices/virtual/powercap/intel-rapl"] {
+        let packages = root.numbered(dir, "intel-rapl:");
+        if !packages.is_empty() {
+            all.extend(packages.into_iter().map(|path| Box::new(Rapl::new(path)) as Box<dyn Source>));
+            break;
+        }
     }
     all
 }
 
 /// Jetson's meter: millivolt and milliampere of each labelled rail.
-struct Ina3221 {
-    path: PathBuf,
-}
+struct Ina3221(Numbered);
 
 impl Source for Ina3221 {
     fn name(&self) -> String {
-        "ina3221".into()
+        self.0.label()
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let path = self.0.path()?;
         let mut readings = Vec::new();
         for n in 1..=3 {
-            let Ok(label) = text(&self.path.join(format!("in{n}_label"))) else { continue };
-            let volts = number(&self.path.join(format!("in{n}_input")))? as f64 / 1000.0;
-            let file = self.path.join(format!("curr{n}_input"));
+            let Ok(label) = text(&path.join(format!("in{n}_label"))) else { continue };
+            let volts = number(&path.join(format!("in{n}_input")))? as f64 / 1000.0;
+            let file = path.join(format!("curr{n}_input"));
             let amperes = number(&file)? as f64 / 1000.0;
-            readings.push(Reading { what: What::Power(label), value: volts * amperes, source: file.display().to_string() });
+            readings.push(Reading::new(What::Power(label), volts * amperes, file.display()));
         }
-        if readings.is_empty() { Err(Miss::Absent { path: self.path.join("in1_label") }) } else { Ok(readings) }
+        if readings.is_empty() { Err(Miss::Absent { path: path.join("in1_label") }) } else { Ok(readings) }
+    }
+
+    fn is_meter(&self) -> bool {
+        true
     }
 }
 
 /// A Raspberry Pi's under-voltage bit as the kernel passes it on, readable by all.
-struct SupplyAlarm(PathBuf);
+struct SupplyAlarm(Numbered);
 
 impl Source for SupplyAlarm {
     fn name(&self) -> String {
@@ -54,19 +64,30 @@ impl Source for SupplyAlarm {
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        Ok(vec![Reading { what: What::UnderVoltage, value: number(&self.0)? as f64, source: self.0.display().to_string() }])
+        let file = self.0.path()?.join("in0_lcrit_alarm");
+        Ok(vec![Reading::new(What::UnderVoltage, number(&file)? as f64, file.display())])
     }
 }
 
 /// x86: an energy counter in microjoules that wraps. The first read gives no watts yet.
 struct Rapl {
     path: PathBuf,
+    /// `package-0`, `psys` …
+    place: String,
     last: Option<(Instant, i64)>,
+    microjoules: i64,
+}
+
+impl Rapl {
+    fn new(path: PathBuf) -> Rapl {
+        let place = text(&path.join("name")).unwrap_or_else(|_| "package".into());
+        Rapl { path, place, last: None, microjoules: 0 }
+    }
 }
 
 impl Source for Rapl {
     fn name(&self) -> String {
-        "rapl".into()
+        format!("rapl {}", self.place)
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
@@ -74,14 +95,22 @@ impl Source for Rapl {
         let now = number(&file)?;
         let range = number(&self.path.join("max_energy_range_uj")).unwrap_or(i64::MAX);
         let at = Instant::now();
-        let last = self.last.replace((at, now));
-        let Some((then, before)) = last else { return Ok(Vec::new()) };
-        let seconds = at.duration_since(then).as_secs_f64();
-        if seconds < 0.05 {
-            return Ok(Vec::new());
+        let Some((then, before)) = self.last.replace((at, now)) else { return Ok(Vec::new()) };
+        let (risen, seconds) = (risen(before, now, range), at.duration_since(then).as_secs_f64());
+        let watts = risen as f64 / 1e6 / seconds.max(1e-3);
+        if watts > WATTS_MAX {
+            return Err(Miss::Nonsense { path: file, text: format!("{before}, then {now} after {seconds:.1} s") });
         }
-        let watts = risen(before, now, range) as f64 / 1e6 / seconds;
-        Ok(vec![Reading { what: What::Power("package".into()), value: watts, source: file.display().to_string() }])
+        self.microjoules = self.microjoules.saturating_add(risen);
+        let source = file.display();
+        Ok(vec![
+            Reading::new(What::Power(self.place.clone()), watts, &source),
+            Reading::new(What::Energy(self.place.clone()), self.microjoules as f64 / 1e6, source),
+        ])
+    }
+
+    fn is_meter(&self) -> bool {
+        true
     }
 }
 
@@ -99,6 +128,28 @@ mod tests {
     fn a_counter_that_wraps_still_rises() {
         assert_eq!(risen(10, 25, 100), 15);
         assert_eq!(risen(90, 5, 100), 15);
+    }
+
+    #[test]
+    fn rapl_counts_through_its_wrap_and_refuses_a_counter_that_was_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sys/class/powercap/intel-rapl:0");
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::create_dir_all(dir.path().join("sys/class/powercap/intel-rapl:0:0")).unwrap();
+        let put = |file: &str, text: &str| std::fs::write(path.join(file), text).unwrap();
+        put("name", "package-0\n");
+        put("max_energy_range_uj", "262143328850\n");
+        put("energy_uj", "262143328840\n");
+        let mut all = sources(&Root::new(dir.path()));
+        assert_eq!(all.len(), 1, "a domain within the package is no place of its own");
+        assert!(all[0].read().unwrap().is_empty());
+        put("energy_uj", "40\n");
+        let energy = |r: &[Reading]| r.iter().find(|r| r.what == What::Energy("package-0".into())).map(|r| r.value);
+        assert_eq!(energy(&all[0].read().unwrap()), Some(50e-6));
+        put("energy_uj", "20\n");
+        assert!(matches!(all[0].read(), Err(Miss::Nonsense { .. })), "a whole turn within a moment");
+        put("energy_uj", "21\n");
+        assert_eq!(energy(&all[0].read().unwrap()), Some(51e-6));
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The board at hand: what it is, what its sensors say, and the few levers there are. Every path stands under one [`Root`], so that a
 //! captured tree is a board. Nothing is decided here; the governor gets readings with their age and their source.
 //!
-//! - [`detect`]: device tree or DMI, cores and clusters. [`root`]: reading one file, and why it failed.
-//! - Sources of readings: [`thermal`] (zones, trips, fan), [`clock`] (cpufreq), [`meter`] (hwmon, INA3221, RAPL, under-voltage),
-//!   [`mailbox`] (the Raspberry Pi's firmware), [`pressure`] (PSI).
-//! - [`poll`]: reads them all on a thread of its own, with a deadline: a sensor that hangs is left behind, not waited for.
-//! - [`lever`]: the clock cap, put back when it is dropped. [`capture`]: a tree that a user can send. [`fake`]: such trees for tests.
+//! - [`detect`]: device tree or DMI, cores and clusters. [`root`]: reading one file, and why it failed. [`numbered`]: finding a folder
+//!   again after the kernel gave it another number.
+//! - Sources of readings: [`thermal`] (zones, trips, cooling devices, fan), [`clock`] (cpufreq, devfreq, the processor's own counter of
+//!   slow-downs), [`meter`] (INA3221, RAPL, the supply's alarm), [`mailbox`] (the Raspberry Pi's firmware), [`nvidia`] (NVML),
+//!   [`pressure`] (PSI, load).
+//! - [`poll`]: reads them all on a thread of its own, with a deadline: a sensor that hangs is left behind, not waited for. [`stuck`]:
+//!   tells a thermometer that has died from a board that is steady. [`sense`]: what the readings mean, put together.
+//! - [`lever`]: the clock cap, put back when it is dropped. [`capture`] and [`tree`]: a board as one text that a user can send.
+//!   [`fake`]: boards for tests.
 
 pub mod capture;
 pub mod clock;
@@ -14,37 +18,60 @@ pub mod fake;
 pub mod lever;
 pub mod mailbox;
 pub mod meter;
+pub mod numbered;
+pub mod nvidia;
 pub mod poll;
 pub mod pressure;
 pub mod root;
+pub mod sense;
+pub mod stuck;
 pub mod thermal;
+pub mod tree;
 
 pub use detect::{Identity, Kind};
 pub use root::{Miss, Root};
+pub use sense::Sense;
 
 /// What a reading is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum What {
     /// °C of a zone or a hwmon sensor, by its type or label.
     Temperature(String),
+    /// °C of the room, by a thermometer that the caller names.
+    Room,
     /// Hz that cpufreq was asked for, by policy.
     Requested(String),
-    /// Hz as measured.
+    /// Hz as measured, by policy; `firmware` where the board's firmware counted them.
     Measured(String),
-    /// W at a place: `pmic`, a rail's label, `package` …
+    /// Hz of a devfreq device or a GPU, by its name: `dmc`, `17000000.gpu`, `nvidia0`.
+    Device(String),
+    /// W at a place: `pmic`, a rail's label, `package-0`, `nvidia0` …
     Power(String),
-    /// 1 while the supply is too low.
+    /// J at a place since reading began; rises only.
+    Energy(String),
+    /// 1 while the kernel says that the supply is too low.
     UnderVoltage,
     /// The firmware's throttle bits, without the sticky ones.
     ThrottleBits,
+    /// NVML's reasons for a lower clock, as bits, by device.
+    GpuThrottle(String),
+    /// Level of a cooling device, by its type; above 0 it takes something away (or blows).
+    Cooling(String),
     /// Level of the fan's cooling device.
     FanLevel,
     /// Revolutions per minute.
     FanSpeed,
-    /// Share of the last 10 s in which something waited for memory.
+    /// The fan's duty, 0–1.
+    FanDuty,
+    /// Share of the last 10 s in which something waited for memory, for a processor, for a disk.
     MemoryPressure,
-    /// Throttle events counted by the processor since start.
+    CpuPressure,
+    IoPressure,
+    /// Share of all processors' time that was worked since the reading before.
+    Busy,
+    /// Slow-downs for heat that the processor counted since start, and 1 while that count rises.
     ThrottleCount,
+    Slowed,
 }
 
 /// One value with its source.
@@ -56,11 +83,21 @@ pub struct Reading {
     pub source: String,
 }
 
+impl Reading {
+    pub fn new(what: What, value: f64, source: impl ToString) -> Reading {
+        Reading { what, value, source: source.to_string() }
+    }
+}
+
 /// Something that can be read again and again. A read may take its time, or hang: see [`poll`].
 pub trait Source: Send {
     /// For notices.
     fn name(&self) -> String;
     fn read(&mut self) -> Result<Vec<Reading>, Miss>;
+    /// Whether it meters power, and so is worth asking more often while joules are counted.
+    fn is_meter(&self) -> bool {
+        false
+    }
 }
 
 /// Every source that this board has.
@@ -70,6 +107,7 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     all.extend(clock::sources(root));
     all.extend(meter::sources(root));
     all.extend(pressure::sources(root));
+    all.extend(nvidia::sources(root));
     if let Some(firmware) = mailbox::Firmware::open(root) {
         all.push(Box::new(firmware));
     }

@@ -1,26 +1,43 @@
 //! Reading off the loop: one thread asks every source in turn; whoever needs a value takes the latest, with its age. A source that
-//! hangs (a powered-down zone can) holds that thread only: it is left behind, the source dropped, and a new thread goes on.
+//! hangs (a powered-down zone can) holds that thread only: it is left behind, and a new thread goes on with the others. When the source
+//! answers after all, it is asked again.
+//!
+//! Joules are counted here too, from the watts of each meter, by the trapezoid rule, unless the meter has a counter of its own.
 
-use super::{Reading, Source, What};
+use super::stuck::{Verdict, Watch};
+use super::{Miss, Reading, Source, What};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// From the end of a round of all sources to the next: the usual value for [`Poll::start`].
+/// From one question to a source to the next: the usual value for [`Poll::start`].
 pub const EVERY: Duration = Duration::from_millis(500);
+/// … and to a meter, while joules are counted. The Raspberry Pi's firmware refuses to be asked more often than every 150 ms.
+pub const METERING: Duration = Duration::from_millis(200);
 /// A source that takes longer hangs.
 pub const DEADLINE: Duration = Duration::from_secs(1);
-/// A source that fails this often in a row is asked only every tenth round, until it answers again.
+/// A source that fails this often in a row is told of, and asked more rarely, until it answers again.
 const MISSES: u32 = 3;
-/// Threads left behind in a hanging source; with more, nothing is read any more and all readings age.
-const LEFT_BEHIND_MAX: usize = 3;
+/// It counts as back after so many good answers in a row, so that one that comes and goes is told of once.
+const GOOD: u32 = 3;
+/// How much more rarely a failing source is asked.
+const RARELY: u32 = 10;
+/// Threads left behind in hanging sources; with more, nothing is read until one of them answers, and all readings age.
+const LEFT_BEHIND_MAX: usize = 8;
+/// Between readings further apart than this nothing is known of the power.
+const POWER_GAP: Duration = Duration::from_secs(5);
+/// The machine slept if its clock that counts sleep is ahead by this much.
+const SLEPT: Duration = Duration::from_secs(1);
 
 /// The latest value of everything, and what became of the sources since it was last asked.
 #[derive(Clone, Debug, Default)]
 pub struct Latest {
     pub readings: BTreeMap<What, (Reading, Instant)>,
-    /// Said once each: a source that failed, hung, or came back.
+    /// Said once each: a source that failed, hung, is stuck, or came back.
     pub notices: Vec<String>,
+    /// How long the machine was asleep since it was last asked. Readings from before are gone.
+    pub slept: Option<Duration>,
 }
 
 impl Latest {
@@ -31,53 +48,99 @@ impl Latest {
     }
 }
 
+/// The reader of one board.
+pub struct Poll {
+    shared: Arc<Mutex<Shared>>,
+    /// How far the clock that counts sleep was ahead of the one that does not.
+    asleep: Duration,
+}
+
 /// What the reading thread and its owner share. A lock, since a thread that hangs can take no message; it is held for copies only.
-#[derive(Default)]
 struct Shared {
     latest: Latest,
-    /// The source being asked, since when.
+    seats: Vec<Seat>,
+    /// The seat whose source is being asked, since when.
     asking: Option<(usize, Instant)>,
-    /// Threads older than this have been left behind and must touch nothing.
+    /// Threads older than this have been left behind: they bring their source back and end.
     generation: usize,
-    /// Sources waiting for their next turn; a source that hangs is with its thread, and so is gone.
-    idle: Vec<Option<Asked>>,
+    left_behind: usize,
+    watch: Watch,
+    joules: BTreeMap<String, Joules>,
     /// The owner is gone.
     stop: bool,
 }
 
-struct Asked {
-    source: Box<dyn Source>,
+/// A source's place; the source itself is away while it is asked.
+struct Seat {
+    name: String,
+    every: Duration,
+    source: Option<Box<dyn Source>>,
+    due: Instant,
+    /// How often it has answered, well or not.
+    asked: u32,
     misses: u32,
+    good: u32,
+    /// It has been told of as failing.
+    told: bool,
 }
 
-/// The reader of one board.
-pub struct Poll {
-    shared: Arc<Mutex<Shared>>,
-    every: Duration,
-    left_behind: usize,
+#[derive(Default)]
+struct Joules {
+    last: Option<(f64, Instant)>,
+    sum: f64,
 }
 
 impl Poll {
+    /// Asks every source once in `every`.
     pub fn start(sources: Vec<Box<dyn Source>>, every: Duration) -> Poll {
-        let idle = sources.into_iter().map(|source| Some(Asked { source, misses: 0 })).collect();
-        let poll = Poll { shared: Arc::new(Mutex::new(Shared { idle, ..Shared::default() })), every, left_behind: 0 };
+        Poll::with(sources, every, every)
+    }
+
+    /// Asks meters more often, for a run whose joules count.
+    pub fn start_metering(sources: Vec<Box<dyn Source>>) -> Poll {
+        Poll::with(sources, EVERY, METERING)
+    }
+
+    fn with(sources: Vec<Box<dyn Source>>, every: Duration, meters: Duration) -> Poll {
+        let due = Instant::now();
+        let seat = |source: Box<dyn Source>| {
+            let every = if source.is_meter() { meters } else { every };
+            Seat { name: source.name(), every, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
+        };
+        let shared = Shared {
+            latest: Latest::default(),
+            seats: sources.into_iter().map(seat).collect(),
+            asking: None,
+            generation: 0,
+            left_behind: 0,
+            watch: Watch::default(),
+            joules: BTreeMap::new(),
+            stop: false,
+        };
+        let poll = Poll { shared: Arc::new(Mutex::new(shared)), asleep: asleep() };
         poll.spawn(0);
         poll
     }
 
     /// The latest readings; never waits for a sensor. Leaves a thread behind whose source has passed its deadline.
     pub fn latest(&mut self, now: Instant) -> Latest {
+        self.latest_at(now, asleep())
+    }
+
+    /// `asleep`: how long the machine has slept since its start.
+    fn latest_at(&mut self, now: Instant, asleep: Duration) -> Latest {
+        let slept = asleep.saturating_sub(self.asleep);
         let mut shared = lock(&self.shared);
-        let hanging = shared.asking.filter(|(_, since)| now.saturating_duration_since(*since) > DEADLINE);
-        let mut next = None;
-        if let (Some((index, _)), true) = (hanging, self.left_behind < LEFT_BEHIND_MAX) {
-            self.left_behind += 1;
-            shared.generation += 1;
-            shared.asking = None;
-            shared.latest.notices.push(format!("sensor {index} hangs; it is not asked again"));
-            next = Some(shared.generation);
+        if slept > SLEPT {
+            self.asleep += slept;
+            shared.wake(slept);
         }
-        let answer = Latest { readings: shared.latest.readings.clone(), notices: std::mem::take(&mut shared.latest.notices) };
+        let next = shared.leave_behind(now);
+        let answer = Latest {
+            readings: shared.latest.readings.clone(),
+            notices: std::mem::take(&mut shared.latest.notices),
+            slept: shared.latest.slept.take(),
+        };
         drop(shared);
         if let Some(generation) = next {
             self.spawn(generation);
@@ -85,10 +148,15 @@ impl Poll {
         answer
     }
 
+    /// Whether every source has been asked `times` times, or has been told of as failing.
+    pub fn is_settled(&self, times: u32) -> bool {
+        lock(&self.shared).seats.iter().all(|s| s.told || s.asked >= times)
+    }
+
     fn spawn(&self, generation: usize) {
-        let (shared, every) = (self.shared.clone(), self.every);
+        let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name("sensors".into());
-        if let Err(error) = thread.spawn(move || rounds(&shared, generation, every)) {
+        if let Err(error) = thread.spawn(move || rounds(&shared, generation)) {
             lock(&self.shared).latest.notices.push(format!("sensors cannot be read: {error}"));
         }
     }
@@ -104,111 +172,338 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn rounds(shared: &Mutex<Shared>, generation: usize, every: Duration) {
-    for round in 0u64.. {
-        let count = lock(shared).idle.len();
-        for index in 0..count {
-            let asked = {
-                let mut shared = lock(shared);
-                if shared.stop || shared.generation != generation {
-                    return;
-                }
-                let due = shared.idle[index].as_ref().is_some_and(|a| a.misses < MISSES || round % 10 == 0);
-                let asked = if due { shared.idle[index].take() } else { None };
-                shared.asking = asked.as_ref().map(|_| (index, Instant::now()));
-                asked
-            };
-            let Some(mut asked) = asked else { continue };
-            let answer = asked.source.read();
+/// Time this machine has spent asleep since its start.
+fn asleep() -> Duration {
+    let now = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    now(ClockId::Boottime).saturating_sub(now(ClockId::Monotonic))
+}
+
+/// Asks sources as they fall due, until a younger thread has taken over.
+fn rounds(shared: &Mutex<Shared>, generation: usize) {
+    loop {
+        let next = {
             let mut shared = lock(shared);
-            if shared.generation != generation {
+            if shared.stop || shared.generation != generation {
                 return;
             }
-            shared.asking = None;
-            let at = Instant::now();
-            match answer {
-                Ok(readings) => {
-                    if asked.misses >= MISSES {
-                        shared.latest.notices.push(format!("{} is back", asked.source.name()));
-                    }
-                    asked.misses = 0;
-                    for reading in readings {
-                        shared.latest.readings.insert(reading.what.clone(), (reading, at));
-                    }
+            shared.next(Instant::now())
+        };
+        let (index, mut source) = match next {
+            Ok(due) => due,
+            Err(wait) => {
+                std::thread::park_timeout(wait);
+                continue;
+            }
+        };
+        let answer = source.read();
+        let mut shared = lock(shared);
+        if shared.generation != generation {
+            shared.bring_back(index, source);
+            return;
+        }
+        shared.take(index, source, answer, Instant::now());
+    }
+}
+
+impl Shared {
+    /// The source that is due longest, or how long to wait for the next.
+    fn next(&mut self, now: Instant) -> Result<(usize, Box<dyn Source>), Duration> {
+        let first = self.seats.iter_mut().enumerate().filter(|(_, s)| s.source.is_some()).min_by_key(|(_, s)| s.due);
+        match first {
+            Some((index, seat)) if seat.due <= now => {
+                let source = seat.source.take().ok_or(EVERY)?;
+                self.asking = Some((index, now));
+                Ok((index, source))
+            }
+            Some((_, seat)) => Err(seat.due - now),
+            None => Err(EVERY),
+        }
+    }
+
+    /// If the source being asked has passed its deadline: the generation of the thread that goes on without it.
+    fn leave_behind(&mut self, now: Instant) -> Option<usize> {
+        let (index, since) = self.asking?;
+        if now.saturating_duration_since(since) <= DEADLINE || self.left_behind >= LEFT_BEHIND_MAX {
+            return None;
+        }
+        self.left_behind += 1;
+        self.generation += 1;
+        self.asking = None;
+        self.failed(index, "does not answer; it is left alone until it does".into(), true);
+        Some(self.generation)
+    }
+
+    /// A source that hung has answered; what it said is old by now.
+    fn bring_back(&mut self, index: usize, source: Box<dyn Source>) {
+        self.left_behind -= 1;
+        let seat = &mut self.seats[index];
+        seat.due = Instant::now() + seat.every * RARELY;
+        seat.source = Some(source);
+    }
+
+    fn take(&mut self, index: usize, source: Box<dyn Source>, answer: Result<Vec<Reading>, Miss>, at: Instant) {
+        self.asking = None;
+        match answer {
+            Ok(readings) => {
+                let seat = &mut self.seats[index];
+                (seat.misses, seat.good) = (0, seat.good.saturating_add(1));
+                if seat.told && seat.good >= GOOD {
+                    seat.told = false;
+                    self.latest.notices.push(format!("{} is back", seat.name));
                 }
-                Err(miss) => {
-                    asked.misses = asked.misses.saturating_add(1);
-                    if asked.misses == MISSES {
-                        shared.latest.notices.push(format!("{}: {miss}", asked.source.name()));
-                    }
+                for reading in readings {
+                    self.keep(reading, at);
                 }
             }
-            shared.idle[index] = Some(asked);
+            // Permission does not come by waiting.
+            Err(miss) => self.failed(index, miss.to_string(), matches!(miss, Miss::Denied { .. })),
         }
-        std::thread::park_timeout(every);
+        let seat = &mut self.seats[index];
+        seat.asked = seat.asked.saturating_add(1);
+        // One good answer is enough to be asked as often as before.
+        seat.due = at + if seat.told && seat.good == 0 { seat.every * RARELY } else { seat.every };
+        seat.source = Some(source);
+    }
+
+    fn failed(&mut self, index: usize, why: String, at_once: bool) {
+        let seat = &mut self.seats[index];
+        (seat.misses, seat.good) = (seat.misses.saturating_add(1), 0);
+        if !seat.told && (at_once || seat.misses >= MISSES) {
+            seat.told = true;
+            self.latest.notices.push(format!("{}: {why}", seat.name));
+        }
+    }
+
+    /// One reading: a thermometer that is stuck is no longer believed, so that its last word ages; watts become joules.
+    fn keep(&mut self, reading: Reading, at: Instant) {
+        match &reading.what {
+            What::Busy => self.watch.busy(reading.value, at),
+            What::Temperature(name) => {
+                let verdict = self.watch.see(&reading.what, reading.value, at);
+                let notices = &mut self.latest.notices;
+                match verdict {
+                    Verdict::StuckNow => {
+                        let value = reading.value;
+                        notices.push(format!("{name} has read {value:.1} °C for minutes while the load changed: it counts as stuck"));
+                    }
+                    Verdict::MovesAgain => notices.push(format!("{name} moves again")),
+                    _ => (),
+                }
+                if matches!(verdict, Verdict::Stuck | Verdict::StuckNow) {
+                    return;
+                }
+            }
+            What::Power(place) => {
+                let joules = self.joules.entry(place.clone()).or_default();
+                let span = joules.last.map(|(watts, then)| (watts, at.saturating_duration_since(then)));
+                if let Some((watts, span)) = span.filter(|(_, span)| *span <= POWER_GAP) {
+                    joules.sum += 0.5 * (watts + reading.value) * span.as_secs_f64();
+                }
+                joules.last = Some((reading.value, at));
+                let energy = Reading::new(What::Energy(place.clone()), joules.sum, &reading.source);
+                // A counter of the meter's own comes after its watts and takes this one's place.
+                self.latest.readings.insert(energy.what.clone(), (energy, at));
+            }
+            _ => (),
+        }
+        self.latest.readings.insert(reading.what.clone(), (reading, at));
+    }
+
+    /// What was read before a sleep is of another time.
+    fn wake(&mut self, slept: Duration) {
+        self.latest.readings.clear();
+        self.latest.slept = Some(slept);
+        self.latest.notices.push(format!("the machine was asleep for {} s; its sensors are read anew", slept.as_secs()));
+        self.joules.values_mut().for_each(|j| j.last = None);
+        self.watch = Watch::default();
+        let now = Instant::now();
+        self.seats.iter_mut().for_each(|s| s.due = now);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Miss;
     use super::*;
     use std::sync::mpsc;
 
     /// Answers what it is told to, one message a read; hangs while there is none.
     struct Told {
-        name: &'static str,
+        what: What,
         answers: mpsc::Receiver<Result<f64, Miss>>,
         asked: mpsc::Sender<()>,
     }
 
     impl Source for Told {
         fn name(&self) -> String {
-            self.name.into()
+            match &self.what {
+                What::Temperature(name) => name.clone(),
+                other => format!("{other:?}"),
+            }
         }
         fn read(&mut self) -> Result<Vec<Reading>, Miss> {
             let _ = self.asked.send(());
-            let value = self.answers.recv().unwrap_or(Err(Miss::Absent { path: "gone".into() }))?;
-            Ok(vec![Reading { what: What::Temperature(self.name.into()), value, source: "test".into() }])
+            let value = self.answers.recv().unwrap_or(Err(absent()))?;
+            Ok(vec![Reading::new(self.what.clone(), value, "test")])
         }
     }
 
-    fn told(name: &'static str) -> (Box<dyn Source>, mpsc::Sender<Result<f64, Miss>>, mpsc::Receiver<()>) {
+    type Answer = mpsc::Sender<Result<f64, Miss>>;
+
+    fn told_of(what: What) -> (Box<dyn Source>, Answer, mpsc::Receiver<()>) {
         let (answer, answers) = mpsc::channel();
         let (asked, was_asked) = mpsc::channel();
-        (Box::new(Told { name, answers, asked }), answer, was_asked)
+        (Box::new(Told { what, answers, asked }), answer, was_asked)
+    }
+
+    fn told(name: &str) -> (Box<dyn Source>, Answer, mpsc::Receiver<()>) {
+        told_of(What::Temperature(name.into()))
+    }
+
+    fn absent() -> Miss {
+        Miss::Absent { path: "gone".into() }
+    }
+
+    /// Waits until the source was asked `n` more times, so that all answers before the last question have been taken in.
+    fn wait(asked: &mpsc::Receiver<()>, n: usize) {
+        (0..n).for_each(|_| asked.recv().unwrap());
     }
 
     #[test]
-    fn a_source_that_hangs_is_left_behind_and_the_others_go_on() {
-        let (hanging, _never, hanging_asked) = told("cv0-thermal");
+    fn a_source_that_hangs_is_left_behind_and_comes_back() {
+        let (hanging, late, hanging_asked) = told("cv0-thermal");
         let (good, answer, good_asked) = told("cpu-thermal");
         let mut poll = Poll::start(vec![hanging, good], Duration::ZERO);
-        hanging_asked.recv().unwrap();
+        wait(&hanging_asked, 1);
         // Time is an argument: later than the deadline, though no second has passed.
         let later = Instant::now() + DEADLINE * 2;
-        let notices = poll.latest(later).notices;
-        assert_eq!(notices, ["sensor 0 hangs; it is not asked again"]);
+        assert_eq!(poll.latest(later).notices, ["cv0-thermal: does not answer; it is left alone until it does"]);
         answer.send(Ok(52.9)).unwrap();
-        good_asked.recv().unwrap();
-        good_asked.recv().unwrap();
-        let latest = poll.latest(Instant::now());
-        assert_eq!(latest.value(&What::Temperature("cpu-thermal".into()), Instant::now()).unwrap().0, 52.9);
+        wait(&good_asked, 2);
+        let value =
+            |poll: &mut Poll, name: &str| poll.latest(Instant::now()).value(&What::Temperature(name.into()), Instant::now()).map(|v| v.0);
+        assert_eq!(value(&mut poll, "cpu-thermal"), Some(52.9));
+        // It answers at last: that is old; three good answers later it is back.
+        late.send(Ok(20.0)).unwrap();
         drop(answer);
+        for celsius in [30.0, 31.0, 32.0, 33.0] {
+            wait(&hanging_asked, 1);
+            late.send(Ok(celsius)).unwrap();
+        }
+        wait(&hanging_asked, 1);
+        let latest = poll.latest(Instant::now());
+        assert!(latest.notices.contains(&"cv0-thermal is back".to_owned()), "{:?}", latest.notices);
+        assert_eq!(value(&mut poll, "cv0-thermal"), Some(33.0));
     }
 
     #[test]
-    fn a_failing_source_is_told_once_and_its_reading_ages() {
+    fn more_hanging_sources_than_a_jetson_has_do_not_end_the_reading() {
+        let (mut sources, mut kept) = (Vec::new(), Vec::new());
+        for n in 0..LEFT_BEHIND_MAX {
+            let (source, answer, asked) = told(&format!("cv{n}"));
+            sources.push(source);
+            kept.push((answer, asked));
+        }
+        let (good, answer, good_asked) = told("cpu-thermal");
+        sources.push(good);
+        let mut poll = Poll::start(sources, Duration::ZERO);
+        for (_, asked) in &kept {
+            wait(asked, 1);
+            poll.latest(Instant::now() + DEADLINE * 2);
+        }
+        answer.send(Ok(50.0)).unwrap();
+        wait(&good_asked, 2);
+        assert!(poll.latest(Instant::now()).value(&What::Temperature("cpu-thermal".into()), Instant::now()).is_some());
+    }
+
+    #[test]
+    fn a_failing_source_is_told_of_once_its_reading_ages_and_it_comes_back() {
         let (source, answer, asked) = told("cpu-thermal");
         let mut poll = Poll::start(vec![source], Duration::ZERO);
         answer.send(Ok(50.0)).unwrap();
-        // From now on every read fails.
-        drop(answer);
-        (0..5).for_each(|_| asked.recv().unwrap());
+        (0..6).for_each(|_| answer.send(Err(absent())).unwrap());
+        wait(&asked, 8);
         let latest = poll.latest(Instant::now());
         let later = Instant::now() + Duration::from_secs(7);
         assert_eq!(latest.notices, ["cpu-thermal: gone: not there"]);
         assert!(latest.value(&What::Temperature("cpu-thermal".into()), later).unwrap().1 >= 7.0);
+        (0..GOOD).for_each(|_| answer.send(Ok(51.0)).unwrap());
+        wait(&asked, GOOD as usize);
+        assert_eq!(poll.latest(Instant::now()).notices, ["cpu-thermal is back"]);
+    }
+
+    #[test]
+    fn every_other_answer_missing_is_no_news() {
+        let (source, answer, asked) = told("cpu-thermal");
+        let mut poll = Poll::start(vec![source], Duration::ZERO);
+        for _ in 0..10 {
+            answer.send(Err(absent())).unwrap();
+            answer.send(Ok(50.0)).unwrap();
+        }
+        wait(&asked, 21);
         assert!(poll.latest(Instant::now()).notices.is_empty());
+    }
+
+    #[test]
+    fn a_source_without_permission_is_told_of_at_once() {
+        let (source, answer, asked) = told("rapl");
+        let mut poll = Poll::start(vec![source], Duration::ZERO);
+        answer.send(Err(Miss::Denied { path: "energy_uj".into() })).unwrap();
+        wait(&asked, 2);
+        let notices = poll.latest(Instant::now()).notices;
+        assert!(notices.len() == 1 && notices[0].starts_with("rapl: energy_uj: no permission"), "{notices:?}");
+    }
+
+    #[test]
+    fn a_sleep_makes_all_readings_old() {
+        let (source, answer, asked) = told("cpu-thermal");
+        let mut poll = Poll::start(vec![source], Duration::ZERO);
+        answer.send(Ok(80.0)).unwrap();
+        wait(&asked, 2);
+        assert_eq!(poll.latest(Instant::now()).slept, None);
+        let hour = Duration::from_secs(3600);
+        let later = poll.asleep + hour;
+        let latest = poll.latest_at(Instant::now(), later);
+        assert_eq!((latest.slept, latest.readings.len()), (Some(hour), 0));
+        assert_eq!(latest.notices, ["the machine was asleep for 3600 s; its sensors are read anew"]);
+        assert_eq!(poll.latest_at(Instant::now(), later).slept, None, "said once");
+    }
+
+    /// Readings straight into the shared state, at chosen times.
+    fn kept(readings: &[(What, f64, f64)]) -> Latest {
+        let poll = Poll::start(Vec::new(), EVERY);
+        let start = Instant::now();
+        let mut shared = lock(&poll.shared);
+        for (what, value, second) in readings {
+            shared.keep(Reading::new(what.clone(), *value, "test"), start + Duration::from_secs_f64(*second));
+        }
+        shared.latest.clone()
+    }
+
+    #[test]
+    fn watts_become_joules_by_the_trapezoid_and_a_gap_counts_nothing() {
+        let watts = |w, second| (What::Power("pmic".into()), w, second);
+        let joules = |readings: &[_]| kept(readings).readings[&What::Energy("pmic".into())].0.value;
+        assert_eq!(joules(&[watts(4.0, 0.0)]), 0.0);
+        assert_eq!(joules(&[watts(4.0, 0.0), watts(6.0, 1.0), watts(6.0, 2.0)]), 11.0);
+        assert_eq!(joules(&[watts(4.0, 0.0), watts(4.0, 1.0), watts(4.0, 100.0), watts(4.0, 101.0)]), 8.0);
+        let counter = (What::Energy("pmic".into()), 77.0, 1.0);
+        assert_eq!(joules(&[watts(4.0, 0.0), watts(6.0, 1.0), counter]), 77.0, "a meter's own counter goes before");
+    }
+
+    #[test]
+    fn a_stuck_thermometer_ages_is_said_once_and_recovers() {
+        let zone = What::Temperature("cpu-thermal".into());
+        let mut readings = Vec::new();
+        for second in 0..400 {
+            readings.push((What::Busy, f64::from(u8::from(second > 60)), f64::from(second)));
+            readings.push((zone.clone(), if second < 390 { 47.0 } else { 60.0 }, f64::from(second)));
+        }
+        let latest = kept(&readings[..780]);
+        let aged = latest.readings[&zone].1;
+        assert!(latest.readings[&What::Busy].1 - aged > Duration::from_secs(60));
+        assert_eq!(latest.notices, ["cpu-thermal has read 47.0 °C for minutes while the load changed: it counts as stuck"]);
+        let latest = kept(&readings);
+        assert_eq!(latest.readings[&zone].0.value, 60.0);
+        assert_eq!(latest.notices[1..], ["cpu-thermal moves again"]);
     }
 }

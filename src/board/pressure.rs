@@ -1,31 +1,98 @@
-//! Pressure stall information. A sudden slow decode is memory pressure (weights paged out) before it is heat.
+//! What the processors and the memory are busy with. A sudden slow decode is memory pressure (weights paged out) before it is heat, and
+//! a thermometer is judged by the load beside it.
 
 use super::root::{Miss, Root};
 use super::{Reading, Source, What};
 
+/// Pressure stall information of the whole machine, and where it stands when `/proc` is hidden (systemd's `ProcSubset=pid`).
+const KINDS: [(&str, fn() -> What); 3] = [("memory", || What::MemoryPressure), ("cpu", || What::CpuPressure), ("io", || What::IoPressure)];
+
 pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
-    if root.at("proc/pressure/memory").exists() { vec![Box::new(Memory(root.clone()))] } else { Vec::new() }
+    let mut all: Vec<Box<dyn Source>> = Vec::new();
+    for (kind, what) in KINDS {
+        let files = [format!("proc/pressure/{kind}"), format!("sys/fs/cgroup/{kind}.pressure")];
+        if let Some(file) = files.into_iter().find(|f| root.at(f).exists()) {
+            all.push(Box::new(Pressure { root: root.clone(), file, kind, what }));
+        }
+    }
+    if root.at("proc/stat").exists() {
+        all.push(Box::new(Busy { root: root.clone(), last: None }));
+    } else if root.is_machine() {
+        all.push(Box::new(LoadAverage));
+    }
+    all
 }
 
-struct Memory(Root);
+struct Pressure {
+    root: Root,
+    file: String,
+    kind: &'static str,
+    what: fn() -> What,
+}
 
-impl Source for Memory {
+impl Source for Pressure {
     fn name(&self) -> String {
-        "memory pressure".into()
+        format!("{} pressure", self.kind)
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let path = self.0.at("proc/pressure/memory");
-        let text = self.0.text("proc/pressure/memory")?;
+        let path = self.root.at(&self.file);
+        let text = self.root.text(&self.file)?;
         let percent = some_avg10(&text).ok_or_else(|| Miss::Nonsense { path: path.clone(), text })?;
-        Ok(vec![Reading { what: What::MemoryPressure, value: percent / 100.0, source: path.display().to_string() }])
+        Ok(vec![Reading::new((self.what)(), percent / 100.0, path.display())])
     }
 }
 
 /// From `some avg10=0.12 avg60=…`, in percent.
 fn some_avg10(text: &str) -> Option<f64> {
     let line = text.lines().find(|l| l.starts_with("some "))?;
-    line.split_whitespace().find_map(|w| w.strip_prefix("avg10="))?.parse().ok()
+    let percent: f64 = line.split_whitespace().find_map(|w| w.strip_prefix("avg10="))?.parse().ok()?;
+    (0.0..=100.0).contains(&percent).then_some(percent)
+}
+
+/// The share of all processors' time that was worked, from one read to the next.
+struct Busy {
+    root: Root,
+    last: Option<[u64; 2]>,
+}
+
+impl Source for Busy {
+    fn name(&self) -> String {
+        "processor time".into()
+    }
+
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let path = self.root.at("proc/stat");
+        let text = self.root.text("proc/stat")?;
+        let now =
+            idle_and_all(&text).ok_or_else(|| Miss::Nonsense { path: path.clone(), text: text.lines().next().unwrap_or("").into() })?;
+        let last = self.last.replace(now);
+        let passed = last.map(|last| [now[0].saturating_sub(last[0]), now[1].saturating_sub(last[1])]);
+        let share = passed.filter(|[_, all]| *all > 0).map(|[idle, all]| 1.0 - (idle as f64 / all as f64).min(1.0));
+        Ok(share.map(|share| Reading::new(What::Busy, share, path.display())).into_iter().collect())
+    }
+}
+
+/// From `cpu  user nice system idle iowait …`: ticks of rest (waiting for a disk is rest to a thermometer), and of all.
+fn idle_and_all(text: &str) -> Option<[u64; 2]> {
+    let ticks: Vec<u64> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|t| t.parse().ok()).take(8).collect();
+    (ticks.len() >= 4).then(|| [ticks[3] + ticks.get(4).unwrap_or(&0), ticks.iter().sum()])
+}
+
+/// Where `/proc/stat` is hidden: the kernel's load average of the last minute.
+struct LoadAverage;
+
+impl Source for LoadAverage {
+    fn name(&self) -> String {
+        "load average".into()
+    }
+
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        // The call counts in 1/65536.
+        let load = rustix::system::sysinfo().loads[0] as f64 / 65536.0;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
+        Ok(vec![Reading::new(What::Busy, (load / cores).min(1.0), "sysinfo(2)")])
+    }
 }
 
 #[cfg(test)]
@@ -35,7 +102,31 @@ mod tests {
     #[test]
     fn the_share_of_the_last_ten_seconds_is_read() {
         assert_eq!(some_avg10("some avg10=1.25 avg60=0.5 avg300=0 total=7\nfull avg10=9.0 avg60=0 avg300=0 total=1"), Some(1.25));
-        assert_eq!(some_avg10("full avg10=9.0"), None);
-        assert_eq!(some_avg10(""), None);
+        for odd in ["full avg10=9.0", "", "some avg10=-1", "some avg10=NaN"] {
+            assert_eq!(some_avg10(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn processor_time_is_told_from_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("proc")).unwrap();
+        let put = |text: &str| std::fs::write(dir.path().join("proc/stat"), text).unwrap();
+        put("cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 2 3 4\n");
+        let mut source = sources(&Root::new(dir.path())).remove(0);
+        assert!(source.read().unwrap().is_empty(), "one look tells no share");
+        put("cpu  175 0 100 720 105 0 0 0 0 0\n");
+        assert_eq!(source.read().unwrap()[0].value, 0.75);
+        put("intr 5\n");
+        assert!(matches!(source.read(), Err(Miss::Nonsense { .. })));
+    }
+
+    #[test]
+    fn pressure_is_found_where_proc_is_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("sys/fs/cgroup")).unwrap();
+        std::fs::write(dir.path().join("sys/fs/cgroup/memory.pressure"), "some avg10=50.00 avg60=0 avg300=0 total=1\n").unwrap();
+        let readings = sources(&Root::new(dir.path()))[0].read().unwrap();
+        assert_eq!((&readings[0].what, readings[0].value), (&What::MemoryPressure, 0.5));
     }
 }

@@ -1,33 +1,66 @@
 //! One root for every `/sys`, `/proc` and `/dev` path, and small files read with a reason when they cannot be.
 
+use super::tree::{Tree, TreeError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Files longer than this are no sensors.
 const BYTES_MAX: u64 = 64 << 10;
 
 /// Where the tree of the board stands: `/`, or a captured one.
 #[derive(Clone, Debug)]
-pub struct Root(PathBuf);
+pub struct Root {
+    path: PathBuf,
+    /// A captured tree that came as one file was unpacked for this root and goes with its last clone.
+    _unpacked: Option<Arc<Unpacked>>,
+}
+
+/// A folder of ours among the system's temporary ones.
+#[derive(Debug)]
+struct Unpacked(PathBuf);
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // Nobody is left to tell of a failure; what stays is small and temporary.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
 
 /// Why a value is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum Miss {
     #[error("{path}: not there")]
     Absent { path: PathBuf },
-    #[error("{path}: no permission; see systemd/README for the rule that gives it")]
+    #[error("{path}: no permission to read it; root has it, or a udev rule may give it to a group")]
     Denied { path: PathBuf },
     #[error("{path}: not ready ({reason})")]
     NotReady { path: PathBuf, reason: std::io::Error },
     #[error("{path}: `{text}` is no reading")]
     Nonsense { path: PathBuf, text: String },
+    #[error("{library} does not answer: {reason}")]
+    Library { library: String, reason: String },
     #[error("the firmware did not answer `{command}`: {reason}")]
     Firmware { command: String, reason: std::io::Error },
 }
 
 impl Root {
+    /// A folder; nothing is looked at yet.
     pub fn new(path: impl Into<PathBuf>) -> Root {
-        Root(path.into())
+        Root { path: path.into(), _unpacked: None }
+    }
+
+    /// A folder, or a captured tree in one file, which is unpacked.
+    pub fn open(path: &Path) -> Result<Root, TreeError> {
+        let facts = std::fs::metadata(path).map_err(|source| TreeError::File { path: path.to_owned(), source })?;
+        if facts.is_dir() {
+            return Ok(Root::new(path));
+        }
+        let tree = Tree::load(path)?;
+        let folder = fresh_folder().map_err(|source| TreeError::File { path: std::env::temp_dir(), source })?;
+        let unpacked = Unpacked(folder.clone());
+        tree.unpack(&folder)?;
+        Ok(Root { path: folder, _unpacked: Some(Arc::new(unpacked)) })
     }
 
     /// The machine itself.
@@ -36,12 +69,12 @@ impl Root {
     }
 
     pub fn is_machine(&self) -> bool {
-        self.0 == Path::new("/")
+        self.path == Path::new("/")
     }
 
     /// A path below the root; `path` without a leading slash.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.0.join(path)
+        self.path.join(path)
     }
 
     /// The text of a small file, without its last newline and NULs.
@@ -64,16 +97,35 @@ impl Root {
     }
 }
 
-/// The text of a small file at a full path.
-pub fn text(path: &Path) -> Result<String, Miss> {
-    let miss = |reason: std::io::Error| {
+/// A new folder that only we may enter, among the system's temporary ones.
+fn fresh_folder() -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut last = std::io::ErrorKind::AlreadyExists.into();
+    for n in 0..100 {
+        let path = std::env::temp_dir().join(format!("hearth-tree-{}-{n}", std::process::id()));
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+impl Miss {
+    /// Why a file could not be read. `EAGAIN`, `ENODATA`, `EIO`, `ENODEV` and their like mean that its hardware is off or asleep.
+    pub fn of(path: &Path, reason: std::io::Error) -> Miss {
         let path = path.to_owned();
         match reason.kind() {
             std::io::ErrorKind::NotFound => Miss::Absent { path },
             std::io::ErrorKind::PermissionDenied => Miss::Denied { path },
             _ => Miss::NotReady { path, reason },
         }
-    };
+    }
+}
+
+/// The text of a small file at a full path.
+pub fn text(path: &Path) -> Result<String, Miss> {
+    let miss = |reason| Miss::of(path, reason);
     let file = std::fs::File::open(path).map_err(miss)?;
     let mut bytes = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(miss)?;
@@ -99,6 +151,22 @@ mod tests {
         assert!(matches!(number(&dir.path().join("empty")), Err(Miss::Nonsense { .. })));
         let told = number(&dir.path().join("word")).unwrap_err().to_string();
         assert!(told.ends_with("word: `hot` is no reading"), "{told}");
+    }
+
+    #[test]
+    fn what_the_kernel_answers_for_parts_that_are_off_is_not_ready() {
+        for code in [libc::EAGAIN, libc::ENODATA, libc::EIO, libc::ENODEV, libc::EINVAL, libc::ETIMEDOUT] {
+            assert!(matches!(Miss::of(Path::new("temp"), std::io::Error::from_raw_os_error(code)), Miss::NotReady { .. }), "{code}");
+        }
+        for code in [libc::EACCES, libc::EPERM] {
+            assert!(matches!(Miss::of(Path::new("temp"), std::io::Error::from_raw_os_error(code)), Miss::Denied { .. }));
+        }
+        // Reading this process's memory at 0 is EIO, a folder is EISDIR: real answers of this kernel.
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc/self/mem", dir.path().join("eio")).unwrap();
+        for name in ["eio", "."] {
+            assert!(matches!(number(&dir.path().join(name)), Err(Miss::NotReady { .. })), "{name}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Thermal zones with their trips, temperatures of hwmon chips, and the fan. Found by type and name, never by number: numbers change
-//! after a resume, and from kernel to kernel.
+//! Thermal zones with their trips, temperatures of hwmon chips, cooling devices and the fan.
 
+use super::numbered::{COOLING, HWMON, Numbered, ZONE};
 use super::root::{Miss, Root, number, text};
 use super::{Reading, Source, What};
 use serde::Serialize;
@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 /// Readings outside are sentinels (`-256000` for a part that is off, `-40000`, `127000`) and count as missing.
 const PLAUSIBLE_MC: std::ops::Range<i64> = -25_000..125_000;
+
+/// Where a trip can stand that somebody has set.
+const SET_C: std::ops::Range<f32> = 1.0..250.0;
 
 /// A thermal zone as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +29,8 @@ pub struct Trip {
     /// `passive`, `active`, `critical`, `hot`.
     pub kind: String,
     pub celsius: f32,
+    /// It ends this many kelvin below; some governors ignore it.
+    pub hysteresis_k: f32,
 }
 
 /// All zones, with what the kernel says of them.
@@ -33,10 +38,13 @@ pub fn zones(root: &Root) -> Vec<Zone> {
     root.numbered("sys/class/thermal", "thermal_zone")
         .iter()
         .map(|path| {
-            let trips = (0..32).map_while(|n| {
-                let celsius = number(&path.join(format!("trip_point_{n}_temp"))).ok()? as f32 / 1000.0;
-                Some(Trip { kind: text(&path.join(format!("trip_point_{n}_type"))).unwrap_or_default(), celsius })
-            });
+            let trip = |n: u32| {
+                let kelvin = |what: &str| number(&path.join(format!("trip_point_{n}_{what}"))).map(|mk| mk as f32 / 1000.0);
+                let kind = text(&path.join(format!("trip_point_{n}_type"))).unwrap_or_default();
+                Some(Trip { kind, celsius: kelvin("temp").ok()?, hysteresis_k: kelvin("hyst").unwrap_or(0.0) })
+            };
+            // Trips that nobody has set stand at 0 or below absolute zero.
+            let trips = (0..32).map_while(trip).filter(|t| SET_C.contains(&t.celsius));
             let cooled_by = (0..32).map_while(|n| text(&path.join(format!("cdev{n}/type"))).ok());
             Zone {
                 kind: text(&path.join("type")).unwrap_or_default(),
@@ -60,47 +68,66 @@ impl Zone {
 
     /// Whether the kernel takes clock away by this zone.
     pub fn caps_clock(&self) -> bool {
-        self.cooled_by.iter().any(|c| c.contains("cpufreq"))
+        self.cooled_by.iter().any(|c| is_clock(c))
     }
+}
+
+/// Whether a cooling device of this type holds a processor's clock: `cpufreq-cpu4`, `thermal-cpufreq-0` (older kernels), `Processor`
+/// (ACPI), `intel_powerclamp`.
+pub fn is_clock(cooling: &str) -> bool {
+    cooling.contains("cpufreq") || cooling.starts_with("Processor") || cooling.starts_with("intel_powerclamp")
 }
 
 pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     let mut all: Vec<Box<dyn Source>> = Vec::new();
-    for zone in zones(root) {
-        all.push(Box::new(ZoneSource { root: root.clone(), kind: zone.kind, path: None }));
-    }
-    for path in root.numbered("sys/class/hwmon", "hwmon") {
-        match text(&path.join("name")).unwrap_or_default().as_str() {
-            name @ ("coretemp" | "k10temp" | "zenpower") => all.push(Box::new(Chip { name: name.to_owned(), path })),
-            "pwmfan" => all.push(Box::new(Fan { root: root.clone(), path })),
+    let zones = Numbered::all(root, ZONE);
+    let has_zone = |name: &str| zones.iter().any(|(kind, _)| kind.replace('-', "_") == name);
+    for (name, at) in Numbered::all(root, HWMON) {
+        match name.as_str() {
+            "coretemp" | "k10temp" | "zenpower" => all.push(Box::new(Chip(at))),
+            // Many zones have a twin here; one without its zone counts.
+            twin if twin.ends_with("_thermal") && !has_zone(twin) => all.push(Box::new(Chip(at))),
+            "pwmfan" => {
+                let level = Numbered::all(root, COOLING).into_iter().find(|(kind, _)| kind == FAN).map(|(_, level)| level);
+                all.push(Box::new(Fan { at, level }));
+            }
             _ => (),
         }
     }
+    all.extend(zones.into_iter().map(|(_, at)| Box::new(ZoneSource(at)) as Box<dyn Source>));
+    let cooling = Numbered::all(root, COOLING).into_iter().filter(|(kind, _)| kind != FAN);
+    all.extend(cooling.map(|(_, at)| Box::new(Cooling(at)) as Box<dyn Source>));
     all
 }
 
-/// A zone by its type; its folder is looked for again when it has moved.
-struct ZoneSource {
-    root: Root,
-    kind: String,
-    path: Option<PathBuf>,
+/// A thermometer of the room: a file with millidegrees, as zones, hwmon and 1-wire sensors (`…/28-*/temperature`) have it.
+pub fn room(file: PathBuf) -> Box<dyn Source> {
+    Box::new(RoomSource(file))
 }
 
-impl Source for ZoneSource {
+struct RoomSource(PathBuf);
+
+impl Source for RoomSource {
     fn name(&self) -> String {
-        format!("zone {}", self.kind)
+        "the room's thermometer".into()
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let is_mine = |path: &PathBuf| text(&path.join("type")).is_ok_and(|t| t == self.kind);
-        if !self.path.as_ref().is_some_and(is_mine) {
-            self.path = self.root.numbered("sys/class/thermal", "thermal_zone").into_iter().find(is_mine);
-        }
-        let Some(path) = &self.path else {
-            return Err(Miss::Absent { path: self.root.at(format!("sys/class/thermal/*/type = {}", self.kind)) });
-        };
-        let file = path.join("temp");
-        temperature(file, What::Temperature(self.kind.clone())).map(|r| vec![r])
+        Ok(vec![temperature(self.0.clone(), What::Room)?])
+    }
+}
+
+/// A zone by its type.
+struct ZoneSource(Numbered);
+
+impl Source for ZoneSource {
+    fn name(&self) -> String {
+        format!("zone {}", self.0.label())
+    }
+
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let file = self.0.path()?.join("temp");
+        Ok(vec![temperature(file, What::Temperature(self.0.label()))?])
     }
 }
 
@@ -109,32 +136,54 @@ fn temperature(file: PathBuf, what: What) -> Result<Reading, Miss> {
     if !PLAUSIBLE_MC.contains(&value) {
         return Err(Miss::Nonsense { path: file, text: value.to_string() });
     }
-    Ok(Reading { what, value: value as f64 / 1000.0, source: file.display().to_string() })
+    Ok(Reading::new(what, value as f64 / 1000.0, file.display()))
 }
 
 /// A processor's own sensor chip; the hottest of its inputs counts.
-struct Chip {
-    name: String,
-    path: PathBuf,
-}
+struct Chip(Numbered);
 
 impl Source for Chip {
     fn name(&self) -> String {
-        format!("hwmon {}", self.name)
+        format!("hwmon {}", self.0.label())
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let what = || What::Temperature(self.name.clone());
-        let inputs = (1..64).map(|n| self.path.join(format!("temp{n}_input"))).filter(|f| f.exists());
-        let hottest = inputs.filter_map(|f| temperature(f, what()).ok()).max_by(|a, b| a.value.total_cmp(&b.value));
-        hottest.map(|r| vec![r]).ok_or_else(|| Miss::Absent { path: self.path.join("temp1_input") })
+        let what = What::Temperature(self.0.label());
+        let path = self.0.path()?;
+        let inputs = (1..64).map(|n| path.join(format!("temp{n}_input"))).filter(|f| f.exists());
+        let read: Vec<Result<Reading, Miss>> = inputs.map(|f| temperature(f, what.clone())).collect();
+        let absent = Miss::Absent { path: path.join("temp1_input") };
+        let (good, bad): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);
+        let hottest = good.into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value));
+        match (hottest, bad.into_iter().next()) {
+            (Some(hottest), _) => Ok(vec![hottest]),
+            (None, Some(Err(miss))) => Err(miss),
+            (None, _) => Err(absent),
+        }
     }
 }
 
-/// A fan with its cooling device: 255 of 255 and no revolutions means that it has failed.
+/// What the kernel takes away or blows to cool: its level, 0 for nothing.
+struct Cooling(Numbered);
+
+impl Source for Cooling {
+    fn name(&self) -> String {
+        format!("cooling device {}", self.0.label())
+    }
+
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let file = self.0.path()?.join("cur_state");
+        Ok(vec![Reading::new(What::Cooling(self.0.label()), number(&file)? as f64, file.display())])
+    }
+}
+
+/// The type of a fan's cooling device.
+const FAN: &str = "pwm-fan";
+
+/// A fan with its cooling device.
 struct Fan {
-    root: Root,
-    path: PathBuf,
+    at: Numbered,
+    level: Option<Numbered>,
 }
 
 impl Source for Fan {
@@ -143,13 +192,20 @@ impl Source for Fan {
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let speed = self.path.join("fan1_input");
-        let mut readings = vec![Reading { what: What::FanSpeed, value: number(&speed)? as f64, source: speed.display().to_string() }];
-        for path in self.root.numbered("sys/class/thermal", "cooling_device") {
-            if text(&path.join("type")).is_ok_and(|t| t == "pwm-fan") {
-                let file = path.join("cur_state");
-                readings.push(Reading { what: What::FanLevel, value: number(&file)? as f64, source: file.display().to_string() });
-            }
+        let path = self.at.path()?;
+        let mut readings = Vec::new();
+        // Not every fan has a tachometer.
+        let speed = path.join("fan1_input");
+        if speed.exists() {
+            readings.push(Reading::new(What::FanSpeed, number(&speed)? as f64, speed.display()));
+        }
+        let duty = path.join("pwm1");
+        if duty.exists() {
+            readings.push(Reading::new(What::FanDuty, number(&duty)? as f64 / 255.0, duty.display()));
+        }
+        if let Some(level) = &mut self.level {
+            let file = level.path()?.join("cur_state");
+            readings.push(Reading::new(What::FanLevel, number(&file)? as f64, file.display()));
         }
         Ok(readings)
     }
@@ -167,10 +223,14 @@ mod tests {
         (dir, root)
     }
 
+    fn zone(root: &Root) -> Box<dyn Source> {
+        sources(root).into_iter().find(|s| s.name() == "zone cpu-thermal").unwrap()
+    }
+
     #[test]
     fn a_zone_is_found_again_after_it_was_renumbered() {
         let (dir, root) = pi5();
-        let mut source = sources(&root).remove(0);
+        let mut source = zone(&root);
         assert_eq!(source.read().unwrap()[0].value, 52.9);
         let thermal = dir.path().join("sys/class/thermal");
         std::fs::rename(thermal.join("thermal_zone0"), thermal.join("thermal_zone7")).unwrap();
@@ -180,7 +240,7 @@ mod tests {
     #[test]
     fn sentinels_are_no_temperatures() {
         let (dir, root) = pi5();
-        let mut source = sources(&root).remove(0);
+        let mut source = zone(&root);
         for odd in ["-256000", "-40000", "127000", "", "nan"] {
             std::fs::write(dir.path().join("sys/class/thermal/thermal_zone0/temp"), odd).unwrap();
             assert!(matches!(source.read(), Err(Miss::Nonsense { .. })), "{odd}");

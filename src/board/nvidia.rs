@@ -1,0 +1,130 @@
+//! NVIDIA GPUs by NVML, the library of their driver. It is opened at run time: where there is none, there are no such readings.
+
+use super::root::{Miss, Root};
+use super::{Reading, Source, What};
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+use nvml_wrapper::error::NvmlError;
+use std::sync::Arc;
+
+/// The library, beside the name it is asked for by default: distributions differ.
+const LIBRARIES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
+/// GPUs looked at.
+const GPUS_MAX: u32 = 16;
+/// Reasons for a lower clock, as NVML has them (`nvmlClocksEventReasons`). 0x8, the hardware's slow-down, is heat or power: not told which.
+const SW_POWER_CAP: u64 = 0x4;
+const SW_THERMAL: u64 = 0x20;
+const HW_THERMAL: u64 = 0x40;
+const HW_POWER_BRAKE: u64 = 0x80;
+
+pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
+    // Opening the library wakes every GPU, so first a look whether a driver is there. A captured tree has no library.
+    if !root.is_machine() || !root.at("proc/driver/nvidia").exists() && !root.at("dev/nvidiactl").exists() {
+        return Vec::new();
+    }
+    LIBRARIES.iter().find_map(|name| open(name).ok()).unwrap_or_default()
+}
+
+/// All GPUs of a library. A driver that does not fit its library is an error.
+fn open(library: &str) -> Result<Vec<Box<dyn Source>>, NvmlError> {
+    let nvml = Arc::new(Nvml::builder().lib_path(library.as_ref()).init()?);
+    let count = nvml.device_count()?.min(GPUS_MAX);
+    Ok((0..count).map(|index| Box::new(Gpu { nvml: nvml.clone(), index }) as Box<dyn Source>).collect())
+}
+
+struct Gpu {
+    nvml: Arc<Nvml>,
+    index: u32,
+}
+
+impl Source for Gpu {
+    fn name(&self) -> String {
+        format!("nvidia{}", self.index)
+    }
+
+    /// What this GPU tells; a consumer's card may refuse one question and answer the others.
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let name = self.name();
+        let lost = |error: NvmlError| Miss::Library { library: "NVML".into(), reason: error.to_string() };
+        let gpu = self.nvml.device_by_index(self.index).map_err(lost)?;
+        let asked = [
+            gpu.temperature(TemperatureSensor::Gpu).map(|c| (What::Temperature(name.clone()), f64::from(c), "temperature")),
+            gpu.clock_info(Clock::SM).map(|mhz| (What::Device(name.clone()), f64::from(mhz) * 1e6, "SM clock")),
+            gpu.power_usage().map(|mw| (What::Power(name.clone()), f64::from(mw) / 1000.0, "power")),
+            gpu.total_energy_consumption().map(|mj| (What::Energy(name.clone()), mj as f64 / 1000.0, "energy")),
+            gpu.current_throttle_reasons().map(|r| (What::GpuThrottle(name.clone()), r.bits() as f64, "throttle reasons")),
+        ];
+        let (good, bad): (Vec<_>, Vec<_>) = asked.into_iter().partition(Result::is_ok);
+        if let (true, Some(Err(error))) = (good.is_empty(), bad.into_iter().next()) {
+            return Err(lost(error));
+        }
+        Ok(good.into_iter().flatten().map(|(what, value, of)| Reading::new(what, value, format!("NVML: {of}"))).collect())
+    }
+
+    fn is_meter(&self) -> bool {
+        true
+    }
+}
+
+/// Whether reasons of [`What::GpuThrottle`] mean heat, and whether they mean a power limit.
+pub fn is_for_heat(reasons: u64) -> bool {
+    reasons & (SW_THERMAL | HW_THERMAL) != 0
+}
+
+pub fn is_for_power(reasons: u64) -> bool {
+    reasons & (SW_POWER_CAP | HW_POWER_BRAKE) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_machine_without_the_library_has_no_such_readings() {
+        assert!(open("libhearth-no-such-library.so").is_err());
+        assert!(sources(&Root::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn reasons_are_told_apart() {
+        for (reasons, heat, power) in
+            [(0x1, false, false), (0x20, true, false), (0x40, true, false), (0x44, true, true), (0x80, false, true), (0x8, false, false)]
+        {
+            assert_eq!((is_for_heat(reasons), is_for_power(reasons)), (heat, power), "{reasons:#x}");
+        }
+    }
+
+    /// The answers of a library of NVML's shape, for one GPU that refuses to tell its energy.
+    const LIBRARY: &str = r#"
+        int nvmlInit_v2(void) { return 0; }
+        int nvmlShutdown(void) { return 0; }
+        int nvmlDeviceGetCount_v2(unsigned *n) { *n = 1; return 0; }
+        int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)1; return i ? 2 : 0; }
+        int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *t) { *t = 83; return 0; }
+        int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) { *mhz = 1410; return 0; }
+        int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { *mw = 249500; return 0; }
+        int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) { return 3; }
+        int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *r) { *r = 0x24; return 0; }
+    "#;
+
+    #[test]
+    fn a_gpu_is_read_through_the_library() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, library) = (dir.path().join("nvml.c"), dir.path().join("libnvml.so"));
+        std::fs::write(&source, LIBRARY).unwrap();
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).arg(&library).arg(&source).status();
+        assert!(built.unwrap().success(), "Rust links by `cc`, so it is there");
+        let mut gpus = open(library.to_str().unwrap()).unwrap();
+        assert_eq!(gpus.len(), 1);
+        let told: Vec<(What, f64)> = gpus[0].read().unwrap().into_iter().map(|r| (r.what, r.value)).collect();
+        let name = || "nvidia0".to_owned();
+        let want = [
+            (What::Temperature(name()), 83.0),
+            (What::Device(name()), 1.41e9),
+            (What::Power(name()), 249.5),
+            (What::GpuThrottle(name()), 36.0),
+        ];
+        assert_eq!(told, want);
+    }
+}
