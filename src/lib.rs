@@ -5,7 +5,7 @@
 //! - **Words.** bytes → [`gguf`] views → [`model`] builds a [`program`] once → [`backend`] compiles it to plans →
 //!   [`engine`] steps batches → logits → sampler → token id → [`service`] (bytes, stop strings, deltas) → [`serve`] frames → client.
 //!   Between engine and service only token ids travel; between gguf and backend only views of the mapped file.
-//! - **Heat.** [`board`] readings with their age → the [`daemon`]'s tick → [`governor`]'s `decide` → limits for the engine and
+//! - **Heat.** [`board`] readings with their age → the [`daemon`]'s tick (by way of the [`helm`]) → [`governor`]'s `decide` → limits for the engine and
 //!   settings for the board's actuators → applied at a step boundary; the engine's telemetry is part of the next observation.
 //!
 //! Who may import whom (`tests/import_rule.rs` reads the `use` lines and fails on any other arrow):
@@ -21,9 +21,10 @@
 //! | `service` | gguf, tokenizer, chat, program, model, backend, engine, units |
 //! | `board` | units |
 //! | `governor` | units |
-//! | `measure` | service, engine, board, governor, units, and what they stand on |
+//! | `helm` | board, governor, units |
+//! | `measure` | service, engine, board, governor, helm, units, and what they stand on |
 //! | `serve` | service, units |
-//! | `daemon` | board, governor, engine, service, serve, units |
+//! | `daemon` | board, governor, helm, engine, service, serve, units |
 //! | `cli` | all but daemon and serve: it reaches a daemon through its socket only |
 
 pub mod backend;
@@ -34,6 +35,7 @@ pub mod daemon;
 pub mod engine;
 pub mod gguf;
 pub mod governor;
+pub mod helm;
 pub mod measure;
 pub mod model;
 pub mod program;

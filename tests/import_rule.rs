@@ -17,9 +17,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("service", &["gguf", "tokenizer", "chat", "program", "model", "backend", "engine", "units"]),
     ("board", &["units"]),
     ("governor", &["units"]),
-    ("measure", &["service", "engine", "board", "governor", "units", "backend", "model", "gguf", "tokenizer", "kernels"]),
+    ("helm", &["board", "governor", "units"]),
+    ("measure", &["service", "engine", "board", "governor", "helm", "units", "backend", "model", "gguf", "tokenizer", "kernels"]),
     ("serve", &["service", "units"]),
-    ("daemon", &["board", "governor", "engine", "service", "serve", "units"]),
+    ("daemon", &["board", "governor", "helm", "engine", "service", "serve", "units"]),
     (
         "cli",
         &["units", "chat", "gguf", "program", "tokenizer", "model", "backend", "engine", "service", "board", "governor", "measure", "kernels"],

@@ -4,16 +4,15 @@
 //! On a PC the governor only watches: threads were measured at the start, and its cooling is not ours to reason about.
 
 use super::config::{Config, Policy as Rule};
-use crate::board::poll::{EVERY, Latest, Poll};
-use crate::board::{Identity, Kind, Root, What, sources, thermal};
-use crate::governor::observation::{Aged, Flags};
-use crate::governor::profile::Profile;
+use crate::board::poll::{EVERY, Poll};
+use crate::board::{Identity, Kind, Root, Sense, sources, thermal};
 use crate::governor::report::{Report, Speed};
-use crate::governor::{self, Admission, Goal, KernelPolicy, Observation, Phase, Policy, Prior, State};
+use crate::governor::{self, Admission, Goal, Observation, Phase, Policy, State};
+use crate::helm;
 use crate::serve::Shared;
 use crate::serve::thermal::{Holds, Mode, Thermal};
 use crate::service::{Limits, Model, Pace, Telemetry};
-use crate::units::{Celsius, Hertz, Seconds, TokensPerSecond, Watts};
+use crate::units::{Celsius, Seconds, TokensPerSecond};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -21,20 +20,16 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// The governor's beat; `decide` is made for about this.
 const BEAT: Duration = Duration::from_secs(1);
-/// Words in the type of a zone that is on the die.
-const DIE: [&str; 9] = ["cpu", "soc", "pkg", "core", "package", "firmware", "k10temp", "zenpower", "bigcore"];
 /// Time constant of the sustained rate, in seconds.
 const SUSTAINED_S: f64 = 120.0;
-/// Bits of the firmware's throttle word: 0 under-voltage, 2 throttled, 3 soft limit. Source: Raspberry Pi documentation, `get_throttled`.
-const THROTTLED_BITS: u64 = 0b1100;
 
 pub struct Tick {
     poll: Poll,
     policy: Policy,
     state: State,
     kind: Kind,
-    /// The cpufreq policy of the strongest cores.
-    cluster: String,
+    /// The cpufreq policies of the strongest cores.
+    policies: Vec<String>,
     ceiling: Celsius,
     /// Threads as the configuration has them; then nobody else chooses.
     fixed_threads: bool,
@@ -53,14 +48,14 @@ impl Tick {
     pub fn new(config: &Config, published: watch::Sender<Arc<Thermal>>) -> Self {
         let root = Root::new(&config.governor.root);
         let identity = Identity::of(&root);
-        let policy = Policy { goal: goal(config.governor.policy), prior: prior(&root, &identity) };
+        let policy = Policy { goal: goal(config.governor.policy), prior: helm::prior(&thermal::zones(&root), &identity) };
         tracing::info!("board: {}", identity.model);
         Self {
             poll: Poll::start(sources(&root), EVERY),
             state: State::new(&policy),
             policy,
             kind: identity.kind,
-            cluster: identity.big().map(|c| c.policy.clone()).unwrap_or_default(),
+            policies: identity.working_policies(),
             ceiling: Celsius(config.governor.ceiling_celsius),
             fixed_threads: config.model.threads.is_some(),
             last: Instant::now(),
@@ -90,7 +85,9 @@ impl Tick {
         for notice in &latest.notices {
             tracing::info!("{notice}");
         }
-        let mut seen = self.readings(&latest, now);
+        let sense = Sense::of(&latest, now, &self.policies);
+        let mut seen = helm::observation(&sense);
+        seen.resumed = latest.slept.is_some();
         seen.dt = Seconds(dt.as_secs_f64());
         seen.power_saver = matches!(holds.mode(), Some(Mode::Eco | Mode::Quiet));
         seen.hold_performance = holds.mode() == Some(Mode::Performance);
@@ -104,31 +101,8 @@ impl Tick {
             }
         }
         let source = if self.kind == Kind::Pc { "pc" } else { "real" };
-        let place = power(&latest).map(|(place, ..)| place);
+        let place = sense.power.map(|p| p.place);
         self.published.send_replace(Arc::new(told(Report::new(&seen, decision, self.speed, source, place))));
-    }
-
-    fn readings(&self, latest: &Latest, now: Instant) -> Observation {
-        let aged = |what: &What| latest.value(what, now).map(|(value, age)| (value, Seconds(age)));
-        let die = |name: &str| DIE.iter().any(|word| name.to_lowercase().contains(word));
-        let zones = latest.readings.keys().filter(|w| matches!(w, What::Temperature(name) if die(name)));
-        let soc = zones.filter_map(aged).max_by(|a, b| a.0.total_cmp(&b.0));
-        let bits = aged(&What::ThrottleBits).map(|(bits, _)| bits as u64);
-        let under_voltage = aged(&What::UnderVoltage).map(|(v, _)| v > 0.0);
-        Observation {
-            soc: soc.map(|(c, age)| Aged { value: Celsius(c as f32), age }),
-            requested: aged(&What::Requested(self.cluster.clone())).map(|(hertz, _)| Hertz(hertz as u64)),
-            measured: aged(&What::Measured(self.cluster.clone())).map(|(hertz, age)| Aged { value: Hertz(hertz as u64), age }),
-            flags: (bits.is_some() || under_voltage.is_some()).then(|| Flags {
-                under_voltage: under_voltage.unwrap_or(false),
-                power_limit: false,
-                thermal: bits.is_some_and(|b| b & THROTTLED_BITS != 0),
-            }),
-            fan_level: aged(&What::FanLevel).map(|(level, _)| level as u8),
-            power: power(latest).and_then(|(_, what, _)| aged(&what)).map(|(w, age)| Aged { value: Watts(w as f32), age }),
-            memory_pressure: aged(&What::MemoryPressure).map_or(0.0, |(share, _)| share as f32),
-            ..Observation::default()
-        }
     }
 
     /// What the engine did since the last beat.
@@ -201,16 +175,6 @@ fn told(report: Report) -> Thermal {
     }
 }
 
-/// The meter nearest to the supply: its place, and its value.
-fn power(latest: &Latest) -> Option<(String, What, f64)> {
-    let rank = |place: &str| ["supply", "pmic", "VDD_IN", "package"].iter().position(|p| *p == place).unwrap_or(usize::MAX);
-    let meters = latest.readings.iter().filter_map(|(what, (reading, _))| match what {
-        What::Power(place) => Some((place.clone(), what.clone(), reading.value)),
-        _ => None,
-    });
-    meters.min_by_key(|(place, ..)| rank(place))
-}
-
 fn goal(rule: Rule) -> Goal {
     match rule {
         Rule::Observe => Goal::Observe,
@@ -219,27 +183,4 @@ fn goal(rule: Rule) -> Goal {
         Rule::Quiet => Goal::Quiet,
         Rule::Off => Goal::Off,
     }
-}
-
-/// What is known of the board before the first reading.
-fn prior(root: &Root, identity: &Identity) -> Prior {
-    let zones = thermal::zones(root);
-    let zone = zones.iter().find(|z| z.caps_clock()).or_else(|| zones.iter().find(|z| z.passive_c().is_some()));
-    let (trip, critical) = (zone.and_then(|z| z.passive_c()), zone.and_then(|z| z.critical_c()));
-    let kernel = match zone {
-        Some(z) if z.caps_clock() && z.policy == "power_allocator" => KernelPolicy::PowerAllocator,
-        Some(z) if z.caps_clock() => KernelPolicy::StepWise,
-        _ => KernelPolicy::NotTheKernel,
-    };
-    if let Some(profile) = Profile::for_compatible(&identity.compatible) {
-        return Prior::of(&profile, kernel, trip, critical);
-    }
-    let cluster = identity.big();
-    let cores = cluster.map_or(1, |c| c.cpus.len()).clamp(1, 255) as u8;
-    let mhz = |khz: u64| khz as f32 / 1000.0;
-    let mut steps: Vec<f32> = cluster.map(|c| c.steps_khz.iter().copied().map(mhz).collect()).unwrap_or_default();
-    if steps.is_empty() {
-        steps.push(cluster.and_then(|c| c.max_khz).map_or(1000.0, mhz));
-    }
-    Prior { trip_c: trip, critical_c: critical, ..Prior::unknown(cores, steps) }
 }
