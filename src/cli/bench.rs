@@ -1,11 +1,12 @@
 //! `hearth bench`: how fast a model runs here.
 
 use super::model_options::OptionalModel;
+use super::progress::Progress;
 use super::sustained;
-use crate::measure::here::ThisMachine;
+use crate::measure::compare::{compare, read};
 use crate::measure::speed::{self, Workload};
 use anyhow::Context;
-use std::time::Duration;
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -13,6 +14,9 @@ pub struct Args {
     options: OptionalModel,
     #[command(flatten)]
     heat: sustained::Options,
+    /// Two results side by side: records of --sustained, JSON of this command, JSON of llama-bench
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    compare: Option<Vec<PathBuf>>,
     /// Tokens of the prompt, computed in one request
     #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
     prefill: usize,
@@ -36,8 +40,14 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let work =
         Workload { prefill: args.prefill, decode: args.decode, depth: args.depth, batch: args.batch.into(), rounds: args.rounds.into() };
-    if let Some(files) = &args.heat.compare {
-        return sustained::compare(files);
+    if let Some([a, b]) = args.compare.as_deref() {
+        let comparison = compare(&read(a)?, &read(b)?);
+        if args.json {
+            println!("{}", serde_json::to_string(&comparison)?);
+        } else {
+            print!("{}", comparison.table());
+        }
+        return Ok(());
     }
     if args.heat.is_simulated() {
         return sustained::simulate(&args.heat, args.json);
@@ -46,14 +56,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Without --ctx just room enough.
     let options = chosen.load_options(chosen.context.unwrap_or(0) as usize, work.batch);
     if args.heat.sustained {
-        let open = || Ok(ThisMachine::open(&chosen.model, chosen.backend.into(), options)?);
-        return sustained::measure(&args.heat, &chosen.model, open, args.json);
+        return sustained::measure(&args.heat, &chosen.model, chosen.backend.into(), options, args.json);
     }
-    let bar = indicatif::ProgressBar::new(work.rounds as u64)
-        .with_style(indicatif::ProgressStyle::with_template("{bar:30} round {pos}/{len}, {eta} left")?);
-    bar.enable_steady_tick(Duration::from_secs(2));
-    let speed = speed::measure(&chosen.model, chosen.backend.into(), options, &work, |round| bar.set_position(round as u64))?;
-    bar.finish_and_clear();
+    let progress = Progress::new("measuring");
+    let speed = speed::measure(&chosen.model, chosen.backend.into(), options, &work, |done, all| progress.at(done, all))?;
+    drop(progress);
     if args.json {
         println!("{}", serde_json::to_string(&speed).context("the result as JSON")?);
         return Ok(());

@@ -1,13 +1,13 @@
 //! `hearth perplexity`: how well a model knows a text, and how far its arithmetic strays from a reference.
 
 use super::model_options::ModelOptions;
+use super::progress::Progress;
 use crate::backend::{KvType, LoadOptions};
 use crate::measure::quality;
 use crate::measure::session::Session;
 use crate::tokenizer::{Options, Tokenizer};
 use anyhow::{Context, bail};
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -56,14 +56,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         tokens.truncate(windows as usize * (context - usize::from(first.is_some())));
     }
 
-    let bar =
-        indicatif::ProgressBar::new(0).with_style(indicatif::ProgressStyle::with_template("{bar:30} window {pos}/{len}, {eta} left")?);
-    bar.enable_steady_tick(Duration::from_secs(2));
-    let quality = quality::measure(&mut model, reference.as_mut(), &tokens, first, context, |done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
+    let progress = Progress::new("perplexity");
+    let quality =
+        quality::measure(&mut model, reference.as_mut(), &tokens, first, context, |done, all| progress.at(done as u64, all as u64))?;
+    drop(progress);
 
     if args.json {
         println!("{}", serde_json::to_string(&quality)?);

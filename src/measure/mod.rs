@@ -1,20 +1,25 @@
 //! Measuring, honestly: a model's peak speed here, and (with the governor) what heat leaves of it.
 //!
-//! - [`quality`]: perplexity, and divergence from a reference.
-//! - [`session`]: a model opened for measuring, step by step.
-//! - [`speed`]: prompt and single-token speed.
-//! - [`sustained`]: the rule for sustained against peak, on a series of seconds; [`statistics`] under it, [`simulated`] boards and
-//!   this machine ([`here`]) to run it on.
-//! - [`record`]: a run as a file, two of them side by side; [`picture`]: its story.
+//! - [`quality`]: perplexity, and divergence from a reference. [`speed`]: prompt and single-token speed. [`session`]: a model opened for
+//!   measuring, step by step.
+//! - What heat leaves: [`series`] (what each second gave), [`steady`] (when a machine is cold, and when its speed is steady),
+//!   [`sustained`] (the rule and its figures), [`versus`] (two settings in turn), [`statistics`] under them.
+//! - Whom it runs on: this machine ([`here`], with [`steered`] for its governor), or a [`simulated`] board.
+//! - What stays of it: [`record`] (a file and a table), [`picture`] (its story), [`compare`] (two side by side).
 //! - [`thermal`]: what the governor promises, held against the simulator (`make thermal`).
 
+pub mod compare;
 pub mod here;
 pub mod picture;
 pub mod quality;
 pub mod record;
+pub mod series;
 pub mod session;
 pub mod simulated;
 pub mod speed;
 pub mod statistics;
+pub mod steady;
+pub mod steered;
 pub mod sustained;
 pub mod thermal;
+pub mod versus;

@@ -1,246 +1,274 @@
-//! A run as a file: JSON with the machine's text beside the figures, CSV at 1 Hz, and two records side by side. Also reads the JSON of
-//! llama.cpp's `llama-bench`, whose figures are peaks without heat and are shown as such.
+//! A run as a file: JSON with the machine's text beside the figures, CSV at 1 Hz, and the table for people.
 
-use super::sustained::{Second, Source, Sustained};
+use super::series::{Second, Source};
+use super::sustained::Sustained;
+use super::versus::{Difference, Versus};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 
-/// Records longer than this are none of ours.
-const BYTES_MAX: u64 = 16 << 20;
+/// What a record calls itself, and its version.
+pub const KIND: &str = "hearth-sustained";
+pub const VERSION: u32 = 1;
 
 /// One run on one board on one day.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// `hearth-sustained`
+    /// [`KIND`] and [`VERSION`].
     pub kind: String,
     pub version: u32,
+    /// Of Hearth.
+    pub hearth: String,
     pub source: Source,
     /// Date and time of the end, UTC: `2026-11-24T12:00:00Z`.
     pub date: String,
     pub board: String,
-    pub kernel: String,
-    /// Case, fan, supply, room: what no file tells.
+    pub machine: Machine,
+    /// Case, fan, supply: what no file tells.
     pub note: String,
+    /// As the caller says; a thermometer's word is in the figures.
     pub room_c: Option<f64>,
-    pub model: String,
+    pub model: ModelFacts,
+    pub workload: String,
     pub threads: usize,
     pub backend: String,
+    /// Hearth's governor in this run.
     pub governor: String,
     /// Where watts were metered; figures from different places are not comparable.
     pub power_place: Option<String>,
     pub figures: Sustained,
+    /// A run of two settings in turn has these too; `figures` are then those of its first leg.
+    pub versus: Option<Versus>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{path}: neither a record of `hearth bench --sustained` nor JSON of llama-bench: {reason}")]
-    Foreign { path: PathBuf, reason: String },
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub memory_bytes: u64,
+    pub kernel: String,
+    /// Boot loader or BIOS with its date.
+    pub firmware: Option<String>,
+    /// Of the working cores: cpufreq's governor.
+    pub clock_governor: String,
+    pub cores: usize,
+    /// The kernels' tier.
+    pub device: String,
 }
 
-/// What can be compared: our record, or the best generation speed of a llama-bench file.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
-    Ours(Box<Record>),
-    LlamaBench { model: String, threads: u64, tok_s: f64 },
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    pub file: String,
+    pub architecture: String,
+    /// How its weights are stored: `Q4_K_M`.
+    pub file_type: String,
+    pub bytes: u64,
+    pub sha256: String,
 }
 
 impl Record {
     /// A file name that sorts by board and date.
     pub fn file_stem(&self) -> String {
-        let plain = |s: &str| s.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect::<String>();
+        let mut plain: String = self.board.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        while plain.contains("--") {
+            plain = plain.replace("--", "-");
+        }
         let date = self.date.split('T').next().unwrap_or_default();
-        format!("{}-{}-{date}", plain(&self.board), if self.source == Source::Simulated { "simulated" } else { "measured" })
+        format!("{}-{}-{date}", plain.trim_matches('-'), if self.source == Source::Simulated { "simulated" } else { "measured" })
     }
 
     /// The table for people.
     pub fn table(&self) -> String {
         let f = &self.figures;
-        let source = match self.source {
-            Source::Real => "REAL board",
-            Source::Pc => "PC, not a board",
-            Source::Simulated => "SIMULATED, nothing was measured",
-        };
-        let number = |v: Option<f64>, unit: &str| v.map_or("not metered".into(), |v| format!("{v:.1} {unit}"));
-        let state = if f.steady {
-            "steady".into()
-        } else {
-            format!("NOT steady: {:+.1} % in 10 min over the last {} min", f.drift_percent, f.window_s / 60)
-        };
-        let throttled = if f.throttled.is_empty() {
-            "never in the window".into()
-        } else {
-            f.throttled.iter().map(|(why, share)| format!("{:.0} % of the window ({why})", 100.0 * share)).collect::<Vec<_>>().join(", ")
-        };
-        let place = self.power_place.as_deref().unwrap_or("no meter");
-        let room = self.room_c.map_or(String::new(), |c| format!(", room {c:.0} °C"));
-        [
-            format!("{} — {source}{room}", self.board),
-            format!("  {}, {} threads, {}, governor {}; {}", self.model, self.threads, self.backend, self.governor, self.date),
-            format!("  peak        {:8.2} tok/s", f.peak_tok_s),
-            format!("  sustained   {:8.2} tok/s  [{:.2} … {:.2}]   {:.0} % of peak  ({state})", f.sustained_tok_s, f.sustained_95[0], f.sustained_95[1], 100.0 * f.ratio),
-            format!("  slowest 5 % {:8.2} tok/s over 10 s", f.p5_tok_s),
-            format!("  heat        {} → {}, at most {}; τ {:.0} s", number(f.start_c, "°C"), number(f.steady_c, "°C"), number(f.max_c, "°C"), f.tau_s),
-            format!("  throttled   {throttled}{}", f.first_throttled_s.map_or(String::new(), |s| format!(", first after {s} s"))),
-            format!("  clock       asked {}, measured {}", number(f.requested_mhz, "MHz"), number(f.measured_mhz, "MHz")),
-            format!("  power       {} ({place}), {} gross, {} net of rest", number(f.watts, "W"), number(f.joules_per_token.map(|j| j * 1000.0), "mJ/token"), number(f.joules_per_token_net.map(|j| j * 1000.0), "mJ/token")),
-            format!("  run         {} min, figures over the last {} min", f.run_s / 60, f.window_s / 60),
-        ]
-        .map(|l| l + "\n")
-        .concat()
-    }
-}
-
-/// The series at 1 Hz.
-pub fn csv(seconds: &[Second]) -> String {
-    let mut out = String::from("second,tokens,seconds,celsius,skin_celsius,requested_mhz,measured_mhz,throttled,watts\n");
-    let field = |v: Option<f64>| v.map_or(String::new(), |v| format!("{v:.3}"));
-    for (i, s) in seconds.iter().enumerate() {
-        out += &format!(
-            "{i},{:.4},{:.4},{},{},{},{},{},{}\n",
-            s.tokens, s.seconds, field(s.celsius), field(s.skin_celsius), field(s.requested_mhz), field(s.measured_mhz), s.throttled, field(s.watts)
-        );
-    }
-    out
-}
-
-/// Reads a record of ours or a llama-bench JSON.
-pub fn read(path: &Path) -> Result<Entry, RecordError> {
-    let file = |source| RecordError::File { path: path.to_owned(), source };
-    let foreign = |reason: String| RecordError::Foreign { path: path.to_owned(), reason };
-    if std::fs::metadata(path).map_err(file)?.len() > BYTES_MAX {
-        return Err(foreign(format!("longer than {BYTES_MAX} bytes")));
-    }
-    parse(&std::fs::read_to_string(path).map_err(file)?).map_err(foreign)
-}
-
-fn parse(text: &str) -> Result<Entry, String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    if let Some(runs) = value.as_array() {
-        // llama-bench writes an array of runs; those that generate have n_gen > 0.
-        let generating = runs.iter().filter(|r| r["n_gen"].as_u64().is_some_and(|n| n > 0));
-        let best = generating.filter_map(|r| Some((r["avg_ts"].as_f64()?, r))).max_by(|a, b| a.0.total_cmp(&b.0));
-        let (tok_s, run) = best.ok_or("no run with n_gen and avg_ts")?;
-        let model = run["model_type"].as_str().or(run["model_filename"].as_str()).unwrap_or("unknown").to_owned();
-        return Ok(Entry::LlamaBench { model, threads: run["n_threads"].as_u64().unwrap_or(0), tok_s });
-    }
-    let record: Record = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    if record.kind != "hearth-sustained" || record.version != 1 {
-        return Err(format!("kind `{}` version {}", record.kind, record.version));
-    }
-    Ok(Entry::Ours(Box::new(record)))
-}
-
-/// Two entries side by side, and why they may not be comparable.
-pub fn compare(a: &Entry, b: &Entry) -> String {
-    let name = |e: &Entry| match e {
-        Entry::Ours(r) => format!("{} ({}, {})", r.board, r.model, r.governor),
-        Entry::LlamaBench { model, threads, .. } => format!("llama-bench ({model}, {threads} threads)"),
-    };
-    let mut out = format!("a: {}\nb: {}\n", name(a), name(b));
-    let mut row = |what: &str, a: Option<f64>, b: Option<f64>, unit: &str| {
-        let cell = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.3}"));
-        let change = a.zip(b).filter(|(a, _)| *a != 0.0).map_or(String::new(), |(a, b)| format!("  b is {:+.1} %", 100.0 * (b / a - 1.0)));
-        out += &format!("  {what:11} {:>10} {:>10} {unit}{change}\n", cell(a), cell(b));
-    };
-    let figure = |e: &Entry, pick: fn(&Sustained) -> Option<f64>| match e {
-        Entry::Ours(r) => pick(&r.figures),
-        Entry::LlamaBench { .. } => None,
-    };
-    let peak = |e: &Entry| match e {
-        Entry::Ours(r) => Some(r.figures.peak_tok_s),
-        Entry::LlamaBench { tok_s, .. } => Some(*tok_s),
-    };
-    row("peak", peak(a), peak(b), "tok/s");
-    row("sustained", figure(a, |f| Some(f.sustained_tok_s)), figure(b, |f| Some(f.sustained_tok_s)), "tok/s");
-    row("ratio", figure(a, |f| Some(f.ratio)), figure(b, |f| Some(f.ratio)), "");
-    row("steady at", figure(a, |f| f.steady_c), figure(b, |f| f.steady_c), "°C");
-    row("energy", figure(a, |f| f.joules_per_token), figure(b, |f| f.joules_per_token), "J/token");
-    for warning in warnings(a, b) {
-        out += &format!("  careful: {warning}\n");
-    }
-    out
-}
-
-fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
-    let mut all = Vec::new();
-    match (a, b) {
-        (Entry::Ours(a), Entry::Ours(b)) => {
-            if a.source != b.source {
-                all.push(format!("one is {:?}, the other {:?}: these figures do not belong in one table", a.source, b.source));
-            }
-            if a.model != b.model {
-                all.push("the models differ".into());
-            }
-            if let (Some(x), Some(y)) = (a.room_c, b.room_c) && (x - y).abs() > 1.0 {
-                all.push(format!("the rooms differ by {:.0} K; 1 K is worth 1–3 % on a hot board", (x - y).abs()));
-            }
-            if a.power_place != b.power_place {
-                all.push("power was metered at different places".into());
-            }
-            if !(a.figures.steady && b.figures.steady) {
-                all.push("a run that was not steady has no sustained figure".into());
-            }
+        let room = f.room_c.map(|[a, b]| format!(", room {a:.1} → {b:.1} °C")).or(self.room_c.map(|c| format!(", room {c:.0} °C")));
+        let mut rows = vec![
+            format!("{} — {}{}", self.board, source_words(self.source), room.unwrap_or_default()),
+            format!("  {}, {} threads on {}, governor {}; {}", self.model.file, self.threads, self.backend, self.governor, self.date),
+        ];
+        if !self.note.is_empty() {
+            rows.push(format!("  {}", self.note));
         }
-        _ => all.push("llama-bench rests between repetitions and knows no heat: its figure stands beside our peak only".into()),
+        let mut row = |name: &str, text: String| rows.push(format!("  {name:<12} {text}"));
+        row("peak", format!("{:8.2} tok/s", f.peak_tok_s));
+        let [low, high] = f.sustained_95;
+        let name = if f.steady { "sustained" } else { "at the end" };
+        row(name, format!("{:8.2} tok/s  [{low:.2} … {high:.2}]   {:.0} % of peak", f.sustained_tok_s, 100.0 * f.ratio));
+        row("slowest 5 %", format!("{:8.2} tok/s over 10 s", f.p5_tok_s));
+        let over = format!("over the last {} of {} min", f.window_s / 60, f.run_s / 60);
+        row("steady", if f.steady { format!("yes, {over}") } else { format!("NO: {}; figures are {over}", f.unsteady_because) });
+        if let Some(ms) = f.token_ms {
+            row(
+                "per token",
+                format!("{:.1} ms in the middle, {:.1} at 95 %, {:.1} at 99 %, {:.0} at most", ms.p50, ms.p95, ms.p99, ms.max),
+            );
+        }
+        row("heat", self.heat());
+        row("throttled", self.throttled());
+        row("clock", self.clock());
+        row("power", self.power());
+        let mut table = rows.join("\n") + "\n";
+        if let Some(versus) = &self.versus {
+            table += &versus.table(&self.governor);
+        }
+        table
     }
-    all
+
+    fn heat(&self) -> String {
+        let f = &self.figures;
+        let Some((steady, max)) = f.steady_c.zip(f.max_c) else {
+            return "no thermometer here: heat is not seen, and the start may have been warm".into();
+        };
+        let start = f.start_c.map_or(String::new(), |c| format!("{c:.1} → "));
+        let warm = match f.cold_start.is_cold {
+            Some(false) => format!("; NOT cold at the start (after {} s of rest)", f.cold_start.waited_s),
+            _ => format!("; cold after {} s of rest", f.cold_start.waited_s),
+        };
+        let eighty = f.t80_s.map_or(String::new(), |s| format!(", 80 °C after {s} s"));
+        let tau = if f.tau_known { format!("; τ {:.0} s", f.tau_s) } else { String::new() };
+        format!("{start}{steady:.1} °C, at most {max:.1}{eighty}{tau}{warm}")
+    }
+
+    fn throttled(&self) -> String {
+        let f = &self.figures;
+        let shares: Vec<String> = f.throttled.iter().map(|(why, share)| format!("{:.0} % of the window ({why})", 100.0 * share)).collect();
+        match (shares.is_empty(), f.first_throttled_s) {
+            (true, None) => "never, as far as this machine tells".into(),
+            (true, Some(first)) => format!("not in the window; first after {first} s"),
+            (false, first) => format!("{}{}", shares.join(", "), first.map_or(String::new(), |s| format!(", first after {s} s"))),
+        }
+    }
+
+    fn clock(&self) -> String {
+        let f = &self.figures;
+        let mhz = |v: Option<f64>| v.map_or("not told".into(), |v| format!("{v:.0} MHz"));
+        let slowest = f.measured_p5_mhz.map_or(String::new(), |v| format!(" (slowest 5 %: {v:.0})"));
+        format!("asked {}, measured {}{slowest}", mhz(f.requested_mhz), mhz(f.measured_mhz))
+    }
+
+    fn power(&self) -> String {
+        let f = &self.figures;
+        let (Some(watts), Some(gross)) = (f.watts, f.joules_per_token) else { return "no meter".into() };
+        let net = f
+            .joules_per_token_net
+            .zip(f.idle_watts)
+            .map_or(String::new(), |(net, idle)| format!(", {net:.3} net of the {idle:.1} W at rest"));
+        format!("{watts:.2} W at `{}`; {gross:.3} J/token gross{net}", self.power_place.as_deref().unwrap_or("unknown"))
+    }
+}
+
+/// What a source is called wherever its figures stand.
+pub fn source_words(source: Source) -> &'static str {
+    match source {
+        Source::Real => "measured on the board",
+        Source::Pc => "measured on a PC, not a board",
+        Source::Simulated => "SIMULATED, nothing was measured",
+    }
+}
+
+impl Versus {
+    fn table(&self, governor: &str) -> String {
+        let mut out = format!("  a = off, b = {governor}: eight legs of {} min, ABBA BAAB (τ {:.0} s)\n", self.leg_s / 60, self.tau_s);
+        for (n, leg) in self.legs.iter().enumerate() {
+            let start = leg.start_c.map_or(String::new(), |c| format!(", from {c:.1} °C"));
+            let joules = leg.joules_per_token.map_or(String::new(), |j| format!(", {j:.3} J/token"));
+            out += &format!("    {} {}  {:8.2} tok/s{joules}{start}\n", n + 1, leg.setting, leg.tok_s);
+        }
+        for pair in self.pairs.iter().filter(|p| !p.rejected.is_empty()) {
+            out += &format!("    a pair does not count: {}\n", pair.rejected);
+        }
+        let words = |d: Difference| format!("{:+.1} %  [{:+.1} … {:+.1}]", 100.0 * d.mean, 100.0 * d.low, 100.0 * d.high);
+        out += &match self.speed {
+            Some(d) => format!("  b against a  {} tok/s", words(d)),
+            None => "  b against a  fewer than two pairs count, so nothing can be said".into(),
+        };
+        if let Some(d) = self.joules {
+            out += &format!(", {} J/token", words(d));
+        }
+        out += match self.not_worse {
+            Some(true) => "\n  b is not worse (less than 1 % is lost with 97.5 % certainty)\n",
+            Some(false) => "\n  that b is not worse is NOT shown\n",
+            None => "\n",
+        };
+        out
+    }
+}
+
+/// The series at 1 Hz: rest before the run has negative seconds.
+pub fn csv(cold: &[Second], hot: &[Second]) -> String {
+    let mut out =
+        String::from("second,tokens,busy_seconds,celsius,skin_celsius,room_celsius,requested_mhz,measured_mhz,throttled,watts,threads\n");
+    let field = |v: Option<f64>| v.map_or(String::new(), |v| format!("{v:.3}"));
+    let first = -(cold.len() as i64);
+    for (at, s) in (first..).zip(cold.iter().chain(hot)) {
+        let columns = [s.celsius, s.skin_celsius, s.room_celsius, s.requested_mhz, s.measured_mhz].map(field).join(",");
+        let threads = s.threads.map_or(String::new(), |t| t.to_string());
+        out += &format!("{at},{:.4},{:.4},{columns},{},{},{threads}\n", s.tokens, s.seconds, s.throttled, field(s.watts));
+    }
+    out
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::sustained::judge;
     use super::*;
 
-    fn record(source: Source) -> Record {
-        let hot = vec![Second { tokens: 10.0, seconds: 1.0, celsius: Some(60.0), ..Second::default() }; 900];
+    /// 25 min at 10 tok/s and 60 °C.
+    pub fn record(source: Source) -> Record {
+        let rest = vec![Second { celsius: Some(45.0), ..Second::default() }; 320];
+        let hot = vec![Second { tokens: 10.0, seconds: 1.0, celsius: Some(60.0), ..Second::default() }; 1500];
         Record {
-            kind: "hearth-sustained".into(),
-            version: 1,
+            kind: KIND.into(),
+            version: VERSION,
+            hearth: "0.1.0".into(),
             source,
-            date: "2026-11-24T12:00:00".into(),
-            board: "Raspberry Pi 5".into(),
-            kernel: "6.12".into(),
-            note: String::new(),
+            date: "2026-11-24T12:00:00Z".into(),
+            board: "Raspberry Pi 5 Model B (rev 1.0)".into(),
+            machine: Machine::default(),
+            note: "alu case".into(),
             room_c: Some(22.0),
-            model: "m".into(),
+            model: ModelFacts { file: "m.gguf".into(), ..ModelFacts::default() },
+            workload: String::new(),
             threads: 4,
             backend: "cpu".into(),
-            governor: "observe".into(),
+            governor: "off".into(),
             power_place: None,
-            figures: judge(&[], &hot),
+            figures: judge(&rest, &hot),
+            versus: None,
         }
     }
 
     #[test]
-    fn a_record_survives_its_file() {
-        let r = record(Source::Real);
-        let text = serde_json::to_string(&r).unwrap();
-        assert_eq!(parse(&text).unwrap(), Entry::Ours(Box::new(r)));
-    }
-
-    #[test]
-    fn real_and_simulated_are_never_compared_in_silence() {
-        let (a, b) = (Entry::Ours(Box::new(record(Source::Real))), Entry::Ours(Box::new(record(Source::Simulated))));
-        assert!(compare(&a, &b).contains("do not belong in one table"));
-        assert!(record(Source::Simulated).table().contains("SIMULATED"));
-    }
-
-    #[test]
-    fn llama_bench_stands_beside_the_peak_only() {
-        let text = r#"[{"model_type":"llama 1B Q4_K","n_threads":4,"n_gen":0,"n_prompt":512,"avg_ts":90.0},
-                       {"model_type":"llama 1B Q4_K","n_threads":4,"n_gen":128,"n_prompt":0,"avg_ts":11.5}]"#;
-        let entry = parse(text).unwrap();
-        assert_eq!(entry, Entry::LlamaBench { model: "llama 1B Q4_K".into(), threads: 4, tok_s: 11.5 });
-        let told = compare(&Entry::Ours(Box::new(record(Source::Real))), &entry);
-        assert!(told.contains("b is +15.0 %") && told.contains("beside our peak only"), "{told}");
-    }
-
-    #[test]
-    fn foreign_json_is_refused() {
-        for text in ["", "{}", "[]", "[1]", "{\"kind\":\"x\"}"] {
-            assert!(parse(text).is_err(), "{text}");
+    fn a_table_says_what_it_is_of_and_what_it_does_not_know() {
+        let table = record(Source::Simulated).table();
+        for part in [
+            "SIMULATED",
+            "room 22 °C",
+            "100 % of peak",
+            "yes, over the last 10 of 25 min",
+            "no meter",
+            "not told",
+            "alu case",
+            "never, as far as",
+        ] {
+            assert!(table.contains(part), "`{part}` is missing from\n{table}");
         }
+        let mut blind = record(Source::Pc);
+        blind.figures = judge(&[], &vec![Second { tokens: 10.0, seconds: 1.0, ..Second::default() }; 300]);
+        let table = blind.table();
+        for part in ["not a board", "no thermometer", "at the end", "NO: 5 min are too short"] {
+            assert!(table.contains(part), "`{part}` is missing from\n{table}");
+        }
+    }
+
+    #[test]
+    fn a_file_name_sorts_by_board_and_day_and_tells_a_simulation() {
+        assert_eq!(record(Source::Real).file_stem(), "raspberry-pi-5-model-b-rev-1-0-measured-2026-11-24");
+        assert!(record(Source::Simulated).file_stem().contains("-simulated-"));
+    }
+
+    #[test]
+    fn the_series_has_a_line_a_second_and_empty_fields_for_what_is_not_known() {
+        let work =
+            Second { tokens: 9.5, seconds: 1.0, celsius: Some(61.25), throttled: "thermal".into(), threads: Some(4), ..Second::default() };
+        let text = csv(&[Second::default()], &[work]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1..], ["-1,0.0000,0.0000,,,,,,,,", "0,9.5000,1.0000,61.250,,,,,thermal,,4"]);
+        assert!(lines.iter().all(|l| l.split(',').count() == lines[0].split(',').count()));
     }
 }

@@ -31,6 +31,8 @@ pub struct Workload {
 /// Medians over the rounds. Rates are tokens a second; of several sequences, all their tokens.
 #[derive(Clone, Debug, Serialize)]
 pub struct Speed {
+    /// The file's name.
+    pub model: String,
     pub prefill_tok_s: f64,
     pub decode_tok_s: f64,
     /// From the start of opening the file until the model can answer.
@@ -60,13 +62,16 @@ fn token(i: usize, vocabulary: usize) -> TokenId {
     TokenId(((i * 7919 + 13) % vocabulary.min(4096)) as u32)
 }
 
-/// Opens `path` and measures; `report` hears of every round.
+/// Between two reports while single tokens are decoded: one each would be felt by the smallest models.
+const REPORT_EVERY: usize = 16;
+
+/// Opens `path` and measures; `report` hears how many tokens are done, and of how many.
 pub fn measure(
     path: &Path,
     kind: Kind,
     options: LoadOptions,
     work: &Workload,
-    mut report: impl FnMut(usize),
+    mut report: impl FnMut(u64, u64),
 ) -> Result<Speed, SessionError> {
     let start = Instant::now();
     let need = (work.depth + work.prefill + work.decode).max(SETTLING_PROMPT);
@@ -82,10 +87,17 @@ pub fn measure(
     settle(&mut session, &tokens)?;
 
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
-    for round in 0..work.rounds {
+    let per_round = work.batch * (work.depth + work.prefill) + work.decode;
+    let mut done = 0;
+    let mut tell = |tokens: usize| {
+        done += tokens as u64;
+        report(done, (per_round * work.rounds) as u64);
+    };
+    for _ in 0..work.rounds {
         session.reset();
         for sequence in 0..work.batch {
             session.feed(sequence, &tokens[..work.depth], Wants::Last(0))?;
+            tell(work.depth);
         }
         let prompt = &tokens[work.depth..work.depth + work.prefill];
         for sequence in 0..work.batch {
@@ -94,20 +106,24 @@ pub fn measure(
             if sequence == 0 {
                 prefill.push(work.prefill as f64 / start.elapsed().as_secs_f64());
             }
+            tell(work.prefill);
         }
         let start = Instant::now();
         let mut each = Vec::with_capacity(work.batch);
-        for &token in &tokens[work.depth + work.prefill..][..work.decode] {
+        for (i, &token) in tokens[work.depth + work.prefill..][..work.decode].iter().enumerate() {
             each.clear();
             each.resize(work.batch, token);
             session.feed_each(&each)?;
+            if i % REPORT_EVERY == 0 {
+                tell(REPORT_EVERY.min(work.decode - i));
+            }
         }
         decode.push((work.decode * work.batch) as f64 / start.elapsed().as_secs_f64());
-        report(round + 1);
     }
     let decode_tok_s = if work.decode == 0 { 0.0 } else { median(&mut decode) };
     let info = session.loaded.info();
     Ok(Speed {
+        model: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         prefill_tok_s: if work.prefill == 0 { 0.0 } else { median(&mut prefill) },
         decode_tok_s,
         load_ms,

@@ -51,7 +51,16 @@ pub fn ratio_interval(numerator: &[f64], denominator: &[f64], block: usize, draw
         ((z ^ (z >> 31)) % limit as u64) as usize
     };
     // Prefix sums make a block one subtraction.
-    let sums = |values: &[f64]| values.iter().take(n).scan(0.0, |s, v| { *s += v; Some(*s) }).collect::<Vec<f64>>();
+    let sums = |values: &[f64]| {
+        values
+            .iter()
+            .take(n)
+            .scan(0.0, |s, v| {
+                *s += v;
+                Some(*s)
+            })
+            .collect::<Vec<f64>>()
+    };
     let (top, bottom) = (sums(numerator), sums(denominator));
     let of = |sums: &[f64], from: usize| sums[from + block - 1] - if from == 0 { 0.0 } else { sums[from - 1] };
     let ratios: Vec<f64> = (0..draws)

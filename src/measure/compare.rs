@@ -1,0 +1,318 @@
+//! Two runs side by side: records of `hearth bench --sustained`, the JSON of `hearth bench`, and the JSON or JSON lines of llama.cpp's
+//! `llama-bench`, whose figures are peaks without heat and are shown as such.
+
+use super::record::{KIND, Record, VERSION};
+use super::sustained::Sustained;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Files longer than this are none of ours.
+const BYTES_MAX: u64 = 16 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: neither JSON of `hearth bench` (with --sustained or without) nor of llama-bench: {reason}")]
+    Foreign { path: PathBuf, reason: String },
+}
+
+/// What can be compared.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    Sustained(Box<Record>),
+    Peak(Peak),
+}
+
+/// The peaks of a tool that does not look at heat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Peak {
+    /// `hearth bench` or `llama-bench`.
+    pub tool: &'static str,
+    pub model: String,
+    pub threads: u64,
+    pub prefill_tok_s: Option<f64>,
+    pub decode_tok_s: Option<f64>,
+}
+
+/// Both, row by row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub a: String,
+    pub b: String,
+    pub rows: Vec<Row>,
+    /// Why the figures may not be comparable.
+    pub careful: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub what: &'static str,
+    pub unit: &'static str,
+    pub a: Option<f64>,
+    pub b: Option<f64>,
+    /// b ÷ a − 1.
+    pub change: Option<f64>,
+}
+
+/// Reads one file.
+pub fn read(path: &Path) -> Result<Entry, CompareError> {
+    let file = |source| CompareError::File { path: path.to_owned(), source };
+    let foreign = |reason: String| CompareError::Foreign { path: path.to_owned(), reason };
+    if std::fs::metadata(path).map_err(file)?.len() > BYTES_MAX {
+        return Err(foreign(format!("longer than {BYTES_MAX} bytes")));
+    }
+    let bytes = std::fs::read(path).map_err(file)?;
+    parse(&String::from_utf8_lossy(&bytes)).map_err(foreign)
+}
+
+/// Reads a text.
+pub fn parse(text: &str) -> Result<Entry, String> {
+    let values: Vec<Value> = serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    match values.as_slice() {
+        [Value::Array(runs)] => llama_bench(runs),
+        [run] if run["avg_ts"].is_number() => llama_bench(&values),
+        [one] if one["kind"] == KIND => {
+            if one["version"] != VERSION {
+                return Err(format!("a record of version {}, and this Hearth reads {VERSION}", one["version"]));
+            }
+            serde_json::from_value(one.clone()).map(|record| Entry::Sustained(Box::new(record))).map_err(|e| e.to_string())
+        }
+        [one] if one["decode_tok_s"].is_number() => Ok(Entry::Peak(Peak {
+            tool: "hearth bench",
+            model: one["model"].as_str().unwrap_or_default().to_owned(),
+            threads: one["threads"].as_u64().unwrap_or(0),
+            prefill_tok_s: positive(&one["prefill_tok_s"]),
+            decode_tok_s: positive(&one["decode_tok_s"]),
+        })),
+        [] => Err("it is empty".into()),
+        [_] => Err("it has none of their fields".into()),
+        _ => llama_bench(&values),
+    }
+}
+
+/// The best run of each kind: prompts (`n_prompt`) and generation (`n_gen`); mixed ones are neither.
+fn llama_bench(runs: &[Value]) -> Result<Entry, String> {
+    let best = |of: &str, not: &str| {
+        let runs = runs.iter().filter(|r| r[of].as_u64().is_some_and(|n| n > 0) && r[not].as_u64().unwrap_or(0) == 0);
+        runs.filter_map(|r| Some((positive(&r["avg_ts"])?, r))).max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let (prefill, decode) = (best("n_prompt", "n_gen"), best("n_gen", "n_prompt"));
+    let run = decode.or(prefill).ok_or("no run with n_prompt or n_gen, and avg_ts")?.1;
+    let file = run["model_filename"].as_str().and_then(|f| f.rsplit('/').next());
+    let model = file.or(run["model_type"].as_str()).unwrap_or("unknown").to_owned();
+    Ok(Entry::Peak(Peak {
+        tool: "llama-bench",
+        model,
+        threads: run["n_threads"].as_u64().unwrap_or(0),
+        prefill_tok_s: prefill.map(|p| p.0),
+        decode_tok_s: decode.map(|d| d.0),
+    }))
+}
+
+fn positive(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|v| *v > 0.0 && v.is_finite())
+}
+
+impl Entry {
+    fn name(&self) -> String {
+        match self {
+            Entry::Sustained(r) => format!("{}, {}, {} threads, governor {}", r.board, r.model.file, r.threads, r.governor),
+            Entry::Peak(p) => format!("{}, {}, {} threads", p.tool, p.model, p.threads),
+        }
+    }
+
+    fn model(&self) -> &str {
+        match self {
+            Entry::Sustained(r) => &r.model.file,
+            Entry::Peak(p) => &p.model,
+        }
+    }
+
+    fn threads(&self) -> u64 {
+        match self {
+            Entry::Sustained(r) => r.threads as u64,
+            Entry::Peak(p) => p.threads,
+        }
+    }
+
+    fn figure(&self, pick: impl Fn(&Sustained) -> Option<f64>) -> Option<f64> {
+        match self {
+            Entry::Sustained(r) => pick(&r.figures),
+            Entry::Peak(_) => None,
+        }
+    }
+
+    fn peak(&self) -> Option<f64> {
+        match self {
+            Entry::Sustained(r) => Some(r.figures.peak_tok_s),
+            Entry::Peak(p) => p.decode_tok_s,
+        }
+    }
+
+    fn prefill(&self) -> Option<f64> {
+        match self {
+            Entry::Sustained(_) => None,
+            Entry::Peak(p) => p.prefill_tok_s,
+        }
+    }
+}
+
+/// Two entries side by side, and why they may not be comparable.
+pub fn compare(a: &Entry, b: &Entry) -> Comparison {
+    let mut rows = Vec::new();
+    let mut row = |what, unit, a: Option<f64>, b: Option<f64>| {
+        if a.is_some() || b.is_some() {
+            let change = a.zip(b).filter(|(a, _)| *a != 0.0).map(|(a, b)| b / a - 1.0);
+            rows.push(Row { what, unit, a, b, change });
+        }
+    };
+    row("prefill, peak", "tok/s", a.prefill(), b.prefill());
+    row("decode, peak", "tok/s", a.peak(), b.peak());
+    // What is not steady has no sustained figure to set beside another.
+    let steady = |f: &Sustained| f.steady.then_some(f.sustained_tok_s);
+    row("sustained", "tok/s", a.figure(steady), b.figure(steady));
+    row("of its peak", "", a.figure(|f| f.steady.then_some(f.ratio)), b.figure(|f| f.steady.then_some(f.ratio)));
+    row("slowest 5 %", "tok/s", a.figure(|f| Some(f.p5_tok_s)), b.figure(|f| Some(f.p5_tok_s)));
+    row("at 99 %", "ms/token", a.figure(|f| f.token_ms.map(|t| t.p99)), b.figure(|f| f.token_ms.map(|t| t.p99)));
+    row("temperature", "°C", a.figure(|f| f.steady_c), b.figure(|f| f.steady_c));
+    row("clock", "MHz", a.figure(|f| f.measured_mhz), b.figure(|f| f.measured_mhz));
+    row("energy", "J/token", a.figure(|f| f.joules_per_token), b.figure(|f| f.joules_per_token));
+    Comparison { a: a.name(), b: b.name(), rows, careful: warnings(a, b) }
+}
+
+impl Comparison {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut out = format!("a: {}\nb: {}\n", self.a, self.b);
+        let cell = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.3}"));
+        for row in &self.rows {
+            let change = row.change.map_or(String::new(), |c| format!("b is {:+.1} %", 100.0 * c));
+            let line = format!("  {:13} {:>10} {:>10} {:8} {change}", row.what, cell(row.a), cell(row.b), row.unit);
+            out += &format!("{}\n", line.trim_end());
+        }
+        for warning in &self.careful {
+            out += &format!("  careful: {warning}\n");
+        }
+        out
+    }
+}
+
+fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
+    let mut all = Vec::new();
+    if a.model() != b.model() && !a.model().is_empty() && !b.model().is_empty() {
+        all.push(format!("the models differ, or their names do: {} and {}", a.model(), b.model()));
+    }
+    if a.threads() != b.threads() {
+        all.push(format!("{} threads against {}", a.threads(), b.threads()));
+    }
+    match (a, b) {
+        (Entry::Sustained(a), Entry::Sustained(b)) => {
+            if a.source != b.source {
+                all.push(format!("one is {:?}, the other {:?}: these figures do not belong in one table", a.source, b.source));
+            }
+            if a.model.file == b.model.file && a.model.sha256 != b.model.sha256 {
+                all.push("the model files have the same name and are not the same".into());
+            }
+            if let (Some(x), Some(y)) = (a.room_c, b.room_c)
+                && (x - y).abs() > 1.0
+            {
+                all.push(format!("the rooms differ by {:.0} K; 1 K is worth 1–3 % on a hot board", (x - y).abs()));
+            }
+            if a.power_place != b.power_place {
+                all.push("power was metered at different places".into());
+            }
+            for (name, r) in [("a", a), ("b", b)] {
+                if !r.figures.steady {
+                    all.push(format!("{name} was not steady, so it has no sustained figure: {}", r.figures.unsteady_because));
+                }
+                if r.figures.cold_start.is_cold == Some(false) {
+                    all.push(format!("{name} did not start cold, so its peak may be too low"));
+                }
+            }
+        }
+        (Entry::Peak(p), Entry::Sustained(_)) | (Entry::Sustained(_), Entry::Peak(p)) => {
+            all.push(format!("{} knows no heat: its figure stands beside the peak only", p.tool));
+        }
+        (Entry::Peak(_), Entry::Peak(_)) => (),
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::super::series::Source;
+    use super::*;
+
+    const LLAMA: &str = r#"[
+        {"model_filename":"/models/m.gguf","model_type":"llama 1B Q4_K","n_threads":4,"n_gen":0,"n_prompt":512,"avg_ts":90.0},
+        {"model_filename":"/models/m.gguf","model_type":"llama 1B Q4_K","n_threads":4,"n_gen":128,"n_prompt":0,"avg_ts":11.5},
+        {"model_filename":"/models/m.gguf","n_threads":4,"n_gen":128,"n_prompt":512,"avg_ts":70.0}]"#;
+
+    fn ours(source: Source) -> Entry {
+        Entry::Sustained(Box::new(record(source)))
+    }
+
+    #[test]
+    fn a_record_survives_its_file() {
+        let text = serde_json::to_string_pretty(&record(Source::Real)).unwrap();
+        assert_eq!(parse(&text).unwrap(), ours(Source::Real));
+    }
+
+    #[test]
+    fn real_and_simulated_are_never_compared_in_silence() {
+        let told = compare(&ours(Source::Real), &ours(Source::Simulated)).table();
+        assert!(told.contains("do not belong in one table"), "{told}");
+        assert!(compare(&ours(Source::Real), &ours(Source::Real)).careful.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_steady_has_no_sustained_figure() {
+        let mut short = record(Source::Real);
+        (short.figures.steady, short.figures.unsteady_because) = (false, "too short".into());
+        let told = compare(&ours(Source::Real), &Entry::Sustained(Box::new(short)));
+        let row = told.rows.iter().find(|r| r.what == "sustained").unwrap();
+        assert_eq!((row.a, row.b, row.change), (Some(10.0), None, None));
+        assert!(told.careful[0].contains("b was not steady"));
+    }
+
+    #[test]
+    fn llama_bench_stands_beside_the_peak_only_as_json_and_as_lines() {
+        let entry = parse(LLAMA).unwrap();
+        let runs: Vec<Value> = serde_json::from_str(LLAMA).unwrap();
+        let lines: String = runs.iter().map(|r| format!("{r}\n")).collect();
+        assert_eq!(parse(&lines).unwrap(), entry);
+        assert!(matches!(parse(&runs[1].to_string()).unwrap(), Entry::Peak(Peak { decode_tok_s: Some(11.5), prefill_tok_s: None, .. })));
+        let told = compare(&ours(Source::Real), &entry).table();
+        assert!(told.contains("b is +15.0 %") && told.contains("beside the peak only") && !told.contains("models differ"), "{told}");
+    }
+
+    #[test]
+    fn plain_benches_compare_prompt_and_decode() {
+        let bench = r#"{"model":"m.gguf","prefill_tok_s":180.0,"decode_tok_s":23.0,"threads":4}"#;
+        let told = compare(&parse(LLAMA).unwrap(), &parse(bench).unwrap());
+        let changes: Vec<f64> = told.rows.iter().filter_map(|r| r.change).collect();
+        assert_eq!(changes, [1.0, 1.0]);
+        assert!(told.careful.is_empty(), "{:?}", told.careful);
+    }
+
+    #[test]
+    fn foreign_json_is_refused() {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "[1]",
+            "{\"kind\":\"x\"}",
+            "not json",
+            "[{\"n_gen\":1,\"avg_ts\":\"fast\"}]",
+            "{\"kind\":\"hearth-sustained\",\"version\":1}",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let told = parse("{\"kind\":\"hearth-sustained\",\"version\":7}").unwrap_err();
+        assert!(told.contains("version 7"), "{told}");
+    }
+}
