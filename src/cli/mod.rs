@@ -10,6 +10,7 @@ mod inspect;
 mod logits;
 mod model_options;
 mod perplexity;
+mod progress;
 mod render;
 mod replay;
 mod run;
@@ -18,6 +19,7 @@ mod status;
 mod sustained;
 mod synth;
 mod tokenize;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ enum Verb {
     Ask(ask::Args),
     /// Show what the running daemon is doing
     Status(status::Args),
+    /// Watch the running daemon: speed, heat, clock, queue
+    Top(top::Args),
     /// Measure speed; with --sustained, against heat
     Bench(bench::Args),
     /// Print what a GGUF file holds, without loading it
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::Run(a) => run::run(a),
         Verb::Ask(a) => ask::run(a),
         Verb::Status(a) => status::run(a),
+        Verb::Top(a) => top::run(a),
         Verb::Bench(a) => bench::run(a),
         Verb::Inspect(a) => inspect::run(a),
         Verb::Tokenize(a) => tokenize::run(a),

@@ -1,0 +1,78 @@
+//! `hearth top`: the running daemon, live: speed, heat, clock, headroom, queue, and what the governor does and why.
+//!
+//! [`feed`] listens to the daemon's socket and nothing else, [`history`] remembers the last minutes, [`screen`] draws. The terminal is put
+//! back at the end, on a panic and on a signal.
+
+mod feed;
+mod history;
+mod screen;
+
+use super::socket::SocketArg;
+use anyhow::{Context, bail};
+use feed::News;
+use history::History;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use std::io::IsTerminal;
+use std::sync::mpsc::TryRecvError;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    at: SocketArg,
+}
+
+/// Between two looks at keys and news: a key is answered at once, as far as a person feels.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        bail!("top draws on a terminal; `hearth status --json` is for pipes");
+    }
+    let news = feed::start(args.at.socket.clone())?;
+    let mut history = History::new(args.at.socket.display().to_string());
+    let colors = screen::Colors::of(std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()));
+    let mut terminal = ratatui::try_init().context("the terminal cannot be drawn on")?;
+    // Whatever way this ends, the terminal is the person's again; a panic is seen to by the hook that `try_init` set.
+    let ended = (|| -> anyhow::Result<()> {
+        loop {
+            loop {
+                match news.try_recv() {
+                    Ok(News::Stop) | Err(TryRecvError::Disconnected) => return Ok(()),
+                    Ok(news) => history.take(news, Instant::now()),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            terminal.draw(|frame| screen::draw(frame, &history, &colors, Instant::now())).context("drawing")?;
+            if event::poll(LOOK).context("the keyboard")? && event::read().is_ok_and(|e| quits(&e)) {
+                return Ok(());
+            }
+        }
+    })();
+    ratatui::restore();
+    ended
+}
+
+/// q, Escape and Ctrl-C end it.
+fn quits(event: &Event) -> bool {
+    let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = event else { return false };
+    match code {
+        KeyCode::Char('q' | 'Q') | KeyCode::Esc => true,
+        KeyCode::Char('c') => modifiers.contains(KeyModifiers::CONTROL),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q_escape_and_control_c_quit_and_other_keys_do_not() {
+        let key = |code, modifiers| quits(&Event::Key(KeyEvent::new(code, modifiers)));
+        assert!(key(KeyCode::Char('q'), KeyModifiers::NONE) && key(KeyCode::Esc, KeyModifiers::NONE));
+        assert!(key(KeyCode::Char('c'), KeyModifiers::CONTROL));
+        assert!(!key(KeyCode::Char('c'), KeyModifiers::NONE) && !key(KeyCode::Enter, KeyModifiers::NONE));
+        assert!(!quits(&Event::Resize(10, 10)));
+    }
+}
