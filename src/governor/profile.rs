@@ -114,15 +114,8 @@ pub struct Anchor {
     pub input_w: Option<[f32; 2]>,
 }
 
-const FILES: [&str; 7] = [
-    include_str!("../../config/boards/pi5.toml"),
-    include_str!("../../config/boards/pi4.toml"),
-    include_str!("../../config/boards/zero2w.toml"),
-    include_str!("../../config/boards/rk3588.toml"),
-    include_str!("../../config/boards/h618.toml"),
-    include_str!("../../config/boards/phone.toml"),
-    include_str!("../../config/boards/jetson-orin-nano.toml"),
-];
+/// Every file of the folder, by the build script.
+const FILES: &[&str] = include!(concat!(env!("OUT_DIR"), "/boards.rs"));
 
 /// Why a board's file is refused.
 #[derive(Debug, thiserror::Error)]
