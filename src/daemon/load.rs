@@ -26,7 +26,7 @@ impl Loading {
         let (sender, outcome) = oneshot::channel();
         let path = config.model.path.clone().unwrap_or_default();
         let options = options(config);
-        let told = Told { name: path.display().to_string(), service, given_up: given_up.clone(), last: Mutex::new(None) };
+        let told = Told { name: path.display().to_string(), service, given_up: given_up.clone(), last: Mutex::default() };
         let work = move || {
             notify::loading(&format!("loading {}", told.name));
             let _ = sender.send(Model::open(&path, &options, &told).map_err(|e| e.to_string())); // nobody waits: it was given up
@@ -56,15 +56,33 @@ struct Told {
     service: Option<Service>,
     given_up: Arc<AtomicBool>,
     /// A lock, since a backend may report from any of its threads; taken a few times a second.
-    last: Mutex<Option<Instant>>,
+    last: Mutex<Last>,
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Last {
+    at: Option<Instant>,
+    done: u64,
+}
+
+impl Last {
+    /// Whether this is worth telling. First the file comes, then the backend has its own say: what was done stays done.
+    fn takes(&mut self, now: Instant, done: u64) -> bool {
+        let due = self.at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY);
+        if !due || self.at.is_some() && done <= self.done {
+            return false;
+        }
+        *self = Last { at: Some(now), done };
+        true
+    }
 }
 
 impl Progress for Told {
     fn loaded(&self, done: u64, total: u64) -> bool {
         let going_on = !self.given_up.load(Relaxed);
         let Ok(mut last) = self.last.lock() else { return going_on };
-        if going_on && last.is_none_or(|l| l.elapsed() >= TELL_EVERY) {
-            *last = Some(Instant::now());
+        if going_on && last.takes(Instant::now(), done) {
             notify::loading(&format!("loading {} … {} %", self.name, 100 * done / total.max(1)));
             if let Some(service) = &self.service {
                 // Not over a state that came since: the daemon may be stopping.
@@ -95,6 +113,7 @@ fn options(config: &Config) -> Options {
         },
         sequences: model.sequences.into(),
         queue: config.serve.queue.into(),
+        warm: true,
         defaults: Defaults {
             temperature: generation.temperature,
             top_k: generation.top_k,
@@ -104,5 +123,22 @@ fn options(config: &Config) -> Options {
             max_tokens: generation.max_tokens,
             thinking: generation.thinking,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_now_and_then_and_only_onwards() {
+        let (began, mut last) = (Instant::now(), Last::default());
+        let mut takes = |ms, done| last.takes(began + Duration::from_millis(ms), done);
+        assert!(takes(0, 0));
+        assert!(!takes(10, 8), "too soon");
+        assert!(takes(300, 16));
+        assert!(!takes(900, 16), "a load that gets no further buys no time");
+        assert!(!takes(900, 0), "the backend begins to count again");
+        assert!(takes(1000, 24));
     }
 }

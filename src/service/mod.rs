@@ -4,7 +4,7 @@
 //! - [`Model`]: a model that was opened, and the verbs on it.
 //! - [`request`]: what can be asked, and what is wrong with it; [`answer`]: what comes back, event by event.
 //! - [`Error`]: the words for everything that can go wrong, the same on every way in.
-//! - `open` (file → engine, and how much memory to use), `prompt` (messages → tokens),
+//! - `open` (file → engine, and how much memory to use), `warm` (the file's way into memory), `prompt` (messages → tokens),
 //!   `reading` (tokens → what a client sees), `stop` (stop strings).
 //! - `grammar` (holds an answer to a form), with `lark` and `gbnf`, the notations of forms.
 //!
@@ -25,6 +25,7 @@ mod stop;
 mod tests;
 #[cfg(test)]
 mod tiny;
+mod warm;
 
 pub use answer::{Answer, Done, Event, Finish, Timings, TokenLogprob, Usage};
 pub use error::Error;

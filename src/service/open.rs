@@ -4,6 +4,7 @@ use super::model::{Model, ModelInfo};
 use super::prompt::ChatPrompt;
 use super::request::Defaults;
 use crate::backend::{self, BLOCK_TOKENS, Backend, Kind, KvType, LoadError, LoadOptions, Progress};
+use super::warm::warm;
 use crate::engine::{Engine, Shape};
 use crate::gguf::{Gguf, GgufError, file_type};
 use crate::model::{self, ModelError};
@@ -38,6 +39,8 @@ pub struct Options {
     pub sequences: usize,
     /// Requests that may wait beside them.
     pub queue: usize,
+    /// Bring the file into memory first, where it fits. Else pages come as steps need them, and the first answer waits for them.
+    pub warm: bool,
     pub defaults: Defaults,
 }
 
@@ -52,6 +55,7 @@ impl Default for Options {
             kv: KvType::default(),
             sequences: 4,
             queue: 16,
+            warm: false,
             defaults: Defaults::default(),
         }
     }
@@ -87,6 +91,10 @@ pub fn open(path: &Path, options: &Options, progress: &dyn Progress) -> Result<M
     let backend = backend::open(options.backend).map_err(named)?;
     let room = memory_available().saturating_sub(file.bytes() + SPARE);
     let load = choose(&*backend, &built.program, options, built.context, room);
+    if options.warm && !warm(&file, memory_available(), progress)? {
+        let mib = Bytes(file.bytes()).mebibytes();
+        tracing::warn!("{}: {mib:.0} MiB are more than the memory that is free; the file is read again and again, and answers crawl", path.display());
+    }
     let loaded = backend.load(built.program.clone(), file.clone(), &load, progress).map_err(named)?;
     let device = loaded.info().clone();
     let cache = loaded.memory();
