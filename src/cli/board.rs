@@ -1,4 +1,5 @@
-//! `hearth board`: what this board is and what its sensors say; `capture` writes a tree to send, `release` gives a capped clock back.
+//! `hearth board`: what this board is and what its sensors say; `capture` writes a tree to send, `release` gives a capped clock back,
+//! `play` plays a board.
 
 use crate::board::poll::{DEADLINE, EVERY, Latest, Poll};
 use crate::board::tree::Tree;
@@ -30,6 +31,8 @@ enum Verb {
         #[arg(long, default_value = "")]
         note: String,
     },
+    /// Play a board that is not there: the load of a process heats it, and a daemon can run on its files
+    Play(super::play::Args),
     /// Give back the clock that a daemon which is gone has left capped
     Release {
         #[arg(long, default_value = "/run/hearth/clock-cap")]
@@ -42,6 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.verb {
         None => show(&root, args.json),
         Some(Verb::Capture { to, note }) => save(&capture::capture(&root, note.lines().map(str::to_owned).collect()), &to),
+        Some(Verb::Play(args)) => super::play::run(args),
         Some(Verb::Release { kept }) => {
             let written = lever::release(&root, &kept)?;
             println!("{written} clock caps given back");

@@ -10,6 +10,7 @@ mod inspect;
 mod logits;
 mod model_options;
 mod perplexity;
+mod play;
 mod progress;
 mod render;
 mod replay;
