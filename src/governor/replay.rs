@@ -1,4 +1,5 @@
-//! A recorded run and its repetition. A trace is JSON lines: first the policy, then one line a tick with what was seen and decided.
+//! A recorded run and its repetition. A trace is JSON lines: first the policy, then one line a tick with what was seen and decided. A
+//! policy that is exchanged on the way (a client holds a mode, the desktop saves power) has a line of its own from where it holds.
 
 use super::{Decision, Observation, Policy, State, decide};
 use serde::{Deserialize, Serialize};
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The longest line that is read: a tick has some 2 kB, a policy less than 8.
 pub const LINE_BYTES_MAX: usize = 1 << 16;
 
-/// First line of a trace.
+/// First line of a trace, and any further one from which another policy holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Header {
     /// `hearth-trace`
@@ -55,20 +56,30 @@ pub fn replay<'a>(lines: impl Iterator<Item = &'a str>, mut each: impl FnMut(Rep
     if first.len() > LINE_BYTES_MAX {
         return Err(ReplayError::LongLine { line: 1 });
     }
-    let header: Header = serde_json::from_str(first).map_err(|source| ReplayError::Parse { line: 1, source })?;
-    if header.kind != "hearth-trace" || header.version != 1 {
-        return Err(ReplayError::Kind { kind: header.kind, version: header.version });
-    }
-    let mut state = State::new(&header.policy);
+    let header = header_in(first, 1)?;
+    let mut policy = header.policy.clone();
+    let mut state = State::new(&policy);
     for (i, text) in lines {
         let line = i + 1;
         if text.len() > LINE_BYTES_MAX {
             return Err(ReplayError::LongLine { line });
         }
+        if text.starts_with("{\"kind\"") {
+            policy = header_in(text, line)?.policy;
+            continue;
+        }
         let tick: Tick = serde_json::from_str(text).map_err(|source| ReplayError::Parse { line, source })?;
-        let (next, decided) = decide(&header.policy, state, &tick.seen);
+        let (next, decided) = decide(&policy, state, &tick.seen);
         state = next;
         each(Replayed { line, at_s: state.now().0, seen: tick.seen, recorded: tick.decided, decided });
+    }
+    Ok(header)
+}
+
+fn header_in(text: &str, line: usize) -> Result<Header, ReplayError> {
+    let header: Header = serde_json::from_str(text).map_err(|source| ReplayError::Parse { line, source })?;
+    if header.kind != "hearth-trace" || header.version != 1 {
+        return Err(ReplayError::Kind { kind: header.kind, version: header.version });
     }
     Ok(header)
 }

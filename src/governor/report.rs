@@ -1,7 +1,7 @@
 //! What others are told of the governor: plain fields that `serve` and the daemon format as JSON, D-Bus properties and metrics.
 
 use super::observation::{Decision, Observation};
-use crate::units::{Celsius, Hertz, Seconds, TokensPerSecond, Watts};
+use crate::units::{Celsius, Hertz, TokensPerSecond, Watts};
 use serde::{Deserialize, Serialize};
 
 /// The state of board and governor at one moment; `GET /v1/thermal` is this as JSON.
@@ -33,15 +33,6 @@ pub struct Speed {
     pub sustained: TokensPerSecond,
 }
 
-/// Counts that only rise, for the metrics: a scrape in between misses nothing.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Totals {
-    /// Seconds throttled by reason: `thermal`, `under-voltage`, `power-limit`.
-    pub throttled: [(String, Seconds); 3],
-    /// Energy since start, with the meter's place.
-    pub joules: f64,
-}
-
 impl Report {
     pub fn new(seen: &Observation, decision: Decision, speed: Speed, source: &str, power_place: Option<String>) -> Report {
         Report {
@@ -68,41 +59,5 @@ impl Report {
             5..=34 => self.decision.in_10_s.map(|f| f.headroom),
             _ => self.decision.in_60_s.map(|f| f.headroom),
         }
-    }
-
-    /// Gauges in the Prometheus text format, without counters.
-    pub fn metrics(&self) -> String {
-        let mut out = String::new();
-        let mut gauge = |name: &str, help: &str, rows: &[(String, Option<f64>)]| {
-            if rows.iter().all(|r| r.1.is_none()) {
-                return;
-            }
-            out += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
-            for (labels, value) in rows {
-                if let Some(v) = value {
-                    out += &format!("{name}{labels} {v}\n");
-                }
-            }
-        };
-        let c = |t: Option<Celsius>| t.map(|t| t.0 as f64);
-        let hz = |f: Option<Hertz>| f.map(|f| f.0 as f64);
-        gauge("hearth_soc_temperature_celsius", "Temperature of the die.", &[("{zone=\"soc\"}".into(), c(self.temperature))]);
-        gauge("hearth_skin_temperature_celsius", "Temperature of case or skin.", &[(String::new(), c(self.skin))]);
-        gauge("hearth_cpu_frequency_hertz", "Clock, as asked for and as measured.", &[
-            ("{cluster=\"0\",kind=\"requested\"}".into(), hz(self.requested)),
-            ("{cluster=\"0\",kind=\"measured\"}".into(), hz(self.measured)),
-        ]);
-        let throttled = [("thermal", "high-operating-temperature"), ("under-voltage", "under-voltage"), ("power-limit", "power-limit"), ("stuck-cap", "stuck-cap")];
-        let rows: Vec<_> = throttled.iter().map(|(reason, word)| (format!("{{reason=\"{reason}\"}}"), Some(f64::from(u8::from(self.degraded == *word))))).collect();
-        gauge("hearth_throttled", "1 while the board is held back for this reason.", &rows);
-        gauge("hearth_thermal_headroom_ratio", "1 = throttling begins, 0 = 30 K below.", &[(String::new(), self.decision.headroom.map(f64::from))]);
-        let place = self.power_place.as_deref().unwrap_or("unknown");
-        gauge("hearth_power_watts", "Power at the meter's place.", &[(format!("{{place=\"{place}\"}}"), self.power.map(|w| w.0 as f64))]);
-        let d = &self.decision;
-        let phases = [("prefill", d.prefill), ("decode", d.decode)];
-        let mut rows: Vec<_> = phases.iter().map(|(p, l)| (format!("{{kind=\"threads\",phase=\"{p}\"}}"), Some(l.threads as f64))).collect();
-        rows.extend(phases.iter().map(|(p, l)| (format!("{{kind=\"clock_hertz\",phase=\"{p}\"}}"), l.cap.map(|f| f.0 as f64))));
-        gauge("hearth_governor_limit", "Limits of the governor; no row = none.", &rows);
-        out
     }
 }
