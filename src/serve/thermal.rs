@@ -30,13 +30,18 @@ pub struct Thermal {
 }
 
 impl Thermal {
-    /// Headroom `seconds` ahead: of the horizons that are computed the nearest.
+    /// Headroom `seconds` ahead: on the lines between the horizons that are computed; beyond the last, as there.
     pub fn headroom_in(&self, seconds: u32) -> Option<f64> {
-        match seconds {
-            0..=4 => self.headroom,
-            5..=34 => self.headroom_10_s,
-            _ => self.headroom_60_s,
+        let points = [(0.0, self.headroom), (10.0, self.headroom_10_s), (60.0, self.headroom_60_s)];
+        let at = f64::from(seconds).min(60.0);
+        let after = points.iter().position(|(horizon, _)| at <= *horizon)?;
+        let (then, value) = points[after];
+        if at == then {
+            return value;
         }
+        let (before, start) = points[after - 1];
+        let share = (at - before) / (then - before);
+        Some(start? + share * (value? - start?))
     }
 }
 
@@ -101,6 +106,13 @@ impl Holds {
         self.by_cookie.len() < before
     }
 
+    /// Whether anything was held.
+    pub fn remove_all(&mut self) -> bool {
+        let before = self.by_cookie.len();
+        self.by_cookie.clear();
+        before > 0
+    }
+
     pub fn count_of(&self, holder: &str) -> usize {
         self.by_cookie.values().filter(|h| h.holder == holder).count()
     }
@@ -121,6 +133,15 @@ mod tests {
 
     fn hold(mode: Mode, holder: &str) -> Hold {
         Hold { mode, reason: "test".into(), holder: holder.into() }
+    }
+
+    #[test]
+    fn headroom_lies_on_the_lines_between_the_horizons() {
+        let thermal = Thermal { headroom: Some(0.2), headroom_10_s: Some(0.4), headroom_60_s: Some(0.9), ..Thermal::default() };
+        for (seconds, want) in [(0, 0.2), (5, 0.3), (10, 0.4), (35, 0.65), (60, 0.9), (600, 0.9)] {
+            assert!((thermal.headroom_in(seconds).unwrap() - want).abs() < 1e-12, "{seconds}");
+        }
+        assert_eq!(Thermal { headroom: Some(0.2), ..Thermal::default() }.headroom_in(3), None);
     }
 
     #[test]

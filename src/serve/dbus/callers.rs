@@ -51,6 +51,11 @@ impl Callers {
         self.lives().remove(name);
     }
 
+    /// The bus is gone, and with it everybody on it.
+    pub fn end_all(&self) {
+        self.lives().clear();
+    }
+
     fn lives(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Sender<()>>> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,6 +73,5 @@ pub async fn watch(connection: &Connection, desk: Arc<Desk>) -> zbus::Result<imp
                 desk.shared.holds.send_if_modified(|holds| holds.remove_all_of(name));
             }
         }
-        tracing::error!("the bus is gone; answering on the socket only");
     })
 }

@@ -31,7 +31,7 @@ impl Governor {
 #[interface(name = "org.hearth.Governor1")]
 impl Governor {
     /// How near throttling will be so many seconds ahead if the load stays: 1 where it begins, 0 at 30 K below, above 1 beyond; NaN
-    /// if unknown. Now, 10 s and 60 s are computed; the nearest is given.
+    /// if unknown. Now, 10 s and 60 s ahead are computed; what lies between is on the line between, and what lies beyond is as at 60 s.
     #[zbus(out_args("headroom"))]
     fn headroom(&self, seconds: u32) -> f64 {
         self.thermal().headroom_in(seconds).unwrap_or(f64::NAN)
@@ -60,10 +60,11 @@ impl Governor {
         }
         let mut cookie = 0;
         holds.send_modify(|holds| cookie = holds.add(Hold { mode, reason: reason.into(), holder: holder.clone() }));
-        // From here on its leaving is noticed; if it left before that, nobody would release what it holds.
-        if self.desk.callers.life(connection, &header).await.is_ok_and(|life| life.is_over()) {
-            holds.send_if_modified(|holds| holds.remove_all_of(&holder));
+        // From here on its leaving is noticed; if it (or the bus) left before that, nobody would release what it holds.
+        if self.desk.callers.life(connection, &header).await.is_ok_and(|life| !life.is_over()) {
+            return Ok(cookie);
         }
+        holds.send_if_modified(|holds| holds.remove_all_of(&holder));
         Ok(cookie)
     }
 
@@ -93,19 +94,21 @@ impl Governor {
         self.desk.shared.holds.borrow().iter().map(|(_, hold)| row(hold)).collect()
     }
 
-    /// What the governor does, in a word; an open set.
+    /// What the governor does: `learning`, `free` (nothing limits the board), `ride` (it throttles itself, and well), `stay` (held just
+    /// below its own throttle, which is worse), `eco`, `blind` (no thermometer). An open set.
     #[zbus(property)]
     fn level(&self) -> String {
         self.thermal().level.clone()
     }
 
-    /// Why, in a word; an open set.
+    /// Why, such as `cool`, `staying-below-cliff` or `policy-off`. An open set.
     #[zbus(property)]
     fn cause(&self) -> String {
         self.thermal().cause.clone()
     }
 
-    /// What holds the board back, such as `high-operating-temperature` or `under-voltage`; empty where nothing does. An open set.
+    /// What holds the board back: `high-operating-temperature`, `under-voltage` (the supply), `power-limit`, `stuck-cap` (a clock limit
+    /// that stays though the board is cool), `sensor-lost`; empty where nothing does. An open set.
     #[zbus(property)]
     fn degraded(&self) -> String {
         self.thermal().degraded.clone()

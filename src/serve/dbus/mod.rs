@@ -25,9 +25,11 @@ use super::Shared;
 use callers::Callers;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use zbus::connection::Builder;
 use zbus::fdo::RequestNameFlags;
 use zbus::{Connection, OwnedObjectPath};
@@ -36,6 +38,11 @@ use zbus::{Connection, OwnedObjectPath};
 pub const NAME: &str = "org.hearth.Hearth1";
 /// The root object.
 pub const ROOT: &str = "/org/hearth/Hearth1";
+
+/// A bus that takes longer to let us in is as good as none.
+const APPEAR_WITHIN: Duration = Duration::from_secs(10);
+/// Without a bus, until the next try: at first, and at most.
+const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(15)];
 
 /// Which bus to appear on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +69,15 @@ struct Desk {
     ended: Mutex<VecDeque<OwnedObjectPath>>,
 }
 
-/// Our place on the bus.
+/// Our place on the bus: kept, and taken again when a bus that went away is back.
 pub struct Bus {
-    connection: Connection,
-    desk: Arc<Desk>,
-    tasks: Vec<JoinHandle<()>>,
+    leave: watch::Sender<bool>,
+    attending: JoinHandle<()>,
 }
 
-/// Appears on the bus. Without a bus, or where its policy refuses us the name, the daemon goes on with its socket and says so.
-pub async fn start(which: Which, shared: Shared) -> Result<Option<Bus>, BusError> {
-    match appear(which, shared).await {
-        Ok(bus) => Ok(Some(bus)),
-        Err(zbus::Error::NameTaken) => Err(BusError::Taken),
-        Err(error) => {
-            tracing::warn!(%error, "not on the {which:?} bus; answering on the socket only. Is a bus running, and its policy file installed? `serve.bus` chooses");
-            Ok(None)
-        }
-    }
-}
-
-async fn appear(which: Which, shared: Shared) -> zbus::Result<Bus> {
+/// Appears on the bus. Without a bus, or where its policy refuses us the name, the daemon goes on with its socket, says so, and tries
+/// again from time to time.
+pub async fn start(which: Which, shared: Shared) -> Result<Bus, BusError> {
     let desk = Arc::new(Desk {
         shared,
         callers: Callers::default(),
@@ -89,29 +85,104 @@ async fn appear(which: Which, shared: Shared) -> zbus::Result<Bus> {
         running: watch::Sender::new(0),
         ended: Mutex::default(),
     });
-    let builder = match which {
-        Which::System => Builder::system(),
-        Which::Session => Builder::session(),
+    let here = match Here::appear(which, &desk).await {
+        Ok(here) => Some(here),
+        Err(zbus::Error::NameTaken) => return Err(BusError::Taken),
+        Err(error) => {
+            tracing::warn!(%error, "not on the {which:?} bus; answering on the socket only. Is a bus running, and its policy file installed? `serve.bus` chooses");
+            None
+        }
     };
-    // Objects before the name: who waits for the name finds everything there.
-    let connection = builder
-        .serve_at(ROOT, zbus::fdo::ObjectManager)
-        .serve_at(ROOT, engine::Engine::new(desk.clone()))
-        .serve_at(ROOT, governor::Governor::new(desk.clone()))
-        .build()
-        .await?;
-    let leaving = callers::watch(&connection, desk.clone()).await?;
-    // Two daemons never take the name from each other, nor wait for it unseen.
-    connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
-    let news = tokio::spawn(news::tell(connection.clone(), desk.clone()));
-    Ok(Bus { connection, desk, tasks: vec![tokio::spawn(leaving), news] })
+    let (leave, left) = watch::channel(false);
+    Ok(Bus { leave, attending: tokio::spawn(attend(which, desk, here, left)) })
 }
 
 impl Bus {
     /// Leaves the bus once running jobs have told their end.
     pub async fn close(self) {
-        let mut running = self.desk.running.subscribe();
-        let _ = running.wait_for(|n| *n == 0).await; // the sender lives in `self`
+        self.leave.send_replace(true);
+        let _ = self.attending.await; // it ended, how does not matter any more
+    }
+}
+
+/// Stays on the bus until it is told to leave; comes back after the bus was gone.
+async fn attend(which: Which, desk: Arc<Desk>, mut here: Option<Here>, mut leave: watch::Receiver<bool>) {
+    let mut wait = AGAIN[0];
+    loop {
+        if let Some(place) = here.take() {
+            let stays = tokio::select! {
+                () = place.connection.closed() => true,
+                () = told(&mut leave) => false,
+            };
+            if !stays {
+                return place.leave(&desk).await;
+            }
+            tracing::warn!("the bus is gone; answering on the socket until it is back");
+            place.lost(&desk);
+            wait = AGAIN[0];
+        }
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = told(&mut leave) => return,
+        }
+        wait = (wait * 2).min(AGAIN[1]);
+        match Here::appear(which, &desk).await {
+            Ok(place) => {
+                tracing::info!("on the {which:?} bus again");
+                here = Some(place);
+            }
+            Err(error) => tracing::debug!(%error, "still no bus"),
+        }
+    }
+}
+
+/// Waits until it says so, or its owner is gone.
+async fn told(leave: &mut watch::Receiver<bool>) {
+    let _ = leave.wait_for(|leave| *leave).await; // either way
+}
+
+/// One connection, with our objects and our name on it.
+struct Here {
+    connection: Connection,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Here {
+    async fn appear(which: Which, desk: &Arc<Desk>) -> zbus::Result<Here> {
+        let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the bus does not answer");
+        timeout(APPEAR_WITHIN, Here::introduce(which, desk)).await.map_err(|_| late())?
+    }
+
+    async fn introduce(which: Which, desk: &Arc<Desk>) -> zbus::Result<Here> {
+        let builder = match which {
+            Which::System => Builder::system(),
+            Which::Session => Builder::session(),
+        };
+        // Objects before the name: who waits for the name finds everything there.
+        let connection = builder
+            .serve_at(ROOT, zbus::fdo::ObjectManager)
+            .serve_at(ROOT, engine::Engine::new(desk.clone()))
+            .serve_at(ROOT, governor::Governor::new(desk.clone()))
+            .build()
+            .await?;
+        let leaving = callers::watch(&connection, desk.clone()).await?;
+        // Two daemons never take the name from each other, nor wait for it unseen.
+        connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
+        let news = tokio::spawn(news::tell(connection.clone(), desk.clone()));
+        Ok(Here { connection, tasks: [tokio::spawn(leaving), news] })
+    }
+
+    /// Whoever called us over a bus that is gone has left; what they owned ends.
+    fn lost(self, desk: &Desk) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        desk.callers.end_all();
+        desk.shared.holds.send_if_modified(|holds| holds.remove_all());
+        desk.ended.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    async fn leave(self, desk: &Desk) {
+        let mut running = desk.running.subscribe();
+        let _ = running.wait_for(|n| *n == 0).await; // the sender lives in `desk`
         self.tasks.iter().for_each(JoinHandle::abort);
         if let Err(error) = self.connection.release_name(NAME).await {
             tracing::debug!(%error, "the name can't be released");

@@ -6,8 +6,13 @@ use super::model::Model1;
 use super::{Desk, ROOT};
 use crate::service::{Model, State, Telemetry};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use zbus::{Connection, OwnedObjectPath};
+
+/// Between two tellings of properties: a signal costs every listener. The first change after a quiet while is told at once.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Tells what changes, until the bus or the service is gone.
 pub async fn tell(connection: Connection, desk: Arc<Desk>) {
@@ -17,10 +22,18 @@ pub async fn tell(connection: Connection, desk: Arc<Desk>) {
     let mut teller = Teller { connection, desk, model: None, engine: ("", 0), governor: Default::default() };
     let mut thermal_lives = true;
     let mut telemetry = None;
+    let mut next = Instant::now();
     loop {
-        match teller.catch_up().await {
-            Ok(false) => {}
-            Ok(true) => telemetry = teller.model.as_ref().and_then(|shown| shown.model.upgrade()).map(|model| model.telemetry()),
+        let behind = Instant::now() < next;
+        match teller.catch_up(!behind).await {
+            Ok(Told { model, properties }) => {
+                if model {
+                    telemetry = teller.model.as_ref().and_then(|shown| shown.model.upgrade()).map(|model| model.telemetry());
+                }
+                if properties {
+                    next = Instant::now() + EVERY;
+                }
+            }
             Err(error) => return tracing::debug!(%error, "changes can't be told on the bus any more"),
         }
         tokio::select! {
@@ -28,8 +41,16 @@ pub async fn tell(connection: Connection, desk: Arc<Desk>) {
             changed = thermal.changed(), if thermal_lives => thermal_lives = changed.is_ok(),
             changed = holds.changed() => if changed.is_err() { return },
             ended = ended_or_changed(&mut telemetry) => if ended { telemetry = None },
+            () = sleep_until(next), if behind => {}
         }
     }
+}
+
+/// What was told.
+struct Told {
+    /// There is another model than before, or none any more.
+    model: bool,
+    properties: bool,
 }
 
 /// Waits for the engine's next figures; whether it has ended.
@@ -58,14 +79,14 @@ struct Shown {
 }
 
 impl Teller {
-    /// Whether there is another model than before, or none any more.
-    async fn catch_up(&mut self) -> zbus::Result<bool> {
-        let new = self.show_model().await?;
-        self.tell_engine().await?;
-        self.tell_governor().await?;
-        Ok(new)
+    /// Objects at once; properties only where it is their time.
+    async fn catch_up(&mut self, with_properties: bool) -> zbus::Result<Told> {
+        let model = self.show_model().await?;
+        let properties = with_properties && (self.tell_engine().await? | self.tell_governor().await?);
+        Ok(Told { model, properties })
     }
 
+    /// Whether there is another model than before, or none any more.
     async fn show_model(&mut self) -> zbus::Result<bool> {
         let now = match &*self.desk.shared.service.state().borrow() {
             State::Ready(model) => Some(model.clone()),
@@ -92,11 +113,11 @@ impl Teller {
         Ok(true)
     }
 
-    async fn tell_engine(&mut self) -> zbus::Result<()> {
+    async fn tell_engine(&mut self) -> zbus::Result<bool> {
         let now = (self.desk.state(), self.desk.queue());
         let before = std::mem::replace(&mut self.engine, now);
         if before == now {
-            return Ok(());
+            return Ok(false);
         }
         let engine = self.connection.object_server().interface::<_, Engine>(ROOT).await?;
         if before.0 != now.0 {
@@ -105,15 +126,15 @@ impl Teller {
         if before.1 != now.1 {
             engine.get().await.queue_changed(engine.signal_emitter()).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    async fn tell_governor(&mut self) -> zbus::Result<()> {
+    async fn tell_governor(&mut self) -> zbus::Result<bool> {
         let thermal = self.desk.shared.thermal.borrow().clone();
         let holds = self.desk.shared.holds.borrow().clone();
         let now = (thermal.level.clone(), thermal.cause.clone(), thermal.degraded.clone(), holds);
         if now == self.governor {
-            return Ok(());
+            return Ok(false);
         }
         let before = std::mem::replace(&mut self.governor, now);
         let now = &self.governor;
@@ -134,6 +155,6 @@ impl Teller {
                 object.mode_changed(emitter).await?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

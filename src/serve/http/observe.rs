@@ -39,18 +39,26 @@ pub async fn metrics(State(shared): State<Shared>) -> Response {
         family(&mut out, "hearth_kv_bytes", "gauge", "Memory of caches and scratch.");
         row(&mut out, "hearth_kv_bytes", info.cache.0 as f64);
     }
-    if let Some(resident) = resident_bytes() {
-        family(&mut out, "hearth_resident_bytes", "gauge", "Memory of the daemon in use, pages of the mapped model among it.");
-        row(&mut out, "hearth_resident_bytes", resident as f64);
+    for (name, field, help) in RESIDENT {
+        if let Some(bytes) = resident_bytes(field) {
+            family(&mut out, name, "gauge", help);
+            row(&mut out, name, bytes as f64);
+        }
     }
     out.push_str(&shared.thermal.borrow().metrics);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out).into_response()
 }
 
+/// Metric, field of proc_pid_status(5), help.
+const RESIDENT: [(&str, &str, &str); 2] = [
+    ("hearth_resident_bytes", "VmRSS:", "Memory of the daemon in use, pages of the mapped model among it."),
+    ("hearth_model_resident_bytes", "RssFile:", "Of the mapped files, which are the model and some MiB of program, what is in memory."),
+];
+
 /// From the daemon's own entry in /proc, which hardening leaves visible.
-fn resident_bytes() -> Option<u64> {
+fn resident_bytes(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: u64 = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    let kib: u64 = status.lines().find_map(|l| l.strip_prefix(field))?.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
 }
 
