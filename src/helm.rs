@@ -44,7 +44,7 @@ pub fn prior(zones: &[thermal::Zone], identity: &Identity) -> Prior {
 }
 
 /// Who holds the clock, by the cooling devices of the zones.
-fn kernel_policy(zones: &[thermal::Zone]) -> KernelPolicy {
+pub fn kernel_policy(zones: &[thermal::Zone]) -> KernelPolicy {
     match zones.iter().find(|z| z.caps_clock()) {
         Some(zone) if zone.policy == "power_allocator" => KernelPolicy::PowerAllocator,
         Some(_) => KernelPolicy::StepWise,

@@ -75,6 +75,10 @@ pub struct Governor {
     pub ceiling_celsius: f32,
     /// Folder under which `/sys`, `/proc` and `/dev` are read: another one than `/` makes a captured board.
     pub root: PathBuf,
+    /// Where what was seen and decided is recorded, for `hearth replay`; by default nowhere.
+    pub trace: Option<PathBuf>,
+    /// The record ends at this size.
+    pub trace_mebibytes: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -145,7 +149,7 @@ impl Default for Generation {
 
 impl Default for Governor {
     fn default() -> Self {
-        Self { policy: Policy::Observe, ceiling_celsius: 95.0, root: "/".into() }
+        Self { policy: Policy::Observe, ceiling_celsius: 95.0, root: "/".into(), trace: None, trace_mebibytes: 64 }
     }
 }
 
@@ -206,6 +210,9 @@ impl Config {
         between("generation.top_p", self.generation.top_p, 0.0, 1.0)?;
         between("generation.min_p", self.generation.min_p, 0.0, 1.0)?;
         between("generation.repeat_penalty", self.generation.repeat_penalty, 0.1, 10.0)?;
+        if self.governor.trace_mebibytes == 0 {
+            return wrong("governor.trace_mebibytes", "must be at least 1; leave `governor.trace` out to record nothing");
+        }
         between("governor.ceiling_celsius", self.governor.ceiling_celsius, 40.0, 125.0)
     }
 }
@@ -293,10 +300,11 @@ mod tests {
         config.model = Model { path: None, name: None, context: None, threads: None, ..config.model };
         config.serve.group = None;
         config.generation.max_tokens = None;
+        config.governor.trace = None;
         assert_eq!(config, Config::default());
         for key in ["path", "name", "context", "kv", "backend", "threads", "sequences", "socket", "group", "bus", "queue", "keep_alive_seconds"]
             .iter()
-            .chain(&["temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "thinking", "policy", "ceiling_celsius", "root", "filter"])
+            .chain(&["temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "thinking", "policy", "ceiling_celsius", "root", "trace", "trace_mebibytes", "filter"])
         {
             assert!(live.lines().any(|l| l.starts_with(&format!("{key} = "))), "`{key}` is not in config/hearthd.toml");
         }

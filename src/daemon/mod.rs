@@ -4,19 +4,25 @@
 //! READY=1. Stop: no new requests, answers end with a last event, connections close, the model goes, the socket's file goes.
 //!
 //! - [`config`]: the file and its checks; [`log`]: where words go; [`socket`]: the Unix socket; [`notify`]: what systemd is told.
-//! - [`run`]: the loop. [`load`]: a model on its way in, at the start and at a reload; [`watchdog`]: whether the engine turns;
-//!   [`tick`]: board, governor and engine, once a second.
+//! - [`run`]: the loop. [`load`]: a model on its way in, at the start and at a reload; [`watchdog`]: whether the engine turns.
+//! - [`tick`]: board, governor, engine and the board's levers, once a second; [`work`]: what the engine did; [`told`]: what clients are
+//!   told; [`notices`]: what the journal is; [`trace`]: a record to replay; [`power_saver`]: the desktop's wish.
 //!
 //! No request is read here and no answer written: that is `serve`'s.
 
 pub mod config;
 mod load;
 mod log;
+mod notices;
 mod notify;
+mod power_saver;
 mod run;
 mod socket;
 mod tick;
+mod told;
+mod trace;
 mod watchdog;
+mod work;
 
 use clap::Parser;
 use config::{Config, ConfigError};

@@ -10,7 +10,6 @@ pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-
 /// Still loading, and getting on.
 pub fn loading(status: &str) {
     send(&[NotifyState::ExtendTimeoutUsec(MORE_TIME.as_micros() as u32), NotifyState::Status(status)]);
@@ -27,8 +26,11 @@ pub fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
+/// Only to one who asked for it: a reader that does not read would hold us.
 pub fn watchdog() {
-    send(&[NotifyState::Watchdog]);
+    if watchdog_interval().is_some() {
+        send(&[NotifyState::Watchdog]);
+    }
 }
 
 /// Within how long [`watchdog`] has to be called, if at all.

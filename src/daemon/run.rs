@@ -3,8 +3,9 @@
 use super::config::{Bus, Config};
 use super::load::Loading;
 use super::notify;
+use super::power_saver;
 use super::socket::Sockets;
-use super::tick::Tick;
+use super::tick::{self, Rules};
 use super::watchdog::Pulse;
 use super::Error;
 use crate::serve::thermal::{Holds, Thermal};
@@ -24,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1200);
 /// After that, until the engine has to have finished its step and given its memory back.
 const ENGINE_WITHIN: Duration = Duration::from_millis(400);
+/// Until the tick has given the clock back, which is a write to a file.
+const TICK_WITHIN: Duration = Duration::from_millis(200);
 
 struct Daemon {
     config_path: PathBuf,
@@ -33,6 +36,8 @@ struct Daemon {
     loading: Option<(Loading, Config)>,
     /// SIGHUP came while a load was under way.
     reload_again: bool,
+    /// What the tick goes by.
+    rules: watch::Sender<Rules>,
     pulse: Pulse,
 }
 
@@ -58,23 +63,30 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
         keep_alive: Duration::from_secs(config.serve.keep_alive_seconds.into()),
     };
     let (stop_sender, stop) = watch::channel(false);
-    let http = tokio::spawn(http::listener::serve(std::mem::take(&mut sockets.listeners), shared.clone(), stop));
-    let bus = match config.serve.bus {
-        Bus::Off => None,
-        Bus::System => dbus::start(dbus::Which::System, shared.clone()).await?,
-        Bus::Session => dbus::start(dbus::Which::Session, shared.clone()).await?,
+    let http = tokio::spawn(http::listener::serve(std::mem::take(&mut sockets.listeners), shared.clone(), stop.clone()));
+    let bus = tokio::select! {
+        bus = appear(config.serve.bus, &shared) => bus?,
+        // A bus that hangs must not keep us from stopping.
+        _ = term.recv() => return stop_early(&sockets),
+        _ = int.recv() => return stop_early(&sockets),
     };
     let loading = Loading::start(&config, Some(service));
+    let (saving, is_saving) = watch::channel(false);
+    let (rules, seen_rules) = watch::channel(Rules::of(&config));
+    // Tasks of their own: whatever becomes of them, answers go on.
+    if config.serve.bus != Bus::Off {
+        tokio::spawn(power_saver::watch(saving));
+    }
+    let tick = tokio::spawn(tick::keep(seen_rules, shared.clone(), is_saving, published, stop));
     let mut daemon = Daemon {
         config_path,
         loading: Some((loading, config.clone())),
         config,
         shared,
         reload_again: false,
+        rules,
         pulse: Pulse::default(),
     };
-    // A task of its own: whatever becomes of it, answers go on.
-    let tick = tokio::spawn(Tick::new(&daemon.config, published).run(daemon.shared.clone()));
     // Four looks within systemd's patience: one beat may fall between two looks, and a look may come late.
     let mut looks = interval(notify::watchdog_interval().map_or(LOOK_EVERY, |patience| patience / 4).max(Duration::from_millis(10)));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,10 +103,25 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
             Next::End(ended) => break ended,
         }
     };
-    tick.abort();
-    daemon.stop(stop_sender, http, bus).await;
+    daemon.stop(stop_sender, http, bus, tick).await;
     sockets.remove();
     ended
+}
+
+async fn appear(bus: Bus, shared: &Shared) -> Result<Option<dbus::Bus>, dbus::BusError> {
+    let which = match bus {
+        Bus::Off => return Ok(None),
+        Bus::System => dbus::Which::System,
+        Bus::Session => dbus::Which::Session,
+    };
+    dbus::start(which, shared.clone()).await.map(Some)
+}
+
+/// Before there is anything to end in order.
+fn stop_early(sockets: &Sockets) -> Result<(), Error> {
+    notify::stopping();
+    sockets.remove();
+    Ok(())
 }
 
 enum Next {
@@ -121,7 +148,7 @@ impl Daemon {
                 let status = format!("{} ({} {}) on {}, context {}", info.name, info.architecture, info.file_type, info.backend, info.context);
                 tracing::info!(model = info.name, seconds = time.as_secs_f32(), "ready: {status}");
                 self.shared.counts.loaded(time);
-                self.config = config;
+                self.adopt(config);
                 if let State::Ready(old) = self.shared.service.set(State::Ready(Arc::new(model))) {
                     old.drain();
                 }
@@ -164,6 +191,13 @@ impl Daemon {
         }
     }
 
+    /// The tick begins anew where its rules are others.
+    fn adopt(&mut self, config: Config) {
+        let rules = Rules::of(&config);
+        self.rules.send_if_modified(|now| std::mem::replace(now, rules.clone()) != rules);
+        self.config = config;
+    }
+
     /// Looks whether the engine turns, and tells systemd so.
     fn look(&mut self) -> Next {
         let Ok(model) = self.shared.service.model() else { return Next::GoOn };
@@ -179,7 +213,7 @@ impl Daemon {
     }
 
     /// In order: nothing new comes in; answers end; connections and bus close; the engine goes.
-    async fn stop(self, stop: watch::Sender<bool>, mut http: JoinHandle<std::io::Result<()>>, bus: Option<dbus::Bus>) {
+    async fn stop(self, stop: watch::Sender<bool>, mut http: JoinHandle<std::io::Result<()>>, bus: Option<dbus::Bus>, tick: JoinHandle<()>) {
         notify::stopping();
         tracing::info!("stopping");
         drop(self.loading);
@@ -191,6 +225,9 @@ impl Daemon {
             model.stop();
         }
         stop.send_replace(true);
+        if timeout(TICK_WITHIN, tick).await.is_err() {
+            tracing::warn!("the governor's tick hangs; if the clock is capped, `hearth board release` gives it back");
+        }
         let closing = async {
             if let Some(bus) = bus {
                 bus.close().await;

@@ -1,186 +1,394 @@
-//! Once a second: the board's readings and the engine's figures become an observation, the governor decides, and its limits go to the
-//! engine. Neither knows the other; this is the only place that knows both. What was seen and decided is published for clients.
+//! Once a second: the board's readings and the engine's figures become an observation, the governor decides, and what it decides goes to
+//! the engine (threads, admission) and to the board's lever (the clock). Neither knows the other; this is the only place that knows all.
+//! What was seen and decided is published for clients, told to the journal, and recorded where somebody wants a record.
 //!
 //! On a PC the governor only watches: threads were measured at the start, and its cooling is not ours to reason about.
 
-use super::config::{Config, Policy as Rule};
-use crate::board::poll::{EVERY, Poll};
+use super::config::{self, Config, Policy as Rule};
+use super::notices::Notices;
+use super::told::Told;
+use super::trace::Trace;
+use super::work::Work;
+use crate::board::lever::{self, ClockCap};
+use crate::board::poll::{EVERY, Latest, Poll};
 use crate::board::{Identity, Kind, Root, Sense, sources, thermal};
-use crate::governor::report::{Report, Speed};
-use crate::governor::{self, Admission, Goal, Observation, Phase, Policy, State};
+use crate::governor::observation::Aged;
+use crate::governor::replay::Header;
+use crate::governor::report::Report;
+use crate::governor::{self, Admission, Cause, Decision, Degraded, Goal, KernelPolicy, Observation, Phase, Policy, State};
 use crate::helm;
 use crate::serve::Shared;
-use crate::serve::thermal::{Holds, Mode, Thermal};
+use crate::serve::thermal::{Mode, Thermal};
 use crate::service::{Limits, Model, Pace, Telemetry};
-use crate::units::{Celsius, Seconds, TokensPerSecond};
+use crate::units::{Hertz, Seconds};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
 /// The governor's beat; `decide` is made for about this.
 const BEAT: Duration = Duration::from_secs(1);
-/// Time constant of the sustained rate, in seconds.
-const SUSTAINED_S: f64 = 120.0;
+/// After a tick that failed, until the next one begins.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Above the configured ceiling nothing is let in until it is this much cooler.
+const CEILING_AIR_C: f32 = 5.0;
+/// A lever that refused is left alone for so long.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Where the owner's clock limits are kept while ours is set, below the daemon's runtime folder; `hearth board release` reads it.
+const KEPT: &str = "clock-cap";
 
-pub struct Tick {
-    poll: Poll,
-    policy: Policy,
-    state: State,
-    kind: Kind,
-    /// The cpufreq policies of the strongest cores.
-    policies: Vec<String>,
-    ceiling: Celsius,
+/// What the tick goes by; other rules are another tick.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    governor: config::Governor,
     /// Threads as the configuration has them; then nobody else chooses.
     fixed_threads: bool,
+    keep: PathBuf,
+}
+
+impl Rules {
+    pub fn of(config: &Config) -> Rules {
+        let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        let folder = runtime.or_else(|| config.serve.socket.parent().map(Path::to_owned)).unwrap_or_default();
+        Rules { governor: config.governor.clone(), fixed_threads: config.model.threads.is_some(), keep: folder.join(KEPT) }
+    }
+}
+
+/// Beats until it is told to stop. A tick that fails gives back what it held, and another begins; answers go on without one.
+pub async fn keep(
+    mut rules: watch::Receiver<Rules>,
+    shared: Shared,
+    saving: watch::Receiver<bool>,
+    published: watch::Sender<Arc<Thermal>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let (now, sink) = (rules.borrow_and_update().clone(), published.clone());
+        // Off the tasks that carry answers: a sensor's file may take its time already when it is looked for.
+        let made = tokio::select! {
+            made = tokio::task::spawn_blocking(move || Tick::new(&now, sink)) => made,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let ended = match made {
+            Ok(tick) => tokio::spawn(tick.run(rules.clone(), shared.clone(), saving.clone(), stop.clone())).await,
+            Err(failed) => Err(failed),
+        };
+        if *stop.borrow() {
+            return;
+        }
+        if let Err(error) = ended {
+            tracing::error!(%error, "the governor's tick failed; answers go on without it, and it begins anew");
+            published.send_replace(Arc::default());
+            if let Ok(model) = shared.service.model() {
+                model.limit(Limits::default());
+            }
+            tokio::select! {
+                () = sleep(AGAIN) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+}
+
+struct Tick {
+    poll: Poll,
+    identity: Identity,
+    root: Root,
+    /// The cpufreq policies of the cores that work, and what their owner lets them run at.
+    clusters: Vec<String>,
+    owners_limit: Option<Hertz>,
+    /// Whether the kernel takes the clock away, or a firmware behind its back.
+    kernel: KernelPolicy,
+    rules: Rules,
+    policy: Policy,
+    /// `None` only while `decide` has it.
+    state: Option<State>,
+    lever: Option<ClockCap>,
+    refused: Option<Instant>,
     last: Instant,
-    before: Telemetry,
-    /// The model that `before` and `limited` are of, by its address.
+    work: Work,
+    /// The model that `limited` was told to, by its address.
     of: usize,
     /// Told to the engine last, which is not woken to hear it again.
-    limited: Option<Limits>,
-    speed: Speed,
+    limited: Limits,
+    decision: Option<Decision>,
+    phase: Phase,
+    too_hot: bool,
+    has_thermometer: bool,
+    notices: Notices,
+    trace: Option<Trace>,
+    told: Told,
     published: watch::Sender<Arc<Thermal>>,
 }
 
 impl Tick {
     /// Finds the board, and begins to read its sensors.
-    pub fn new(config: &Config, published: watch::Sender<Arc<Thermal>>) -> Self {
-        let root = Root::new(&config.governor.root);
+    fn new(rules: &Rules, published: watch::Sender<Arc<Thermal>>) -> Self {
+        let root = Root::new(&rules.governor.root);
         let identity = Identity::of(&root);
-        let policy = Policy { goal: goal(config.governor.policy), prior: helm::prior(&thermal::zones(&root), &identity) };
-        tracing::info!("board: {}", identity.model);
-        Self {
+        let clusters = identity.working_policies();
+        let zones = thermal::zones(&root);
+        let policy = Policy { goal: goal(rules.governor.policy, None, false), prior: helm::prior(&zones, &identity) };
+        let mut tick = Self {
             poll: Poll::start(sources(&root), EVERY),
-            state: State::new(&policy),
+            lever: lever_of(rules, &root, &identity, &clusters),
+            refused: None,
+            state: Some(State::new(&policy)),
             policy,
-            kind: identity.kind,
-            policies: identity.working_policies(),
-            ceiling: Celsius(config.governor.ceiling_celsius),
-            fixed_threads: config.model.threads.is_some(),
+            owners_limit: clusters.first().and_then(|policy| lever::owners_limit(&root, policy)).map(Hertz),
+            kernel: helm::kernel_policy(&zones),
+            clusters,
+            identity,
+            root,
+            rules: rules.clone(),
             last: Instant::now(),
-            before: Telemetry::default(),
+            work: Work::default(),
             of: 0,
-            limited: None,
-            speed: Speed::default(),
+            limited: Limits::default(),
+            decision: None,
+            phase: Phase::Idle,
+            too_hot: false,
+            has_thermometer: false,
+            notices: Notices::default(),
+            trace: None,
+            told: Told::default(),
             published,
+        };
+        let cap = if tick.lever.is_some() { "may be capped" } else { "is left alone" };
+        tracing::info!("board: {}; the clock {cap}", tick.identity.model);
+        if let Some(path) = &rules.governor.trace {
+            match Trace::start(path, u64::from(rules.governor.trace_mebibytes) << 20) {
+                Ok(mut trace) => {
+                    trace.policy(&tick.header());
+                    tick.trace = Some(trace);
+                }
+                Err(error) => tracing::warn!(%error, "`governor.trace`: {}: no record can be written", path.display()),
+            }
         }
+        tick
     }
 
-    /// Beats until it is ended.
-    pub async fn run(mut self, shared: Shared) {
-        let mut beats = interval(BEAT);
+    /// Beats until it is told to stop or has other rules. Dropping it gives the clock back.
+    async fn run(mut self, mut rules: watch::Receiver<Rules>, shared: Shared, saving: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
+        // The first a beat from now: until then no sensor has been read.
+        let mut beats = interval_at(tokio::time::Instant::now() + BEAT, BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut steps = None;
         loop {
-            beats.tick().await;
-            let holds = shared.holds.borrow().clone();
-            self.beat(shared.service.model().ok().as_ref(), &holds);
+            tokio::select! {
+                _ = beats.tick() => {
+                    let model = shared.service.model().ok();
+                    let held = shared.holds.borrow().mode();
+                    self.beat(model.as_ref(), held, *saving.borrow());
+                    steps = model.filter(|_| self.follows_phases()).map(|model| model.telemetry());
+                }
+                phase = next_phase(&mut steps, self.phase) => self.enter(phase),
+                _ = rules.changed() => return,
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
     }
 
-    fn beat(&mut self, model: Option<&Arc<Model>>, holds: &Holds) {
+    fn beat(&mut self, model: Option<&Arc<Model>>, held: Option<Mode>, saving: bool) {
         let now = Instant::now();
         let dt = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let latest = self.poll.latest(now);
         for notice in &latest.notices {
             tracing::info!("{notice}");
         }
-        let sense = Sense::of(&latest, now, &self.policies);
-        let mut seen = helm::observation(&sense);
-        seen.resumed = latest.slept.is_some();
+        let (mut seen, place) = self.observe(&latest, now);
         seen.dt = Seconds(dt.as_secs_f64());
-        seen.power_saver = matches!(holds.mode(), Some(Mode::Eco | Mode::Quiet));
-        seen.hold_performance = holds.mode() == Some(Mode::Performance);
-        self.engine(model, dt, &mut seen);
-        let (state, decision) = governor::decide(&self.policy, self.state.clone(), &seen);
-        self.state = state;
-        if let Some(model) = model {
-            let limits = self.limits(&decision, seen.soc.map(|t| t.value));
-            if self.limited.replace(limits) != Some(limits) {
-                model.limit(limits);
-            }
+        seen.resumed = latest.slept.is_some();
+        seen.power_saver = saving || matches!(held, Some(Mode::Eco | Mode::Quiet));
+        seen.hold_performance = held == Some(Mode::Performance);
+        self.look_at_engine(model, dt, &mut seen);
+        self.aim(goal(self.rules.governor.policy, held, saving));
+        let state = self.state.take().unwrap_or_else(|| State::new(&self.policy));
+        let (state, decision) = governor::decide(&self.policy, state, &seen);
+        self.state = Some(state);
+        if let Some(trace) = &mut self.trace {
+            trace.tick(&seen, &decision);
         }
-        let source = if self.kind == Kind::Pc { "pc" } else { "real" };
-        let place = sense.power.map(|p| p.place);
-        self.published.send_replace(Arc::new(told(Report::new(&seen, decision, self.speed, source, place))));
+        let decision = self.amended(decision, &seen);
+        for notice in self.notices.of(now, &seen, &decision) {
+            notice.tell(&seen);
+        }
+        if let Some(model) = model {
+            self.limit(model, &decision);
+        }
+        self.decision = Some(decision.clone());
+        self.phase = seen.phase;
+        self.cap(now);
+        let report = Report::new(&seen, decision, self.work.speed, self.source(), place);
+        let thermal = self.told.thermal(&latest, now, &seen, &report);
+        self.published.send_replace(Arc::new(thermal));
+    }
+
+    /// The readings as the governor wants them, and the place of its power meter.
+    fn observe(&self, latest: &Latest, now: Instant) -> (Observation, Option<String>) {
+        let sense = Sense::of(latest, now, &self.clusters);
+        let mut seen = Observation { may_cap: self.lever.is_some() && self.refused.is_none(), ..helm::observation(&sense) };
+        if self.kernel != KernelPolicy::NotTheKernel {
+            // Where the kernel takes the clock away, the driver's clock is what the cores got, and the limit is what was asked for.
+            let got = |(hertz, age): (f64, f64)| Aged { value: Hertz(hertz as u64), age: Seconds(age) };
+            seen.measured = seen.measured.or(sense.requested.map(got));
+            seen.requested = self.lever.as_ref().and_then(ClockCap::hertz).map(Hertz).or(self.owners_limit);
+        }
+        (seen, sense.power.map(|p| p.place))
     }
 
     /// What the engine did since the last beat.
-    fn engine(&mut self, model: Option<&Arc<Model>>, dt: Duration, seen: &mut Observation) {
-        let Some(model) = model else {
-            self.speed.now = TokensPerSecond(0.0);
-            return;
-        };
-        let after = model.telemetry().borrow().clone();
-        // Another model counts from 0 again.
+    fn look_at_engine(&mut self, model: Option<&Arc<Model>>, dt: Duration, seen: &mut Observation) {
+        let Some(model) = model else { return self.work.rest() };
+        // Another model counts from 0 again, and has been told nothing.
         let of = Arc::as_ptr(model) as usize;
         if std::mem::replace(&mut self.of, of) != of {
-            self.before = Telemetry::default();
-            self.limited = None;
+            self.work.begin();
+            self.limited = Limits::default();
         }
-        let before = std::mem::replace(&mut self.before, after.clone());
-        let prefill = after.prefill_time.saturating_sub(before.prefill_time);
-        let decode = after.decode_time.saturating_sub(before.decode_time);
-        let generated = after.generated.saturating_sub(before.generated);
-        let threads = if after.step_threads > 0 { after.step_threads } else { model.info().threads };
+        let telemetry = model.telemetry().borrow().clone();
+        self.work.note(&telemetry, dt, seen);
+        let threads = if telemetry.step_threads > 0 { telemetry.step_threads } else { model.info().threads };
         seen.threads = u8::try_from(threads).unwrap_or(u8::MAX);
-        (seen.phase, seen.tokens, seen.busy) = if prefill.is_zero() && decode.is_zero() {
-            (Phase::Idle, 0.0, Seconds(0.0))
-        } else if prefill > decode {
-            (Phase::Prefill, after.prompt_computed.saturating_sub(before.prompt_computed) as f32, Seconds(prefill.as_secs_f64()))
+    }
+
+    /// Another goal is another policy from here on.
+    fn aim(&mut self, goal: Goal) {
+        if self.policy.goal == goal {
+            return;
+        }
+        tracing::info!("the governor means {goal:?} now");
+        self.policy.goal = goal;
+        let header = self.header();
+        if let Some(trace) = &mut self.trace {
+            trace.policy(&header);
+        }
+    }
+
+    fn header(&self) -> Header {
+        let (board, policy) = (self.identity.model.clone(), self.policy.clone());
+        Header { kind: "hearth-trace".into(), version: 1, source: self.source().into(), board, policy }
+    }
+
+    /// The ceiling of the configuration holds whatever the governor thinks of the board; and a machine that never had a thermometer has
+    /// not lost one.
+    fn amended(&mut self, mut decision: Decision, seen: &Observation) -> Decision {
+        self.has_thermometer |= seen.soc.is_some();
+        if decision.degraded == Degraded::SensorLost && !self.has_thermometer {
+            decision.degraded = Degraded::No;
+        }
+        let ceiling = self.rules.governor.ceiling_celsius - if self.too_hot { CEILING_AIR_C } else { 0.0 };
+        self.too_hot = self.policy.goal != Goal::Off && seen.soc.is_some_and(|t| t.value.0 >= ceiling);
+        if self.too_hot {
+            (decision.admission, decision.cause, decision.degraded) = (Admission::Stop, Cause::TooHot, Degraded::HighTemperature);
+        }
+        decision
+    }
+
+    /// Threads and admission; the engine takes them up at its next step.
+    fn limit(&mut self, model: &Model, decision: &Decision) {
+        let limits = if self.policy.goal == Goal::Off {
+            Limits::default()
         } else {
-            (Phase::Decode, generated as f32, Seconds(decode.as_secs_f64()))
+            // All cores is where the governor begins, not a choice: then what the backend measured holds.
+            let chosen = |limits: governor::Limits| limits.threads < self.policy.prior.cores;
+            let may = self.identity.kind == Kind::Board && !self.rules.fixed_threads;
+            let threads = |limits: governor::Limits| (may && chosen(limits)).then_some(limits.threads.max(1).into());
+            let pace = Pace { decode_threads: threads(decision.decode), prefill_threads: threads(decision.prefill) };
+            Limits { pace, open: decision.admission == Admission::Open, ..Limits::default() }
         };
-        let busy = (prefill + decode).as_secs_f64();
-        let rate = if busy > 0.0 { generated as f64 / busy } else { 0.0 };
-        self.speed.now = TokensPerSecond(rate as f32);
-        if seen.phase == Phase::Decode {
-            self.speed.peak = TokensPerSecond(self.speed.peak.0.max(rate as f32));
-            let share = if self.speed.sustained.0 == 0.0 { 1.0 } else { 1.0 - (-dt.as_secs_f64() / SUSTAINED_S).exp() };
-            self.speed.sustained.0 += share as f32 * (rate as f32 - self.speed.sustained.0);
+        if std::mem::replace(&mut self.limited, limits) != limits {
+            model.limit(limits);
         }
     }
 
-    fn limits(&self, decision: &governor::Decision, soc: Option<Celsius>) -> Limits {
-        if self.policy.goal == Goal::Off {
-            return Limits::default();
+    /// Whether a change of phase is a change of clock, which need not wait for the next beat.
+    fn follows_phases(&self) -> bool {
+        self.lever.is_some() && self.decision.as_ref().is_some_and(|d| d.prefill.cap != d.decode.cap)
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.cap(Instant::now());
+    }
+
+    /// The clock of the present phase. A lever that refuses is told of once, and left alone for a while.
+    fn cap(&mut self, now: Instant) {
+        let (Some(lever), Some(decision)) = (&mut self.lever, &self.decision) else { return };
+        if self.refused.is_some_and(|since| now.saturating_duration_since(since) >= REFUSED_FOR) {
+            self.refused = None;
         }
-        let too_hot = decision.admission == Admission::Stop || soc.is_some_and(|t| t >= self.ceiling);
-        // All cores is where the governor begins, not a choice: then what the backend measured holds.
-        let chosen = |limits: governor::Limits| limits.threads < self.policy.prior.cores;
-        let may = self.kind == Kind::Board && !self.fixed_threads;
-        let threads = |limits: governor::Limits| (may && chosen(limits)).then_some(limits.threads.max(1).into());
-        let pace = Pace { decode_threads: threads(decision.decode), prefill_threads: threads(decision.prefill) };
-        Limits { pace, open: !too_hot, ..Limits::default() }
+        let cap = decision.limits(self.phase).cap.filter(|_| self.refused.is_none());
+        if let Err(error) = lever.set(cap.map(|f| f.0)) {
+            tracing::warn!("the clock can't be capped: {error}");
+            self.refused = Some(now);
+        }
+    }
+
+    /// Where the figures come from.
+    fn source(&self) -> &'static str {
+        match self.identity.kind {
+            _ if !self.root.is_machine() => "simulated",
+            Kind::Pc => "pc",
+            Kind::Board => "real",
+        }
     }
 }
 
-/// What clients are told.
-fn told(report: Report) -> Thermal {
-    let number = |v: f32| f64::from(v);
-    Thermal {
-        metrics: report.metrics(),
-        temperature: report.temperature.map(|t| number(t.0)),
-        clock: report.measured.or(report.requested).map(|f| f.0),
-        level: report.level.clone(),
-        cause: report.cause.clone(),
-        degraded: report.degraded.clone(),
-        headroom: report.headroom(0).map(number),
-        headroom_10_s: report.headroom(10).map(number),
-        headroom_60_s: report.headroom(60).map(number),
-        speed: number(report.speed.now.0),
-        peak: number(report.speed.peak.0),
-        sustained: number(report.speed.sustained.0),
-        report: serde_json::to_value(&report).unwrap_or_default(),
+/// Waits until the engine works at another phase; for ever where nobody follows it.
+async fn next_phase(steps: &mut Option<watch::Receiver<Telemetry>>, now: Phase) -> Phase {
+    if let Some(steps) = steps {
+        while steps.changed().await.is_ok() {
+            let phase = Work::phase_of(steps.borrow_and_update().phase);
+            if phase != now {
+                return phase;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// The governor's goal: what the configuration says, unless a client holds a mode or the desktop saves power. Off is off.
+fn goal(rule: Rule, held: Option<Mode>, saving: bool) -> Goal {
+    match (rule, held) {
+        (Rule::Off, _) => Goal::Off,
+        (_, Some(Mode::Quiet)) => Goal::Quiet,
+        (_, Some(Mode::Eco)) => Goal::Eco,
+        (_, Some(Mode::Performance)) => Goal::Performance,
+        (Rule::Quiet, None) => Goal::Quiet,
+        (_, None) if saving => Goal::Eco,
+        (Rule::Eco, None) => Goal::Eco,
+        (Rule::Performance, None) => Goal::Performance,
+        (Rule::Observe, None) => Goal::Observe,
     }
 }
 
-fn goal(rule: Rule) -> Goal {
-    match rule {
-        Rule::Observe => Goal::Observe,
-        Rule::Performance => Goal::Performance,
-        Rule::Eco => Goal::Eco,
-        Rule::Quiet => Goal::Quiet,
-        Rule::Off => Goal::Off,
+/// The clock cap, where a rule of the system gave us the files, and the owner's policy the right. Never on a PC.
+fn lever_of(rules: &Rules, root: &Root, identity: &Identity, clusters: &[String]) -> Option<ClockCap> {
+    if rules.governor.policy == Rule::Off || identity.kind == Kind::Pc {
+        return None;
+    }
+    let clusters: Vec<&str> = clusters.iter().map(String::as_str).collect();
+    ClockCap::open(root, &clusters, &rules.keep).unwrap_or_else(|error| {
+        tracing::warn!("the clock can't be capped: {error}");
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_mode_goes_before_the_desktop_and_the_desktop_before_the_configuration() {
+        assert_eq!(goal(Rule::Observe, None, false), Goal::Observe);
+        assert_eq!(goal(Rule::Observe, None, true), Goal::Eco);
+        assert_eq!(goal(Rule::Performance, None, true), Goal::Eco);
+        assert_eq!(goal(Rule::Quiet, None, true), Goal::Quiet, "quiet saves more");
+        assert_eq!(goal(Rule::Eco, Some(Mode::Performance), true), Goal::Performance);
+        for held in Mode::ALL {
+            assert_eq!(goal(Rule::Off, Some(held), true), Goal::Off);
+        }
     }
 }

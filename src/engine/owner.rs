@@ -418,6 +418,7 @@ impl Owner {
             running: self.running.len(),
             waiting: self.waiting.len(),
             held: self.running.iter().filter(|s| !s.ready()).count(),
+            prompt_left: self.running.iter().filter(|s| !s.answering()).map(Sequence::pending).sum(),
             blocks_held: self.blocks.total() - self.blocks.available(),
             blocks_idle: self.blocks.idle(),
             ..self.figures

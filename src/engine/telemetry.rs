@@ -31,6 +31,8 @@ pub struct Telemetry {
     pub prompt_computed: u64,
     pub prompt_cached: u64,
     pub generated: u64,
+    /// Prompt tokens of running sequences that are still to be computed.
+    pub prompt_left: usize,
     pub steps: u64,
     /// Time inside steps: those with prompt rows, and those of answers only.
     pub prefill_time: Duration,
