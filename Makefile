@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-x86 test-arm64 cross bench thermal install lint clean
+.PHONY: help run test test-x86 test-arm64 cross bench thermal install install-clock install-pi lint clean
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ARM64 := aarch64-unknown-linux-gnu
@@ -51,8 +51,19 @@ install: ## as root: binaries, units, bus policy, user and folders (DESTDIR and 
 	install -Dm644 systemd/dbus/org.hearth.Hearth1.conf -t $(DESTDIR)/usr/share/dbus-1/system.d
 	install -Dm644 systemd/dbus/org.hearth.Hearth1.service -t $(DESTDIR)/usr/share/dbus-1/system-services
 	install -Dm644 systemd/dbus/*.xml -t $(DESTDIR)/usr/share/dbus-1/interfaces
+	install -Dm644 systemd/hearth.catalog -t $(DESTDIR)/usr/lib/systemd/catalog
+	install -Dm644 config/grafana-dashboard.json -t $(DESTDIR)/usr/share/hearth
 	[ -e $(DESTDIR)/etc/hearth/hearthd.toml ] || install -Dm644 config/hearthd.toml -t $(DESTDIR)/etc/hearth
-	if [ -z "$(DESTDIR)" ]; then systemd-sysusers && systemd-tmpfiles --create hearth.conf && systemctl daemon-reload; fi
+	if [ -z "$(DESTDIR)" ]; then systemd-sysusers && systemd-tmpfiles --create hearth.conf && systemctl daemon-reload && journalctl --update-catalog; fi
+
+install-clock: ## as root: let the daemon lower the processors' clock where that pays (see systemd/clock.conf)
+	install -Dm644 systemd/clock.conf -t $(DESTDIR)/etc/systemd/system/hearthd.service.d
+	install -Dm644 systemd/clock.tmpfiles $(DESTDIR)/etc/tmpfiles.d/hearth-clock.conf
+	if [ -z "$(DESTDIR)" ]; then systemd-tmpfiles --create hearth-clock.conf && systemctl daemon-reload && systemctl try-restart hearthd; fi
+
+install-pi: ## as root: let the daemon ask a Raspberry Pi's firmware for its clock and its troubles (see systemd/raspberry-pi.conf)
+	install -Dm644 systemd/raspberry-pi.conf -t $(DESTDIR)/etc/systemd/system/hearthd.service.d
+	if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload && systemctl try-restart hearthd; fi
 
 lint: ## format, clippy without warnings, licences
 	cargo fmt --all --check
