@@ -1,8 +1,9 @@
 //! The bus, asked with busctl, gdbus and a program that reads the stream's pipe.
 
 use crate::house::{House, Plan, client, python, slow_model};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 const ROOT: [&str; 2] = ["org.hearth.Hearth1", "/org/hearth/Hearth1"];
 /// Each has its XML with prose in `systemd/dbus/`.
@@ -16,6 +17,14 @@ fn on(house: &House, tool: &str) -> Command {
 
 fn busctl(house: &House, arguments: &[&str]) -> Output {
     on(house, "busctl").args(["--user", "--timeout=120"]).args(arguments).output().expect("busctl must be installed")
+}
+
+/// `hearth ask` over the bus, in the middle of its answer.
+fn asking(house: &House) -> Child {
+    let mut command = on(house, env!("CARGO_BIN_EXE_hearth"));
+    let mut ask = command.args(["ask", "--bus", "session", "hello"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    ask.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    ask
 }
 
 fn text(output: Output) -> String {
@@ -92,16 +101,30 @@ fn hearth_ask_streams_over_the_bus_and_over_the_socket() {
 #[test]
 fn sigterm_ends_a_stream_on_the_bus_with_a_last_line() {
     let mut house = House::open(Plan { bus: true, model: slow_model(), ..Plan::default() });
-    let mut ask = on(&house, env!("CARGO_BIN_EXE_hearth"))
-        .args(["ask", "--bus", "session", "hello"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Read::read_exact(ask.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let ask = asking(&house);
     house.signal("TERM");
     assert_eq!(house.exit_code(), Some(0));
     ask.wait_with_output().unwrap();
+}
+
+#[test]
+fn a_bus_that_went_away_is_joined_again_when_it_is_back() {
+    let mut house = House::open(Plan { bus: true, model: slow_model(), ..Plan::default() });
+    let ask = asking(&house);
+    house.stop_bus();
+    house.wait_for_log("the bus is gone");
+    ask.wait_with_output().unwrap();
+    // Whoever asked over it is gone; the socket answers on.
+    house.wait_for_metric("hearth_requests{state=\"running\"}", 0.0);
+    assert_eq!(house.get("/health").0, 200);
+    house.restart_bus();
+    house.wait_for_log("on the Session bus again");
+    let call = ["call", ROOT[0], ROOT[1], "org.hearth.Engine1", "Ask", "sa{sv}", "hello", "1", "max_tokens", "u", "2"];
+    assert!(text(busctl(&house, &call)).starts_with("s \""));
+    let objects = text(busctl(&house, &["call", ROOT[0], ROOT[1], "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"]));
+    assert!(objects.contains("/org/hearth/Hearth1/models/slow"), "{objects}");
+    house.signal("TERM");
+    assert_eq!(house.exit_code(), Some(0));
 }
 
 #[test]

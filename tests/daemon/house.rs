@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Far beyond what anything here takes, also on a busy machine; a test that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Between two looks at what has no event to wait for: a look costs a process or a read, and the machine has other work.
+const POLL: Duration = Duration::from_millis(50);
+
 /// A model of random weights with a vocabulary and a chat template: its answers are noise, and end only where told.
 pub fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
@@ -50,12 +53,14 @@ pub struct Plan<'a> {
     pub model_lines: &'a str,
     pub serve_lines: &'a str,
     pub bus: bool,
+    /// Lines of `[governor]`.
+    pub governor_lines: &'a str,
     pub environment: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Plan { model: model(), model_lines: "", serve_lines: "", bus: false, environment: &[] }
+        Plan { model: model(), model_lines: "", serve_lines: "", bus: false, governor_lines: "policy = \"off\"", environment: &[] }
     }
 }
 
@@ -74,13 +79,16 @@ impl House {
         let (socket, config) = (at("s"), at("hearthd.toml"));
         let bus = plan.bus.then(|| PrivateBus::start(&at("bus")));
         write_config(&config, plan.model, plan.model_lines, &socket, if plan.bus { "session" } else { "off" }, plan.serve_lines);
+        let text = fs::read_to_string(&config).unwrap().replace("policy = \"off\"", plan.governor_lines);
+        fs::write(&config, text).unwrap();
         let notices = UnixDatagram::bind(at("notify")).unwrap();
         notices.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
         command.arg("--config").arg(&config).env("NOTIFY_SOCKET", at("notify")).env("CACHE_DIRECTORY", folder.path()).env_remove("JOURNAL_STREAM");
         command.stderr(fs::File::create(at("log")).unwrap()).envs(plan.environment.iter().copied());
         if let Some(bus) = &bus {
-            command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address);
+            // It is the system's too: the desktop's power profile is looked for there.
+            command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address).env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address);
         }
         let daemon = command.spawn().unwrap();
         House { daemon, socket, config, notices, seen: Vec::new(), bus, folder }
@@ -100,6 +108,46 @@ impl House {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until the log has `words`.
+    pub fn wait_for_log(&self, words: &str) {
+        self.wait_until(&format!("`{words}` in the log"), || self.log().contains(words));
+    }
+
+    /// Waits for what has no event to wait for.
+    pub fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < DEADLINE, "it never came to this: {what}; the log says:\n{}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// `/v1/thermal`.
+    pub fn thermal(&self) -> Value {
+        serde_json::from_str(&self.get("/v1/thermal").1).unwrap()
+    }
+
+    /// The bus goes away.
+    pub fn stop_bus(&mut self) {
+        self.bus.as_mut().expect("this house has a bus").stop();
+    }
+
+    /// … and is back at the same address.
+    pub fn restart_bus(&mut self) {
+        self.bus = Some(PrivateBus::start(&self.folder.path().join("bus")));
+    }
+
+    /// What came from the daemon to systemd and was not looked at, and what comes from now on until there is nothing more.
+    pub fn drain_notices(&mut self) -> Vec<String> {
+        self.notices.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 4096];
+        while let Ok(n) = self.notices.recv(&mut buffer) {
+            self.seen.extend(String::from_utf8_lossy(&buffer[..n]).lines().map(str::to_owned));
+        }
+        self.notices.set_nonblocking(false).unwrap();
+        std::mem::take(&mut self.seen)
     }
 
     pub fn bus_address(&self) -> &str {
@@ -131,20 +179,20 @@ impl House {
         (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")))
     }
 
+    /// Server-sent events that come by themselves.
+    pub fn events(&self, path: &str) -> Stream {
+        Stream::of(self.curl(path).args(["-H", "Accept: text/event-stream"]))
+    }
+
     /// A stream under way.
     pub fn stream(&self, path: &str, body: Value) -> Stream {
-        let mut curl = self.curl(path).args(["-d", &body.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(curl.stdout.take().unwrap());
-        Stream { curl, lines }
+        Stream::of(self.curl(path).args(["-d", &body.to_string()]))
     }
 
     /// Waits until a metric has a value.
     pub fn wait_for_metric(&self, name: &str, value: f64) {
-        let began = Instant::now();
         let row = format!("{name} {value}");
-        while !self.get("/metrics").1.lines().any(|l| l == row) {
-            assert!(began.elapsed() < DEADLINE, "{row} never came: {}", self.get("/metrics").1);
-        }
+        self.wait_until(&row, || self.get("/metrics").1.lines().any(|l| l == row));
     }
 }
 
@@ -189,6 +237,12 @@ pub struct Stream {
 }
 
 impl Stream {
+    fn of(curl: &mut Command) -> Stream {
+        let mut curl = curl.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(curl.stdout.take().unwrap());
+        Stream { curl, lines }
+    }
+
     /// The data of the next event; `None` at the end.
     pub fn next(&mut self) -> Option<String> {
         loop {
@@ -234,19 +288,28 @@ struct PrivateBus {
 
 impl PrivateBus {
     fn start(path: &Path) -> PrivateBus {
+        let _ = fs::remove_file(path); // of a bus that was killed
         let mut command = Command::new("dbus-daemon");
         command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]).arg(format!("--address=unix:path={}", path.display()));
         let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("dbus-daemon must be installed");
         let mut address = String::new();
         BufReader::new(daemon.stdout.take().unwrap().by_ref()).read_line(&mut address).unwrap();
-        PrivateBus { daemon, address: address.trim().to_owned() }
+        // Without its number: a bus that comes back to this place has another one.
+        let address = address.trim().split(',').next().unwrap_or_default().to_owned();
+        PrivateBus { daemon, address }
+    }
+}
+
+impl PrivateBus {
+    fn stop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
     }
 }
 
 impl Drop for PrivateBus {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        self.stop();
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::house::{House, Plan, model, slow_model, wait, write_config};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -33,6 +33,99 @@ fn the_watchdog_hears_of_an_idle_engine_that_turns() {
     for _ in 0..3 {
         house.wait_for("WATCHDOG=1");
     }
+}
+
+/// One thread of another process, stopped as a debugger does it, until it is dropped.
+struct Stopped(libc::pid_t);
+
+impl Stopped {
+    /// `None`, loudly, where the machine lets nobody trace.
+    fn thread(process: u32, name: &str) -> Option<Stopped> {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten().map(|t| t.path());
+        let found = threads.into_iter().find(|t| fs::read_to_string(t.join("comm")).is_ok_and(|comm| comm.trim() == name));
+        let thread: libc::pid_t = found.expect("the thread is there").file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: requests without addresses; they change the traced thread only, which is a child's.
+        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, none, none) == 0 && libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none) == 0 };
+        if !seized {
+            eprintln!("SKIPPED: this machine lets nobody trace a process, so no engine can be made to hang");
+            return None;
+        }
+        // SAFETY: waits for the thread just seized; no status is asked for.
+        unsafe { libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL) };
+        Some(Stopped(thread))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; a thread that is gone makes it fail, which does not matter.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
+
+#[test]
+fn the_watchdog_hears_nothing_of_an_engine_that_hangs_until_it_turns_again() {
+    let mut house = House::open(Plan { environment: &[("WATCHDOG_USEC", "400000")], ..Plan::default() });
+    house.wait_for("WATCHDOG=1");
+    let Some(engine) = Stopped::thread(house.daemon.id(), "engine") else { return };
+    let complaints = |house: &House| house.log().matches("the engine has not turned").count();
+    // The first look after it was stopped may still have seen a beat.
+    let before = complaints(&house);
+    house.wait_until("a complaint", || complaints(&house) > before);
+    house.drain_notices();
+    let before = complaints(&house);
+    house.wait_until("more complaints", || complaints(&house) >= before + 3);
+    assert_eq!(house.drain_notices(), Vec::<String>::new());
+    drop(engine);
+    house.wait_for("WATCHDOG=1");
+    assert_eq!(house.get("/health").0, 200);
+}
+
+#[test]
+fn sigterm_while_the_model_loads_is_heeded_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large.gguf");
+    fs::copy(model(), &large).unwrap();
+    // A hole behind the last tensor takes no room on the disk, but time to read.
+    fs::OpenOptions::new().write(true).open(&large).unwrap().set_len(2 << 30).unwrap();
+    let mut house = House::begin(Plan { model: &large, ..Plan::default() });
+    house.wait_for("STATUS=loading");
+    let asked = Instant::now();
+    house.signal("TERM");
+    assert_eq!(house.exit_code(), Some(0));
+    assert!(asked.elapsed() < STOPS_WITHIN, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn sigterm_in_the_middle_of_a_prompt_is_heeded_within_two_seconds() {
+    let mut house = House::open(Plan { model: slow_model(), model_lines: "context = 4096", ..Plan::default() });
+    let words = "word ".repeat(600);
+    let stream = house.stream(CHAT, json!({"messages": [{"role": "user", "content": words}], "stream": true}));
+    house.wait_for_metric("hearth_requests{state=\"running\"}", 1.0);
+    let asked = Instant::now();
+    house.signal("TERM");
+    assert_eq!(house.exit_code(), Some(0));
+    assert!(asked.elapsed() < STOPS_WITHIN, "{:?}", asked.elapsed());
+    stream.rest();
+}
+
+#[test]
+fn a_socket_that_a_killed_daemon_left_behind_is_replaced_and_has_its_group() {
+    // SAFETY: asks for a number.
+    let group = unsafe { libc::getgid() };
+    let line = format!("group = \"{group}\"");
+    let mut house = House::open(Plan { serve_lines: &line, ..Plan::default() });
+    house.signal("KILL");
+    house.exit_code();
+    assert!(house.socket.exists());
+    let mut second = Command::new(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&house.config).spawn().unwrap();
+    house.wait_until("an answer", || house.get("/health").0 == 200);
+    let about = fs::metadata(&house.socket).unwrap();
+    assert_eq!((about.permissions().mode() & 0o777, about.gid()), (0o660, group));
+    second.kill().unwrap();
+    second.wait().unwrap();
 }
 
 #[test]

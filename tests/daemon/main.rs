@@ -2,8 +2,11 @@
 //! Each test has a daemon of its own in a temporary folder, on a bus of its own. Nothing sleeps: tests wait for what they claim.
 
 mod bus;
+mod heat;
 mod house;
 mod http;
+mod journal;
 mod lifecycle;
+mod played;
 mod real;
 mod units;

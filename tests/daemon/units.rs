@@ -44,3 +44,35 @@ fn the_service_is_shut_in() {
     let score: f64 = line.split(": ").nth(1).and_then(|s| s.split(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{line}"));
     assert!(score <= EXPOSURE_MAX, "{line}");
 }
+
+#[test]
+fn the_drop_ins_are_sound_too() {
+    let Some((folder, service)) = copies() else { return };
+    for name in ["clock.conf", "raspberry-pi.conf"] {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name);
+        let together = fs::read_to_string(&service).unwrap() + &fs::read_to_string(shipped).unwrap();
+        let unit = folder.path().join("hearthd-with.service");
+        fs::write(&unit, together).unwrap();
+        let output = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&unit).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(!words.lines().any(|l| l.contains("hearthd-with.service:")), "{name}: {words}");
+    }
+}
+
+#[test]
+fn journalctl_takes_the_catalogue() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalogues = folder.path().join("usr/lib/systemd/catalog");
+    fs::create_dir_all(&catalogues).unwrap();
+    fs::create_dir_all(folder.path().join("var/lib/systemd/catalog")).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hearth.catalog");
+    fs::copy(&shipped, catalogues.join("hearth.catalog")).unwrap();
+    let run = |arguments: &[&str]| Command::new("journalctl").arg("--root").arg(folder.path()).args(arguments).output();
+    let Ok(output) = run(&["--update-catalog"]) else {
+        eprintln!("SKIPPED: journalctl is not installed");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed = String::from_utf8(run(&["--list-catalog"]).unwrap().stdout).unwrap();
+    assert_eq!(listed.lines().filter(|l| l.contains(" hearth: ")).count(), 6, "{listed}");
+}
