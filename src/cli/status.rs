@@ -76,9 +76,29 @@ fn rows(status: &Value) -> Vec<(&'static str, String)> {
         rows.push(("clock", format!("{:.2} GHz", hertz / 1e9)));
     }
     if let (Some(level), Some(cause)) = (thermal["level"].as_str(), thermal["cause"].as_str()) {
-        rows.push(("governor", format!("{level} ({cause})")));
+        let is_blind_born = level == "blind" && thermal["degraded"] == "";
+        rows.push(("governor", if is_blind_born { "idle: this machine shows no thermometer".to_owned() } else { format!("{level} ({cause})") }));
+    }
+    if let Some(word) = thermal["degraded"].as_str().filter(|word| !word.is_empty()) {
+        rows.push(("held back", held_back(word).to_owned()));
+    }
+    let decision = &thermal["decision"];
+    if let (Some(now), Some(soon)) = (decision["headroom"].as_f64(), decision["in_60_s"]["headroom"].as_f64()) {
+        rows.push(("headroom", format!("{now:.2} now, {soon:.2} in a minute; at 1 the board begins to slow down")));
     }
     rows
+}
+
+/// What a person makes of a word of `Governor1.Degraded`; a word that is not known here is shown as it is.
+fn held_back(word: &str) -> &str {
+    match word {
+        "high-operating-temperature" => "by heat",
+        "under-voltage" => "by its supply, whose voltage is too low",
+        "power-limit" => "by a limit on its power",
+        "stuck-cap" => "by a clock limit that stays though it is cool",
+        "sensor-lost" => "no thermometer answers; `hearth board` says why",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -89,5 +109,18 @@ mod tests {
     fn what_is_not_known_has_no_row() {
         let rows = rows(&json!({"state": "Loading model: 5 %", "model": null, "thermal": null}));
         assert_eq!(rows, [("state", "Loading model: 5 %".to_owned())]);
+    }
+
+    #[test]
+    fn what_holds_the_board_back_is_said_in_words() {
+        let thermal = json!({
+            "temperature": 81.25, "measured": 1.5e9, "level": "ride", "cause": "board-throttles-well", "degraded": "high-operating-temperature",
+            "decision": {"headroom": 1.02, "in_60_s": {"headroom": 1.1}},
+        });
+        let rows = rows(&json!({"state": "ok", "model": null, "thermal": thermal}));
+        let row = |name: &str| rows.iter().find(|r| r.0 == name).map(|r| r.1.as_str());
+        assert_eq!(row("held back"), Some("by heat"));
+        assert_eq!(row("headroom"), Some("1.02 now, 1.10 in a minute; at 1 the board begins to slow down"));
+        assert_eq!(held_back("aliens"), "aliens");
     }
 }
