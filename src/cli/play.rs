@@ -133,7 +133,9 @@ impl Live {
                 self.plant.set_ambient(celsius.clamp(-40.0, 120.0));
             }
             ("thermometer", word) => {
-                let Some(state) = Thermometer::from_word(word) else { bail!("a thermometer can't be `{word}`: it works, is missing, unreadable, hangs, or says a sentinel") };
+                let Some(state) = Thermometer::from_word(word) else {
+                    bail!("a thermometer can't be `{word}`: it works, is missing, unreadable, hangs, or says a sentinel")
+                };
                 self.tree.thermometers(state, self.shown.celsius)?;
             }
             ("supply", "good" | "low") => self.shown.under_voltage = what == "low",

@@ -77,7 +77,10 @@ fn rows(status: &Value) -> Vec<(&'static str, String)> {
     }
     if let (Some(level), Some(cause)) = (thermal["level"].as_str(), thermal["cause"].as_str()) {
         let is_blind_born = level == "blind" && thermal["degraded"] == "";
-        rows.push(("governor", if is_blind_born { "idle: this machine shows no thermometer".to_owned() } else { format!("{level} ({cause})") }));
+        rows.push((
+            "governor",
+            if is_blind_born { "idle: this machine shows no thermometer".to_owned() } else { format!("{level} ({cause})") },
+        ));
     }
     if let Some(word) = thermal["degraded"].as_str().filter(|word| !word.is_empty()) {
         rows.push(("held back", held_back(word).to_owned()));

@@ -177,8 +177,11 @@ impl Config {
             overlay(&mut merged, read_table(&file)?);
         }
         // Each file was checked on its own, so only a clash of types between files could fail here.
-        let config: Config =
-            merged.try_into().map_err(|e: toml::de::Error| ConfigError::Syntax { path: path.into(), line: 1, message: one_line(e.message()) })?;
+        let config: Config = merged.try_into().map_err(|e: toml::de::Error| ConfigError::Syntax {
+            path: path.into(),
+            line: 1,
+            message: one_line(e.message()),
+        })?;
         config.check(path)?;
         Ok(config)
     }
@@ -292,19 +295,34 @@ mod tests {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/hearthd.toml");
         let text = fs::read_to_string(&shipped).unwrap();
         // What is commented out as `#key = value` is a default: with those lines made live nothing may change but the examples.
-        let live: String = text.lines().map(|l| l.strip_prefix('#').filter(|k| k.contains(" = ") && !k.starts_with(' ')).unwrap_or(l)).fold(
-            String::new(),
-            |all, line| all + line + "\n",
-        );
+        let live: String = text
+            .lines()
+            .map(|l| l.strip_prefix('#').filter(|k| k.contains(" = ") && !k.starts_with(' ')).unwrap_or(l))
+            .fold(String::new(), |all, line| all + line + "\n");
         let mut config: Config = toml::from_str(&live).unwrap_or_else(|e| panic!("{e}"));
         config.model = Model { path: None, name: None, context: None, threads: None, ..config.model };
         config.serve.group = None;
         config.generation.max_tokens = None;
         config.governor.trace = None;
         assert_eq!(config, Config::default());
-        for key in ["path", "name", "context", "kv", "backend", "threads", "sequences", "socket", "group", "bus", "queue", "keep_alive_seconds"]
-            .iter()
-            .chain(&["temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "thinking", "policy", "ceiling_celsius", "root", "trace", "trace_mebibytes", "filter"])
+        for key in
+            ["path", "name", "context", "kv", "backend", "threads", "sequences", "socket", "group", "bus", "queue", "keep_alive_seconds"]
+                .iter()
+                .chain(&[
+                    "temperature",
+                    "top_k",
+                    "top_p",
+                    "min_p",
+                    "repeat_penalty",
+                    "max_tokens",
+                    "thinking",
+                    "policy",
+                    "ceiling_celsius",
+                    "root",
+                    "trace",
+                    "trace_mebibytes",
+                    "filter",
+                ])
         {
             assert!(live.lines().any(|l| l.starts_with(&format!("{key} = "))), "`{key}` is not in config/hearthd.toml");
         }

@@ -52,8 +52,12 @@ impl Notice {
         match self {
             Notice::ThrottlingBegan => "heat holds the board back: answers come slower until it has cooled down",
             Notice::ThrottlingEnded => "heat does not hold the board back any more",
-            Notice::UnderVoltage => "the supply's voltage is too low: the firmware slows the processor, and the board may reset; use a stronger supply or a shorter cable",
-            Notice::StuckCap => "the clock is limited although the board is cool: something has set a limit and not taken it back; a restart of the board frees it",
+            Notice::UnderVoltage => {
+                "the supply's voltage is too low: the firmware slows the processor, and the board may reset; use a stronger supply or a shorter cable"
+            }
+            Notice::StuckCap => {
+                "the clock is limited although the board is cool: something has set a limit and not taken it back; a restart of the board frees it"
+            }
             Notice::SensorLost => "no thermometer answers: the clock is left to the board's own protection until one does",
             Notice::FanFailed => "the fan is told to turn and does not: look for dust, a cable, or a fan at its end",
         }

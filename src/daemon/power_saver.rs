@@ -9,8 +9,10 @@ use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::{Connection, OwnedVariant, Proxy, Variant, proxy};
 
 /// Name on the bus, which is its interface's too, and object.
-const NAMES: [(&str, &str); 2] =
-    [("org.freedesktop.UPower.PowerProfiles", "/org/freedesktop/UPower/PowerProfiles"), ("net.hadess.PowerProfiles", "/net/hadess/PowerProfiles")];
+const NAMES: [(&str, &str); 2] = [
+    ("org.freedesktop.UPower.PowerProfiles", "/org/freedesktop/UPower/PowerProfiles"),
+    ("net.hadess.PowerProfiles", "/net/hadess/PowerProfiles"),
+];
 const SAVING: &str = "power-saver";
 /// Until a bus that is not there is looked for again.
 const AGAIN: Duration = Duration::from_secs(30);

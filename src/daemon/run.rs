@@ -1,5 +1,6 @@
 //! The daemon's one loop: what happens outside becomes an event, and is decided here.
 
+use super::Error;
 use super::config::{Bus, Config};
 use super::load::Loading;
 use super::notify;
@@ -7,7 +8,6 @@ use super::power_saver;
 use super::socket::Sockets;
 use super::tick::{self, Rules};
 use super::watchdog::Pulse;
-use super::Error;
 use crate::serve::thermal::{Holds, Thermal};
 use crate::serve::{Shared, dbus, http};
 use crate::service::{Service, State};
@@ -145,7 +145,8 @@ impl Daemon {
         match outcome {
             Ok((model, time)) => {
                 let info = model.info();
-                let status = format!("{} ({} {}) on {}, context {}", info.name, info.architecture, info.file_type, info.backend, info.context);
+                let status =
+                    format!("{} ({} {}) on {}, context {}", info.name, info.architecture, info.file_type, info.backend, info.context);
                 tracing::info!(model = info.name, seconds = time.as_secs_f32(), "ready: {status}");
                 self.shared.counts.loaded(time);
                 self.adopt(config);
@@ -213,7 +214,13 @@ impl Daemon {
     }
 
     /// In order: nothing new comes in; answers end; connections and bus close; the engine goes.
-    async fn stop(self, stop: watch::Sender<bool>, mut http: JoinHandle<std::io::Result<()>>, bus: Option<dbus::Bus>, tick: JoinHandle<()>) {
+    async fn stop(
+        self,
+        stop: watch::Sender<bool>,
+        mut http: JoinHandle<std::io::Result<()>>,
+        bus: Option<dbus::Bus>,
+        tick: JoinHandle<()>,
+    ) {
         notify::stopping();
         tracing::info!("stopping");
         drop(self.loading);

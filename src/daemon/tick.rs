@@ -170,7 +170,13 @@ impl Tick {
     }
 
     /// Beats until it is told to stop or has other rules. Dropping it gives the clock back.
-    async fn run(mut self, mut rules: watch::Receiver<Rules>, shared: Shared, saving: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut rules: watch::Receiver<Rules>,
+        shared: Shared,
+        saving: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         // The first a beat from now: until then no sensor has been read.
         let mut beats = interval_at(tokio::time::Instant::now() + BEAT, BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);

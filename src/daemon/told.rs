@@ -70,12 +70,22 @@ impl Told {
         let reasons = |values: [f64; REASONS.len()]| -> Vec<(String, f64)> {
             REASONS.iter().zip(values).map(|(reason, v)| (format!("{{reason=\"{reason}\"}}"), v)).collect()
         };
-        gauge(&mut out, "hearth_throttled", "1 while the board is held back for this reason.", &reasons(held_back.map(|held| f64::from(u8::from(held)))));
+        gauge(
+            &mut out,
+            "hearth_throttled",
+            "1 while the board is held back for this reason.",
+            &reasons(held_back.map(|held| f64::from(u8::from(held)))),
+        );
         counter(&mut out, "hearth_throttled_seconds_total", "Time in which the board was held back.", &reasons(self.throttled_s));
         let headroom: Vec<_> = decision.headroom.map(|h| (String::new(), f64::from(h))).into_iter().collect();
         gauge(&mut out, "hearth_thermal_headroom_ratio", "1 where throttling begins, 0 at 30 K below.", &headroom);
         gauge(&mut out, "hearth_power_watts", "Power at the meter's place.", &labelled("place", &readings.power));
-        counter(&mut out, "hearth_energy_joules_total", "Energy at the meter's place since the start.", &labelled("place", &readings.energy));
+        counter(
+            &mut out,
+            "hearth_energy_joules_total",
+            "Energy at the meter's place since the start.",
+            &labelled("place", &readings.energy),
+        );
         let phases = [("prefill", decision.prefill), ("decode", decision.decode)];
         let mut limits: Vec<_> =
             phases.iter().map(|(phase, l)| (format!("{{kind=\"threads\",phase=\"{phase}\"}}"), f64::from(l.threads))).collect();
@@ -111,7 +121,8 @@ impl Readings {
         let mut all = Readings::default();
         let fresh = latest.readings.keys().filter_map(|what| Some((what, latest.value(what, now).filter(|v| v.1 <= FRESH_S)?.0)));
         for (what, value) in fresh {
-            let clock = |policy: &str, kind: &str| (format!("{{cluster=\"{}\",kind=\"{kind}\"}}", policy.trim_start_matches("policy")), value);
+            let clock =
+                |policy: &str, kind: &str| (format!("{{cluster=\"{}\",kind=\"{kind}\"}}", policy.trim_start_matches("policy")), value);
             match what {
                 What::Temperature(zone) => all.zones.push((zone.clone(), value)),
                 What::Requested(policy) => all.clocks.push(clock(policy, "requested")),

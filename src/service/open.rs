@@ -3,8 +3,8 @@
 use super::model::{Model, ModelInfo};
 use super::prompt::ChatPrompt;
 use super::request::Defaults;
-use crate::backend::{self, BLOCK_TOKENS, Backend, Kind, KvType, LoadError, LoadOptions, Progress};
 use super::warm::warm;
+use crate::backend::{self, BLOCK_TOKENS, Backend, Kind, KvType, LoadError, LoadOptions, Progress};
 use crate::engine::{Engine, Shape};
 use crate::gguf::{Gguf, GgufError, file_type};
 use crate::model::{self, ModelError};
@@ -93,7 +93,10 @@ pub fn open(path: &Path, options: &Options, progress: &dyn Progress) -> Result<M
     let load = choose(&*backend, &built.program, options, built.context, room);
     if options.warm && !warm(&file, memory_available(), progress)? {
         let mib = Bytes(file.bytes()).mebibytes();
-        tracing::warn!("{}: {mib:.0} MiB are more than the memory that is free; the file is read again and again, and answers crawl", path.display());
+        tracing::warn!(
+            "{}: {mib:.0} MiB are more than the memory that is free; the file is read again and again, and answers crawl",
+            path.display()
+        );
     }
     let loaded = backend.load(built.program.clone(), file.clone(), &load, progress).map_err(named)?;
     let device = loaded.info().clone();

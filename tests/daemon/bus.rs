@@ -35,7 +35,8 @@ fn text(output: Output) -> String {
 #[test]
 fn busctl_and_gdbus_ask_and_look() {
     let house = House::open(Plan { bus: true, ..Plan::default() });
-    let ask = ["call", ROOT[0], ROOT[1], "org.hearth.Engine1", "Ask", "sa{sv}", "hello", "2", "max_tokens", "u", "6", "ignore_eos", "b", "true"];
+    let ask =
+        ["call", ROOT[0], ROOT[1], "org.hearth.Engine1", "Ask", "sa{sv}", "hello", "2", "max_tokens", "u", "6", "ignore_eos", "b", "true"];
     assert!(text(busctl(&house, &ask)).starts_with("s \""));
     let gdbus = on(&house, "gdbus")
         .args(["call", "--session", "--timeout", "120", "-d", ROOT[0], "-o", ROOT[1], "-m", "org.hearth.Engine1.Ask", "hello"])
@@ -74,7 +75,8 @@ fn refusals_have_their_names() {
 #[test]
 fn a_client_that_reads_the_stream_gets_lines_figures_and_signals() {
     let Some(python) = python() else { return };
-    let house = House::open(Plan { bus: true, model: slow_model(), model_lines: "sequences = 1", serve_lines: "queue = 0", ..Plan::default() });
+    let house =
+        House::open(Plan { bus: true, model: slow_model(), model_lines: "sequences = 1", serve_lines: "queue = 0", ..Plan::default() });
     client(&python, "bus_client.py", &[], &[("DBUS_SESSION_BUS_ADDRESS", house.bus_address())]);
     // The clients that left in the middle of their answers are gone from the engine too.
     house.wait_for_metric("hearth_requests{state=\"running\"}", 0.0);
@@ -87,7 +89,8 @@ fn a_client_that_reads_the_stream_gets_lines_figures_and_signals() {
 fn hearth_ask_streams_over_the_bus_and_over_the_socket() {
     let house = House::open(Plan { bus: true, ..Plan::default() });
     let ask = |arguments: &[&str]| {
-        let output = on(&house, env!("CARGO_BIN_EXE_hearth")).args(["ask", "-n", "5", "--temp", "0"]).args(arguments).arg("hello").output().unwrap();
+        let output =
+            on(&house, env!("CARGO_BIN_EXE_hearth")).args(["ask", "-n", "5", "--temp", "0"]).args(arguments).arg("hello").output().unwrap();
         assert!(String::from_utf8_lossy(&output.stderr).contains("tok/s"), "{}", String::from_utf8_lossy(&output.stderr));
         text(output)
     };

@@ -17,7 +17,8 @@ fn message_id(subject: &str) -> String {
 }
 
 fn house(board: &mut Board, policy: &str) -> House {
-    let plan = Plan { bus: true, model: slow_model(), model_lines: "threads = 1", governor_lines: &board.governor(policy), ..Plan::default() };
+    let plan =
+        Plan { bus: true, model: slow_model(), model_lines: "threads = 1", governor_lines: &board.governor(policy), ..Plan::default() };
     let house = House::open(plan);
     board.watch(&house);
     house
@@ -25,7 +26,12 @@ fn house(board: &mut Board, policy: &str) -> House {
 
 fn property(house: &House, name: &str) -> String {
     let mut busctl = Command::new("busctl");
-    busctl.env("DBUS_SESSION_BUS_ADDRESS", house.bus_address()).args(["--user", "get-property", "org.hearth.Hearth1", "/org/hearth/Hearth1"]);
+    busctl.env("DBUS_SESSION_BUS_ADDRESS", house.bus_address()).args([
+        "--user",
+        "get-property",
+        "org.hearth.Hearth1",
+        "/org/hearth/Hearth1",
+    ]);
     let output = busctl.args(["org.hearth.Governor1", name]).output().expect("busctl must be installed");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -248,10 +254,23 @@ fn the_metrics_are_well_formed_and_the_dashboard_knows_no_others() {
         }
     }
     for name in [
-        "hearth_soc_temperature_celsius", "hearth_skin_temperature_celsius", "hearth_cpu_frequency_hertz", "hearth_throttled",
-        "hearth_throttled_seconds_total", "hearth_power_watts", "hearth_energy_joules_total", "hearth_governor_limit",
-        "hearth_prompt_tokens_total", "hearth_generated_tokens_total", "hearth_time_to_first_token_seconds", "hearth_inter_token_seconds",
-        "hearth_queue_seconds", "hearth_model_resident_bytes", "hearth_kv_bytes", "hearth_model_load_seconds", "hearth_requests_total",
+        "hearth_soc_temperature_celsius",
+        "hearth_skin_temperature_celsius",
+        "hearth_cpu_frequency_hertz",
+        "hearth_throttled",
+        "hearth_throttled_seconds_total",
+        "hearth_power_watts",
+        "hearth_energy_joules_total",
+        "hearth_governor_limit",
+        "hearth_prompt_tokens_total",
+        "hearth_generated_tokens_total",
+        "hearth_time_to_first_token_seconds",
+        "hearth_inter_token_seconds",
+        "hearth_queue_seconds",
+        "hearth_model_resident_bytes",
+        "hearth_kv_bytes",
+        "hearth_model_load_seconds",
+        "hearth_requests_total",
         "hearth_build_info",
     ] {
         assert!(declared.contains(name), "{name} is missing: {text}");

@@ -90,10 +90,14 @@ fn under_systemd_the_journal_gets_fields_and_catalogued_messages() {
     heard.entry("MESSAGE", "board: OrangePi Zero3");
     let ready = heard.entry("MESSAGE", "ready: tiny");
     let has = |fields: &Fields, name: &str, value: &str| fields.iter().any(|f| f == &(name.to_owned(), value.to_owned()));
-    assert!(has(&ready, "HEARTH_MODEL", "tiny") && has(&ready, "SYSLOG_IDENTIFIER", "hearthd") && has(&ready, "PRIORITY", "5"), "{ready:?}");
+    assert!(
+        has(&ready, "HEARTH_MODEL", "tiny") && has(&ready, "SYSLOG_IDENTIFIER", "hearthd") && has(&ready, "PRIORITY", "5"),
+        "{ready:?}"
+    );
     assert_eq!(fs::read_to_string(at("stderr")).unwrap(), "", "with a journal, stderr is silent");
     // Only a thermometer that was read once can be lost.
-    let thermal = || Command::new("curl").args(["-s", "--unix-socket"]).arg(at("s")).arg("http://localhost/v1/thermal").output().unwrap().stdout;
+    let thermal =
+        || Command::new("curl").args(["-s", "--unix-socket"]).arg(at("s")).arg("http://localhost/v1/thermal").output().unwrap().stdout;
     while !String::from_utf8_lossy(&thermal()).contains("\"cpu-thermal\"") {
         std::thread::yield_now();
     }

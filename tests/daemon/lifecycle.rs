@@ -46,7 +46,9 @@ impl Stopped {
         let thread: libc::pid_t = found.expect("the thread is there").file_name().unwrap().to_str().unwrap().parse().unwrap();
         let none = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: requests without addresses; they change the traced thread only, which is a child's.
-        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, none, none) == 0 && libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none) == 0 };
+        let seized = unsafe {
+            libc::ptrace(libc::PTRACE_SEIZE, thread, none, none) == 0 && libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none) == 0
+        };
         if !seized {
             eprintln!("SKIPPED: this machine lets nobody trace a process, so no engine can be made to hang");
             return None;

@@ -80,7 +80,8 @@ impl Load {
         let (over, under_way) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let (seen, shown, socket) = (over.clone(), under_way.clone(), house.socket.clone());
         let body = r#"{"messages":[{"role":"user","content":"on and on"}],"stream":true,"ignore_eos":true}"#;
-        let request = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: l\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let request =
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: l\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let work = move || {
             while !seen.load(Relaxed) {
                 let Ok(mut stream) = UnixStream::connect(&socket) else { return };

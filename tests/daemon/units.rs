@@ -17,7 +17,11 @@ fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     for name in ["hearthd.service", "hearthd.socket"] {
         let text = fs::read_to_string(shipped.join(name)).unwrap();
-        fs::write(folder.path().join(name), text.replace("/usr/libexec/hearth/hearthd", "/bin/true").replace("/usr/bin/hearth", "/bin/true")).unwrap();
+        fs::write(
+            folder.path().join(name),
+            text.replace("/usr/libexec/hearth/hearthd", "/bin/true").replace("/usr/bin/hearth", "/bin/true"),
+        )
+        .unwrap();
     }
     let service = folder.path().join("hearthd.service");
     Some((folder, service))
@@ -26,7 +30,13 @@ fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
 #[test]
 fn systemd_finds_no_fault_in_the_units() {
     let Some((folder, service)) = copies() else { return };
-    let output = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&service).arg(folder.path().join("hearthd.socket")).output().unwrap();
+    let output = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg("--man=no")
+        .arg(&service)
+        .arg(folder.path().join("hearthd.socket"))
+        .output()
+        .unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     // Without a running systemd it may complain about other units; ours must not be named.
     assert!(!words.lines().any(|l| l.contains("hearthd.service:") || l.contains("hearthd.socket:")), "{words}");
