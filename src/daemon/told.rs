@@ -47,7 +47,9 @@ impl Told {
     }
 
     fn report(&self, report: &Report, readings: &Readings) -> Value {
-        let mut value = serde_json::to_value(report).unwrap_or_default();
+        // By way of text, which has 59.8 where the nearest number of twice the bits is 59.79999923706055.
+        let text = serde_json::to_string(report).unwrap_or_default();
+        let mut value: Value = serde_json::from_str(&text).unwrap_or_default();
         let by_name = |rows: &[(String, f64)]| Value::Object(rows.iter().map(|(name, v)| (name.clone(), json!(v))).collect());
         if let Value::Object(fields) = &mut value {
             fields.insert("zones".into(), by_name(&readings.zones));
