@@ -253,7 +253,7 @@ impl Tick {
             self.work.begin();
             self.limited = Limits::default();
         }
-        let telemetry = model.telemetry().borrow().clone();
+        let telemetry = *model.telemetry().borrow();
         self.work.note(&telemetry, dt, seen);
         let threads = if telemetry.step_threads > 0 { telemetry.step_threads } else { model.info().threads };
         seen.threads = u8::try_from(threads).unwrap_or(u8::MAX);

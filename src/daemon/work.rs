@@ -28,7 +28,7 @@ impl Work {
 
     /// Fills in phase, tokens, the time they took, and what is left of the prompts.
     pub fn note(&mut self, after: &Telemetry, dt: Duration, seen: &mut Observation) {
-        let before = std::mem::replace(&mut self.before, after.clone());
+        let before = std::mem::replace(&mut self.before, *after);
         let prefill = after.prefill_time.saturating_sub(before.prefill_time);
         let decode = after.decode_time.saturating_sub(before.decode_time);
         let computed = after.prompt_computed.saturating_sub(before.prompt_computed) as f32;
