@@ -1,7 +1,7 @@
 //! The story of a run in one picture: speed, temperature, clock and power over time, peak and sustained drawn in, throttling shaded by
 //! its cause. SVG by plotters; the PNG is the same SVG drawn by resvg, with a font of our own: a headless board has none.
 
-use super::record::{Record, source_words};
+use super::record::{Record, source_words, threads_words};
 use super::series::{Second, Source, totals};
 use super::statistics::mean;
 use plotters::coord::Shift;
@@ -90,8 +90,13 @@ fn title(area: &Area, record: &Record, hot: &[Second]) -> Drawn {
     let what = format!("{}: {}", record.board, source_words(record.source));
     area.draw_text(&cut(&what, 100), &ink(18, color), (24, 52))?;
     let note = if record.note.is_empty() { String::new() } else { format!(", {}", record.note) };
-    let line =
-        format!("{}, {} threads, governor {}, {}{note}", record.model.file, record.threads, record.governor, record.date.replace('T', " "));
+    let line = format!(
+        "{}, {}, governor {}, {}{note}",
+        record.model.file,
+        threads_words(record.threads),
+        record.governor,
+        record.date.replace('T', " ")
+    );
     area.draw_text(&cut(&line, 150), &ink(14, FAINT), (24, 78))?;
     // The legend, right: the thick line is the window that the figure is of; then what the shades are.
     let mut entries: Vec<(String, RGBColor, i32)> =
@@ -237,7 +242,7 @@ impl Panel {
             let level = if mark.span.is_some() { lowest } else { mark.level };
             let (x, y) = chart.backend_coord(&(from, level));
             let (left, above) = area.get_base_pixel();
-            let y = if mark.span.is_some() { y + 8 } else { y - 20 };
+            let y = if mark.span.is_some() { (y + 8).min(chart.backend_coord(&(from, bottom)).1 - 20) } else { y - 20 };
             let room = WIDTH as i32 - 30 - mark.name.chars().count() as i32 * 8;
             area.draw_text(&mark.name, &ink(15, self.color), ((x + 6).min(room) - left, y - above))?;
         }

@@ -79,7 +79,14 @@ impl Record {
         let room = f.room_c.map(|[a, b]| format!(", room {a:.1} → {b:.1} °C")).or(self.room_c.map(|c| format!(", room {c:.0} °C")));
         let mut rows = vec![
             format!("{} — {}{}", self.board, source_words(self.source), room.unwrap_or_default()),
-            format!("  {}, {} threads on {}, governor {}; {}", self.model.file, self.threads, self.backend, self.governor, self.date),
+            format!(
+                "  {}, {} on {}, governor {}; {}",
+                self.model.file,
+                threads_words(self.threads),
+                self.backend,
+                self.governor,
+                self.date
+            ),
         ];
         if !self.note.is_empty() {
             rows.push(format!("  {}", self.note));
@@ -159,6 +166,11 @@ pub fn source_words(source: Source) -> &'static str {
         Source::Pc => "measured on a PC, not a board",
         Source::Simulated => "SIMULATED, nothing was measured",
     }
+}
+
+/// `1 thread`, `4 threads`.
+pub fn threads_words(threads: usize) -> String {
+    format!("{threads} {}", if threads == 1 { "thread" } else { "threads" })
 }
 
 impl Versus {
