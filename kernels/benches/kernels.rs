@@ -1,5 +1,5 @@
 //! The kernels' speed beside the limits of this machine, on one thread: `cargo bench -p hearth-kernels [-- WORD…]`, each word a part of
-//! a tier's or format's name or `prefill`, `decode`, `few`. Every kernel is checked before it is timed. Every figure is the best of many runs, so a busy neighbour shows little.
+//! a tier's or format's name or `prefill`, `decode`, `cached` (one token, weights in the second-level cache), `few`. Every kernel is checked before it is timed. Every figure is the best of many runs, so a busy neighbour shows little.
 
 #[path = "../tests/registry/mod.rs"]
 mod registry;
@@ -34,7 +34,16 @@ fn main() {
     println!("{:<12} {:<8} {:<8} {:>8} {:>10} {:>10}", "tier", "format", "what", "tokens", "GB/s", "GMAC/s");
     for tier in Tier::available().filter(|t| *t != Tier::Generic) {
         for format in FORMATS {
-            for (what, tokens, rows) in [("decode", 1, 8192), ("few", 8, 2048), ("prefill", 48, 512), ("prefill", 240, 256)] {
+            for (what, tokens, rows) in [
+                ("decode", 1, 8192),
+                ("cached", 1, 64),
+                ("few", 2, 64),
+                ("few", 4, 64),
+                ("few", 8, 64),
+                ("few", 16, 64),
+                ("prefill", 48, 512),
+                ("prefill", 240, 256),
+            ] {
                 let line = format!("{} {} {what}", tier.name(), format.name().to_lowercase());
                 if words.iter().all(|w| line.split(' ').any(|part| part == w)) {
                     run(Case { tier, format, cols: 2048, rows, tokens, exact: false }, what);

@@ -37,6 +37,8 @@ pub trait Unpack {
     const ORDER: Order;
     /// Where every offset is `−ZERO · scale`. `None` where offsets are the block's own.
     const ZERO: Option<u8>;
+    /// Whether scales differ from 16 weights to the next.
+    const PER_16: bool = false;
     /// The largest code; only asked of formats with blocks of 256.
     const LARGEST: u8 = 0;
 
@@ -280,16 +282,17 @@ impl Unpack for format::Mxfp4 {
     }
 }
 
-/// The f16 at `at` in every lane.
+/// The two f16 at `at`. Loaded as one word: of a single one the compiler makes an insertion into whatever the register held before, and
+/// each run would wait for the one before it.
 ///
 /// # Safety
-/// It is readable.
+/// Four bytes are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn half(at: *const u8) -> f32 {
+unsafe fn two_halves(at: *const u8) -> (__m512, __m512) {
     // SAFETY: by the contract.
-    let bits = unsafe { at.cast::<u16>().read_unaligned() };
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    let both = _mm_cvtph_ps(_mm_cvtsi32_si128(unsafe { at.cast::<i32>().read_unaligned() }));
+    (_mm512_broadcastss_ps(both), _mm512_broadcastss_ps(_mm_movehdup_ps(both)))
 }
 
 /// Scales `d · S` and offsets `−dmin · M` of the eight groups of a `Q4_K` or `Q5_K` block at `at`.
@@ -300,15 +303,25 @@ unsafe fn half(at: *const u8) -> f32 {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn scales_and_minima(at: *const u8) -> (__m512, __m512) {
     // SAFETY: by the contract.
-    let (d, dmin, low, high) =
-        unsafe { (half(at), half(at.add(2)), at.add(4).cast::<u64>().read_unaligned(), at.add(12).cast::<u32>().read_unaligned()) };
+    let ((d, dmin), low, high) =
+        unsafe { (two_halves(at), at.add(4).cast::<u64>().read_unaligned(), at.add(12).cast::<u32>().read_unaligned()) };
     // `low`: bytes 0–3 S and 4–7 M of groups 0–3 in six bits, above them the top two bits of groups 4–7; `high`: their low nibbles.
     let (s_low, m_low, high) = (low & 0xffff_ffff, low >> 32, u64::from(high));
     let (six, four, two) = (0x3f3f_3f3f, 0x0f0f_0f0f, 0x0303_0303);
     let s = s_low & six | (high & four | (s_low >> 6 & two) << 4) << 32;
     let m = m_low & six | (high >> 4 & four | (m_low >> 6 & two) << 4) << 32;
-    let wide = |x: u64| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(x as i64)));
-    (twice(_mm256_mul_ps(wide(s), _mm256_set1_ps(d))), twice(_mm256_mul_ps(wide(m), _mm256_set1_ps(-dmin))))
+    // Bytes are doubled while they are bytes: cheaper than lanes.
+    let wide = |x: u64| {
+        let x = _mm_cvtsi64_si128(x as i64);
+        _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(x, x)))
+    };
+    (_mm512_mul_ps(wide(s), d), _mm512_mul_ps(wide(m), negative(dmin)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn negative(x: __m512) -> __m512 {
+    _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MIN)))
 }
 
 impl Unpack for format::Q4K {
@@ -364,6 +377,7 @@ impl Unpack for format::Q6K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = Some(32);
+    const PER_16: bool = true;
     const LARGEST: u8 = 63;
 
     #[inline]
@@ -383,8 +397,8 @@ impl Unpack for format::Q6K {
         };
         let ((a, b), (c, e)) = (half_of(0), half_of(1));
         // SAFETY: sixteen scales, then d.
-        let (scales, d) = unsafe { (_mm512_cvtepi8_epi32(_mm_loadu_si128(at.add(192).cast())), half(at.add(208))) };
-        let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(d));
+        let (scales, (_, d)) = unsafe { (_mm512_cvtepi8_epi32(_mm_loadu_si128(at.add(192).cast())), two_halves(at.add(206))) };
+        let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), d);
         Chunk { codes: [a, b, c, e], scales, offsets: centred(scales, 32) }
     }
 }
@@ -401,8 +415,13 @@ impl Unpack for format::Iq4Xs {
     unsafe fn unpack(at: *const u8) -> Chunk {
         let table = levels(&iq4_nl::LEVELS);
         // SAFETY: 136 bytes: d, high bits, low bits, nibbles of eight groups of 16 bytes.
-        let (d, high, low, codes) = unsafe {
-            (half(at), at.add(2).cast::<u16>().read_unaligned(), at.add(4).cast::<u32>().read_unaligned(), nibbles_of_eight(at.add(8), 16))
+        let ((d, _), high, low, codes) = unsafe {
+            (
+                two_halves(at),
+                at.add(2).cast::<u16>().read_unaligned(),
+                at.add(4).cast::<u32>().read_unaligned(),
+                nibbles_of_eight(at.add(8), 16),
+            )
         };
         let lanes = |x: u32, by: [i32; 8]| {
             let [a, b, c, d, e, f, g, h] = by;
@@ -411,7 +430,7 @@ impl Unpack for format::Iq4Xs {
         let low = _mm256_and_si256(lanes(low, [0, 4, 8, 12, 16, 20, 24, 28]), _mm256_set1_epi32(15));
         let high = _mm256_and_si256(lanes(u32::from(high), [0, 2, 4, 6, 8, 10, 12, 14]), _mm256_set1_epi32(3));
         let s = _mm256_sub_epi32(_mm256_or_si256(low, _mm256_slli_epi32::<4>(high)), _mm256_set1_epi32(32));
-        let scales = twice(_mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(d)));
+        let scales = _mm512_mul_ps(twice(_mm256_cvtepi32_ps(s)), d);
         Chunk { codes: codes.map(|c| _mm512_shuffle_epi8(table, c)), scales, offsets: centred(scales, 128) }
     }
 }
@@ -434,18 +453,19 @@ impl Unpack for format::Q2K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = None;
+    const PER_16: bool = true;
     const LARGEST: u8 = 3;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn unpack(at: *const u8) -> Chunk {
         // SAFETY: 84 bytes: scales, codes, d, dmin.
-        let (packed, qs, d, dmin) =
-            unsafe { (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()), half(at.add(80)), half(at.add(82))) };
+        let (packed, qs, (d, dmin)) =
+            unsafe { (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()), two_halves(at.add(80))) };
         let packed = _mm512_cvtepu8_epi32(packed);
         let s = _mm512_cvtepi32_ps(_mm512_and_si512(packed, _mm512_set1_epi32(15)));
         let m = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(packed));
-        Chunk { codes: pairs_of_bits(qs), scales: _mm512_mul_ps(s, _mm512_set1_ps(d)), offsets: _mm512_mul_ps(m, _mm512_set1_ps(-dmin)) }
+        Chunk { codes: pairs_of_bits(qs), scales: _mm512_mul_ps(s, d), offsets: _mm512_mul_ps(m, negative(dmin)) }
     }
 }
 
@@ -454,19 +474,20 @@ impl Unpack for format::Q3K {
     const BLOCK: usize = 256;
     const ORDER: Order = Order::Straight;
     const ZERO: Option<u8> = Some(4);
+    const PER_16: bool = true;
     const LARGEST: u8 = 7;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn unpack(at: *const u8) -> Chunk {
         // SAFETY: 110 bytes: third bits, codes, scales, d.
-        let (bits, qs, low, high, d) = unsafe {
+        let (bits, qs, low, high, (_, d)) = unsafe {
             (
                 _mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast())),
                 _mm512_loadu_si512(at.add(32).cast()),
                 at.add(96).cast::<u64>().read_unaligned(),
                 u64::from(at.add(104).cast::<u32>().read_unaligned()),
-                half(at.add(108)),
+                two_halves(at.add(106)),
             )
         };
         let mut codes = pairs_of_bits(qs);
@@ -481,7 +502,7 @@ impl Unpack for format::Q3K {
         let second = low >> 4 & four | (high >> 4 & two | (high >> 6 & two) << 32) << 4;
         let s = _mm512_cvtepu8_epi32(_mm_set_epi64x(second as i64, first as i64));
         let s = _mm512_cvtepi32_ps(_mm512_sub_epi32(s, _mm512_set1_epi32(32)));
-        let scales = _mm512_mul_ps(s, _mm512_set1_ps(d));
+        let scales = _mm512_mul_ps(s, d);
         Chunk { codes, scales, offsets: centred(scales, 4) }
     }
 }

@@ -3,6 +3,7 @@
 
 mod chunk;
 mod gemm;
+mod lanes;
 mod panel;
 mod quantize;
 mod rows;
