@@ -38,13 +38,20 @@ pub unsafe fn attend<V: Vector, const N: usize>(cache: &Cache, scoring: Scoring,
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn attend_kind<V: Vector, S: Storage, const N: usize>(cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial) {
+unsafe fn attend_kind<V: Vector, S: Storage, const N: usize>(
+    cache: &Cache,
+    scoring: Scoring,
+    queries: &[f32],
+    spans: &[Span],
+    out: &mut Partial,
+) {
     let first = spans.iter().map(|s| s.from).min().unwrap_or(0) as usize / POSITIONS;
     let end = spans.iter().map(|s| s.to).max().unwrap_or(0) as usize;
     let end = end.div_ceil(POSITIONS);
     for tile in first..end {
         let start = tile * POSITIONS;
-        let inside = |s: &Span| (s.from as usize).saturating_sub(start).min(POSITIONS)..(s.to as usize).saturating_sub(start).min(POSITIONS);
+        let inside =
+            |s: &Span| (s.from as usize).saturating_sub(start).min(POSITIONS)..(s.to as usize).saturating_sub(start).min(POSITIONS);
         let (keys, values) = (cache.key_tile(tile), cache.value_tile(tile));
         let next = if tile + 1 < end { tile + 1 } else { tile };
         let (next_keys, next_values) = (cache.key_tile(next).as_ptr(), cache.value_tile(next).as_ptr());
@@ -90,11 +97,13 @@ fn weigh(scoring: Scoring, seen: Range<usize>, scores: &mut [f32; POSITIONS], ma
             *part = if *s > *part { *s } else { *part };
         }
     }
-    let largest = parts.iter().fold(*max, |a, part| if *part > a { *part } else { a });
+    let largest = halved(parts, |a, b| if b > a { b } else { a });
+    let largest = if largest > *max { largest } else { *max };
     // Where nothing weighs, any reference will do; NaN gets to the result by way of the sum.
     let (reference, kept) = match *max {
         _ if largest == f32::NEG_INFINITY => (0.0, 1.0),
         f32::NEG_INFINITY => (largest, 0.0),
+        before if before == largest => (largest, 1.0),
         before => (largest, lanes::exp(before - largest)),
     };
     let mut total = [0.0; 16];
@@ -104,9 +113,20 @@ fn weigh(scoring: Scoring, seen: Range<usize>, scores: &mut [f32; POSITIONS], ma
             *total += *s;
         }
     }
-    *sum = total.iter().fold(*sum * kept, |a, t| a + t);
+    *sum = *sum * kept + halved(total, |a, b| a + b);
     *max = largest;
     kept
+}
+
+/// All of them by one operation, half with half: whole vectors at a time, where one after the other would be sixteen steps.
+#[inline(always)]
+fn halved(mut x: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            x[i] = f(x[i], x[i + width]);
+        }
+    }
+    x[0]
 }
 
 /// A kind of cache, as this room reads it.
@@ -227,30 +247,54 @@ impl Storage for Q8 {
     /// Four elements of each key lie together; a run of 32 has a scale.
     #[inline(always)]
     unsafe fn score<V: Vector, const N: usize>(keys: &[u8], next: *const u8, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-        let dim = queries[0].len();
-        // SAFETY: as in the provided method; the last four of a head's elements may be partly beyond it, and are left out.
+        // SAFETY: passed on.
         unsafe {
-            let scales = keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
-            for start in (0..POSITIONS).step_by(V::LANES) {
-                let mut sums = [[V::splat(0.0)]; QUERIES];
-                for run in (0..dim).step_by(32) {
-                    let mut of_run = [[V::splat(0.0)]; QUERIES];
-                    for i in (run..dim.min(run + 32)).step_by(4) {
-                        let at = i * POSITIONS + start * 4;
-                        ask_for::<V>(next.wrapping_add(at), V::LANES * 4);
-                        for (j, k) in V::load_four_i8(keys.as_ptr().add(at).cast()).into_iter().enumerate() {
-                            if i + j < dim {
-                                multiply(&mut of_run, [k], |q| *queries[q].get_unchecked(i + j));
-                            }
-                        }
+            match N {
+                // Two vectors of sums a query: one would wait for its own additions.
+                4 => score_q8::<V, 2>(keys, next, queries, scores),
+                _ => score_q8::<V, 1>(keys, next, queries, scores),
+            }
+        }
+    }
+}
+
+/// As [`Storage::score`], with `N` vectors of sums a query.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+unsafe fn score_q8<V: Vector, const N: usize>(keys: &[u8], next: *const u8, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+    let dim = queries[0].len();
+    // SAFETY: as in the provided method; the last four of a head's elements may be partly beyond it, and are left out.
+    unsafe {
+        let scales = keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
+        for start in (0..POSITIONS).step_by(N * V::LANES) {
+            let mut sums = [[V::splat(0.0); N]; QUERIES];
+            for run in (0..dim).step_by(32) {
+                let mut of_run = [[V::splat(0.0); N]; QUERIES];
+                for i in (run..dim.min(run + 32)).step_by(4) {
+                    let at = i * POSITIONS + start * 4;
+                    ask_for::<V>(next.wrapping_add(at), N * V::LANES * 4);
+                    let mut k = [[V::splat(0.0); 4]; N];
+                    for (v, k) in k.iter_mut().enumerate() {
+                        *k = V::load_four_i8(keys.as_ptr().add(at + v * V::LANES * 4).cast());
                     }
-                    let scale = V::load_f16(scales.add(run / 32 * POSITIONS + start));
-                    for (sum, of_run) in sums.iter_mut().zip(of_run) {
-                        sum[0] = of_run[0].mul_add(scale, sum[0]);
+                    for j in 0..4.min(dim - i) {
+                        let mut of_element = [V::splat(0.0); N];
+                        for (of_element, k) in of_element.iter_mut().zip(&k) {
+                            *of_element = k[j];
+                        }
+                        multiply(&mut of_run, of_element, |q| *queries[q].get_unchecked(i + j));
                     }
                 }
-                store(&sums, scores, start);
+                for v in 0..N {
+                    let scale = V::load_f16(scales.add(run / 32 * POSITIONS + start + v * V::LANES));
+                    for (sum, of_run) in sums.iter_mut().zip(&of_run) {
+                        sum[v] = of_run[v].mul_add(scale, sum[v]);
+                    }
+                }
             }
+            store(&sums, scores, start);
         }
     }
 }
