@@ -1,5 +1,5 @@
-//! Where keys and values lie. One lazily filled mapping per load: pages exist once they are written, so a long context costs memory
-//! only as far as it is used.
+//! Where keys and values lie. One lazily filled mapping per load: pages (large ones, where the system has them) exist once they are
+//! written, so a long context costs memory only as far as it is used.
 //!
 //! For each cache of the program, then each block, the key tiles of its heads, then their value tiles. What is in a tile is the
 //! kernels' business ([`hearth_kernels::cpu::kv`]).
@@ -7,7 +7,7 @@
 use crate::backend::{BLOCK_TOKENS, BlockId, KvType, LoadError};
 use crate::program::{Program, State, StateId};
 use hearth_kernels::cpu::kv::{Kind, POSITIONS};
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions};
 use std::ops::Range;
 
 const _: () = assert!(BLOCK_TOKENS == POSITIONS, "a block has one tile a head");
@@ -60,6 +60,9 @@ impl Cache {
             need: need as u64 >> 20,
             have: 0,
         })?;
+        // Attention jumps from tile to tile: in pages of 4 KiB every few of them is a walk through the page tables. A refusal costs speed
+        // only.
+        _ = memory.advise(Advice::HugePage);
         Ok(Cache { memory, layout })
     }
 
