@@ -7,8 +7,10 @@ use crate::program::{Activation, Matrix, Op, Value};
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
 
-/// Bytes of weights in one chunk of a small batch: long runs for the memory, enough chunks for all threads.
+/// Bytes of weights in one chunk for one token: long runs for the memory, enough chunks for all threads.
 const CHUNK_BYTES: usize = 64 << 10;
+/// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
+const CHUNK_BYTES_FEW: usize = 192 << 10;
 
 impl<'a> View<'a> {
     /// Weight rows of one piece, and of all.
@@ -22,7 +24,8 @@ impl<'a> View<'a> {
         let form = self.form(weights, tokens);
         let tile = self.run.kernels.row_tile(weights.format, form, tokens);
         // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
-        let each = if form.is_panel() { tile } else { (CHUNK_BYTES * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
+        let chunk = if tokens == 1 { CHUNK_BYTES } else { CHUNK_BYTES_FEW };
+        let each = if form.is_panel() { tile } else { (chunk * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
         debug_assert_eq!(x.floats(), weight.columns);
         (each, weight.rows)
     }
