@@ -84,7 +84,8 @@ mod tests {
             prior(&thermal::zones(&root), &Identity::of(&root))
         };
         let (rk, pi) = (of(&fake::RK3588_VENDOR), of(&fake::PI5));
-        assert_eq!((rk.mechanism, rk.trip_c, rk.cores), (Mechanism::Progressive, Some(85.0), 4));
+        assert_eq!((rk.mechanism, rk.cores), (Mechanism::Progressive, 4));
+        assert!(rk.trip_c.is_some_and(|c| (75.0..85.0).contains(&c)), "the power allocator begins below its target: {:?}", rk.trip_c);
         assert_eq!((pi.trip_c, pi.ignores_lower_request), (Some(80.0), true), "the firmware's, since the kernel has none");
         let nobody = prior(&[], &Identity { compatible: vec!["acme,unheard-of".into()], ..Identity::of(&Root::new("/nonexistent")) });
         assert_eq!((nobody.cores, nobody.trip_c), (1, None));

@@ -80,6 +80,7 @@ fn window(p: &mut Plan) {
     for arch in ["gemma2", "gemma3", "olmo2"] {
         p.set(&format!("{arch}.attention.sliding_window"), 9u32);
     }
+    p.set("gemma3.rope.freq_base", 1e4f32);
 }
 
 fn gemma4(p: &mut Plan) {

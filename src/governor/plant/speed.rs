@@ -49,9 +49,13 @@ mod tests {
     use super::super::super::profile::Profile;
     use super::*;
 
+    fn pi5() -> Soc {
+        Profile::for_compatible(&["brcm,bcm2712".to_string()]).unwrap().soc
+    }
+
     #[test]
     fn decode_on_a_pi_5_follows_the_published_shape() {
-        let mut soc = Profile::all().remove(0).soc;
+        let mut soc = pi5();
         soc.bw_by_threads_gbs.clear();
         let rate = |n, f| rate_and_activity(&soc, Work::Decode, n, f).0;
         let full = rate(4, 2400.0);
@@ -62,7 +66,7 @@ mod tests {
 
     #[test]
     fn fast_kernels_make_three_threads_the_best_on_a_cool_pi_5() {
-        let mut soc = Profile::all().remove(0).soc;
+        let mut soc = pi5();
         soc.core_gbs = 6.0;
         let rate = |n, f| rate_and_activity(&soc, Work::Decode, n, f).0;
         assert!((rate(3, 2400.0) / rate(4, 2400.0) - 1.03).abs() < 0.01);
