@@ -19,7 +19,7 @@
 //! | scales, offsets          | f32 `[16, ROWS]` each      | `w = scale · code + offset`, of 16 columns, or in the first half of 32 |
 //!
 //! Activations: [`Form::PanelBy32`], a tile of three tokens after the other, in pieces of up to 256 columns: codes `[c/4, 3, 4]`, then
-//! planes `[c/32, 3]` of f32: scale, scale · Σ of the first 16 codes, scale · Σ of the others.
+//! planes `[c/32, 3]` of f32: scale, scale · Σ codes, scale · Σ of the second 16.
 
 #![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
 
@@ -29,6 +29,7 @@ use crate::cpu::form::Form;
 use crate::cpu::linear::{Product, Route};
 use crate::quant::blocks;
 use std::arch::x86_64::*;
+use std::hint::black_box;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows of a panel: two vectors.
@@ -67,7 +68,7 @@ const fn tile_bytes(cols: usize) -> usize {
 }
 
 /// Rows of `cols` numbers to tiles.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 pub fn quantize_panel(x: &[f32], cols: usize, out: &mut [u8]) {
     for (x, mut out) in x.chunks(cols * TILE).zip(out.chunks_exact_mut(tile_bytes(cols))) {
         // Tokens that are not there become zeros.
@@ -78,13 +79,16 @@ pub fn quantize_panel(x: &[f32], cols: usize, out: &mut [u8]) {
             (piece, out) = out.split_at_mut(tile_bytes(columns));
             let (codes, planes) = piece.split_at_mut(TILE * columns);
             for (t, row) in x.chunks_exact(cols).enumerate() {
-                for (g, x) in row[start..start + columns].as_chunks::<32>().0.iter().enumerate() {
-                    let (scale, inverse) = quantize::best_scale(x);
+                let runs = row[start..start + columns].as_chunks::<32>().0;
+                let of_runs = quantize::best_scales(runs);
+                for (g, x) in runs.iter().enumerate() {
+                    let [scale, inverse] = of_runs[g];
                     let bytes = quantize::to_codes(x, inverse);
                     for (i, four) in bytes.as_chunks::<4>().0.iter().enumerate() {
                         codes[((8 * g + i) * TILE + t) * 4..][..4].copy_from_slice(four);
                     }
-                    let sums = [scale, scale * quantize::sum(&bytes[..16]) as f32, scale * quantize::sum(&bytes[16..]) as f32];
+                    let second = quantize::sum(&bytes[16..]);
+                    let sums = [scale, scale * (quantize::sum(&bytes[..16]) + second) as f32, scale * second as f32];
                     for (plane, sum) in sums.into_iter().enumerate() {
                         planes[((plane * columns / 32 + g) * TILE + t) * 4..][..4].copy_from_slice(&sum.to_le_bytes());
                     }
@@ -184,60 +188,67 @@ unsafe fn fill<B: Unpack>(panel: *mut u8, weights: &[u8], row_bytes: usize) {
 ///
 /// # Safety
 /// Needs AVX2 and FMA; `w` and `x` are pieces of `columns`; `y` is `[TILE, ROWS]` at a multiple of 32 bytes.
-#[inline]
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn multiply<B: Unpack, const STEPS: usize, const ROOM: usize>(w: *const u8, x: *const u8, columns: usize, y: *mut f32) {
     let runs = columns / 32;
     let row_scales = w.wrapping_add(PIECE * ROWS).cast::<f32>();
     let row_offsets = row_scales.wrapping_add(16 * ROWS);
     let scales = x.wrapping_add(TILE * columns).cast::<f32>();
-    let sums = scales.wrapping_add(runs * TILE);
+    let (sums, second_sums) = (scales.wrapping_add(runs * TILE), scales.wrapping_add(2 * runs * TILE));
     let ones = _mm256_set1_epi16(1);
     let (mut w, mut codes) = (w, x.cast::<i32>());
+    // Unknown to the compiler, which would unroll the loops and mix their steps until registers run out.
+    let parts = if STEPS == ROOM { 1 } else { black_box(STEPS / ROOM) };
+    let room = if ROOM > 2 { black_box(ROOM) } else { ROOM };
     for g in 0..columns / (4 * STEPS) {
         // The f32 sums stay in memory: there are no registers left for them.
         compiler_fence(Ordering::SeqCst);
         let mut wide = [[_mm256_setzero_si256(); TILE]; 2];
-        for _ in 0..STEPS / ROOM {
+        for _ in 0..parts {
             let mut i = [[_mm256_setzero_si256(); TILE]; 2];
-            for step in 0..ROOM {
+            for _ in 0..room {
                 // SAFETY: within the planes of codes.
                 unsafe {
-                    let rows = [_mm256_load_si256(w.add(64 * step).cast()), _mm256_load_si256(w.add(64 * step + 32).cast())];
+                    let rows = [_mm256_load_si256(w.cast()), _mm256_load_si256(w.add(32).cast())];
                     for t in 0..TILE {
-                        let x = _mm256_set1_epi32(codes.add(step * TILE + t).read_unaligned());
+                        let x = _mm256_set1_epi32(codes.add(t).read_unaligned());
                         for (i, w) in i.iter_mut().zip(rows) {
                             let pairs = if B::SIGNED {
                                 _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
                             } else {
                                 _mm256_maddubs_epi16(w, x)
                             };
-                            i[t] = if step == 0 { pairs } else { _mm256_add_epi16(i[t], pairs) };
+                            i[t] = _mm256_add_epi16(i[t], pairs);
                         }
                     }
                 }
+                (w, codes) = (w.wrapping_add(64), codes.wrapping_add(TILE));
             }
-            (w, codes) = (w.wrapping_add(64 * ROOM), codes.wrapping_add(ROOM * TILE));
             for (wide, i) in wide.iter_mut().zip(i) {
                 for (wide, i) in wide.iter_mut().zip(i) {
                     *wide = _mm256_add_epi32(*wide, _mm256_madd_epi16(i, ones));
                 }
             }
         }
+        let run = g * STEPS / 8;
         for (half, wide) in wide.iter().enumerate() {
             // SAFETY: within the planes and the sums.
             unsafe {
                 let scale = _mm256_load_ps(row_scales.add(g * ROWS + 8 * half));
                 let offset = _mm256_load_ps(row_offsets.add(g * ROWS + 8 * half));
-                let run = g * STEPS / 8;
                 for (t, &wide) in wide.iter().enumerate() {
                     let y = y.add(t * ROWS + 8 * half);
-                    let by = _mm256_mul_ps(scale, _mm256_set1_ps(scales.add(run * TILE + t).read_unaligned()));
+                    let of_token = |plane: *const f32| _mm256_set1_ps(plane.add(run * TILE + t).read_unaligned());
+                    let by = _mm256_mul_ps(scale, of_token(scales));
                     let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(wide), by, _mm256_load_ps(y));
                     if !B::SIGNED {
-                        let of_half = |half: usize| sums.add((half * runs + run) * TILE + t).read_unaligned();
-                        let x = if STEPS == 8 { of_half(0) + of_half(1) } else { of_half(g % 2) };
-                        sum = _mm256_fmadd_ps(offset, _mm256_set1_ps(x), sum);
+                        let x = match (STEPS, g % 2) {
+                            (8, _) => of_token(sums),
+                            (_, 0) => _mm256_sub_ps(of_token(sums), of_token(second_sums)),
+                            _ => of_token(second_sums),
+                        };
+                        sum = _mm256_fmadd_ps(offset, x, sum);
                     }
                     _mm256_store_ps(y, sum);
                 }

@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 /// As [`plain::linear::quantize`](crate::cpu::plain::linear::quantize).
 ///
 /// # Safety
-/// Needs AVX2; lengths as `Kernels::quantize` checks them.
-#[target_feature(enable = "avx2")]
+/// Needs AVX2 and FMA; lengths as `Kernels::quantize` checks them.
+#[target_feature(enable = "avx2,fma")]
 pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
     let Some(per) = form.per() else {
         // SAFETY: any f32 is four bytes, and the lengths are equal.
@@ -21,13 +21,19 @@ pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
     }
     let planes = Planes::new(cols, per);
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(planes.stride)) {
-        for (run, x) in x.chunks(per).enumerate() {
-            let (scale, inverse) = match x.try_into() {
-                Ok(x) => best_scale(x),
-                Err(_) => scale(x),
+        let mut of_runs = [[0.0; 2]; RUNS];
+        for (run, x_run) in x.chunks(per).enumerate() {
+            let (scale, inverse) = if per == 32 {
+                if run % RUNS == 0 {
+                    let runs = &x.as_chunks::<32>().0[run..];
+                    of_runs = best_scales(&runs[..runs.len().min(RUNS)]);
+                }
+                of_runs[run % RUNS].into()
+            } else {
+                scale(x_run)
             };
             out[planes.scales + 4 * run..][..4].copy_from_slice(&scale.to_le_bytes());
-            for (i, x) in x.as_chunks::<32>().0.iter().enumerate() {
+            for (i, x) in x_run.as_chunks::<32>().0.iter().enumerate() {
                 let at = run * per + 32 * i;
                 let codes = to_codes(x, inverse);
                 out[at..at + 32].copy_from_slice(&codes);
@@ -39,31 +45,91 @@ pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
     }
 }
 
-/// As [`scale`], of the scales that are tried the one that loses least.
+/// Scale and inverse of each of up to eight runs of 32, as [`scale`] gives them or, of those that are tried, the one that loses least. A
+/// lane is a run, so that nothing is added across lanes.
+///
+/// # Panics
+/// When there are none or more than eight.
 #[inline]
-#[target_feature(enable = "avx2")]
-pub fn best_scale(x: &[f32; 32]) -> (f32, f32) {
-    let (mut best, mut inverse) = scale(x);
-    if inverse == 0.0 {
-        return (best, inverse);
+#[target_feature(enable = "avx2,fma")]
+pub fn best_scales(runs: &[[f32; 32]]) -> [[f32; 2]; RUNS] {
+    assert!((1..=RUNS).contains(&runs.len()));
+    // `[32, 8]`; a run that is not there is the last one again.
+    let mut x = [_mm256_setzero_ps(); 32];
+    for part in 0..4 {
+        let mut rows = [_mm256_setzero_ps(); RUNS];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: eight of 32 numbers.
+            *row = unsafe { _mm256_loadu_ps(runs[r.min(runs.len() - 1)].as_ptr().add(8 * part)) };
+        }
+        x[8 * part..][..8].copy_from_slice(&transpose(rows));
     }
-    let largest = inverse.recip() * 127.0;
-    let mut least = f32::INFINITY;
-    for top in [127.0, 126.0, 125.0, 124.0, 123.0, 122.0] {
-        let by = if top == 127.0 { inverse } else { top / largest };
-        let mut squares = [0.0f32; 8];
-        for x in x.as_chunks::<8>().0 {
-            for (square, x) in squares.iter_mut().zip(x) {
-                let error = x * by - (x * by).round_ties_even();
-                *square += error * error;
+    // Magnitudes of floats are ordered as integers are, with infinity and NaN above all numbers.
+    let mut largest = _mm256_setzero_si256();
+    for x in x {
+        largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)));
+    }
+    let largest = _mm256_castsi256_ps(largest);
+    let finite = _mm256_cmp_ps::<_CMP_LT_OQ>(largest, _mm256_set1_ps(f32::INFINITY));
+    let live = _mm256_and_ps(finite, _mm256_cmp_ps::<_CMP_GE_OQ>(largest, _mm256_set1_ps(SMALLEST)));
+    // Added and taken away, it rounds to an integer.
+    let round = _mm256_set1_ps(1.5 * (1 << 23) as f32);
+    let (mut least, mut scale, mut inverse) = (_mm256_set1_ps(f32::INFINITY), _mm256_setzero_ps(), _mm256_setzero_ps());
+    for tops in TOPS {
+        // Two at a time share a look at each number.
+        let by = [_mm256_div_ps(_mm256_set1_ps(tops[0]), largest), _mm256_div_ps(_mm256_set1_ps(tops[1]), largest)];
+        let mut errors = [_mm256_setzero_ps(); 2];
+        for x in x {
+            for (error, by) in errors.iter_mut().zip(by) {
+                let code = _mm256_sub_ps(_mm256_fmadd_ps(x, by, round), round);
+                let lost = _mm256_fmsub_ps(x, by, code);
+                *error = _mm256_fmadd_ps(lost, lost, *error);
             }
         }
-        let error = squares.iter().sum::<f32>() / (top * top);
-        if error < least {
-            (least, best, inverse) = (error, if top == 127.0 { best } else { largest / top }, by);
+        for n in 0..2 {
+            let error = _mm256_mul_ps(errors[n], _mm256_set1_ps(tops[n].powi(-2)));
+            let better = _mm256_cmp_ps::<_CMP_LT_OQ>(error, least);
+            least = _mm256_blendv_ps(least, error, better);
+            inverse = _mm256_blendv_ps(inverse, by[n], better);
+            scale = _mm256_blendv_ps(scale, _mm256_div_ps(largest, _mm256_set1_ps(tops[n])), better);
         }
     }
-    (best, inverse)
+    let scale = _mm256_blendv_ps(_mm256_set1_ps(f32::NAN), _mm256_and_ps(scale, live), finite);
+    let (mut scales, mut inverses) = ([0.0; RUNS], [0.0; RUNS]);
+    // SAFETY: eight numbers each.
+    unsafe {
+        _mm256_storeu_ps(scales.as_mut_ptr(), scale);
+        _mm256_storeu_ps(inverses.as_mut_ptr(), _mm256_and_ps(inverse, live));
+    }
+    std::array::from_fn(|i| [scales[i], inverses[i]])
+}
+
+/// Runs whose scales are looked for together.
+pub const RUNS: usize = 8;
+/// What the largest number of a run may become; a tie goes to the first.
+const TOPS: [[f32; 2]; 3] = [[127.0, 126.0], [125.0, 124.0], [123.0, 122.0]];
+
+/// Eight rows of eight to columns.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose(r: [__m256; 8]) -> [__m256; 8] {
+    // Pairs of rows by 32 bits, fours by 64, then halves.
+    let mut fours = r;
+    for half in 0..2 {
+        let [a, b, c, d] = [r[4 * half], r[4 * half + 1], r[4 * half + 2], r[4 * half + 3]];
+        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        fours[4 * half] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        fours[4 * half + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+        let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        fours[4 * half + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        fours[4 * half + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+    }
+    let mut out = r;
+    for i in 0..4 {
+        out[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+        out[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+    }
+    out
 }
 
 /// The scale of a run, and what its numbers are multiplied by to become codes.
