@@ -232,7 +232,7 @@ mod tests {
             (0..1800).for_each(|_| live.pass(1.0, 1.0).unwrap());
             celsius(&live)
         };
-        assert!(settled(Some("600000")) < settled(None) - 5.0);
+        assert!(settled(Some("480000")) < settled(None) - 5.0);
     }
 
     #[test]
