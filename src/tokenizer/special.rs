@@ -1,11 +1,11 @@
 //! Tokens with a meaning of their own: those that metadata keys name, and those known by their text where keys are missing.
 //!
 //! Files are often wrong here: end-of-turn tokens without a key, or typed as plain text. So every token with one of the well-known
-//! texts ends an answer and counts as a control token, with a few exceptions (in [`gather`]).
+//! texts ends an answer and counts as a control token, with two exceptions (at the end of [`gather`]).
 
 use super::error::{TokenizerError, Warning};
 use super::vocabulary::{TokenKind, Vocabulary};
-use crate::gguf::{Gguf, Value};
+use crate::gguf::Gguf;
 use crate::units::TokenId;
 
 /// The special tokens of a vocabulary; `None` where it has no such token.
@@ -154,11 +154,7 @@ pub fn gather(vocabulary: &mut Vocabulary, gguf: &Gguf, warnings: &mut Vec<Warni
             vocabulary.set_kind(id, TokenKind::Control);
         }
     }
-    let mut named: Vec<TokenId> = ENDS.iter().filter_map(|t| vocabulary.find(t.as_bytes())).collect();
-    // In byte-level vocabularies (Qwen's) that don't say otherwise `</s>` is the HTML tag.
-    if gguf.meta().get("tokenizer.ggml.model") == Some(Value::String(b"gpt2")) {
-        named.retain(|id| vocabulary.kind(*id) != TokenKind::Normal || vocabulary.text(*id) != Some(b"</s>"));
-    }
+    let named: Vec<TokenId> = ENDS.iter().filter_map(|t| vocabulary.find(t.as_bytes())).collect();
     for id in &named {
         vocabulary.set_kind(*id, TokenKind::Control);
     }

@@ -233,7 +233,6 @@ fn tokens_that_end_an_answer_are_known_by_key_and_by_name() {
     assert_eq!(ends(named(&["<|im_end|>", "plain"])), "<|end|> A <|im_end|>");
     assert_eq!(ends(named(&["<|return|>", "<|call|>"])), "A <|return|> <|call|>", "in the harmony format an answer goes on after <|end|>");
     assert_eq!(ends(named(&["<turn|>", "<|tool_response>", "</s>"])), "<|end|> A <turn|> <|tool_response>", "</s> is HTML in Gemma 4");
-    assert_eq!(ends(named(&["</s>"])), "<|end|> A", "and in byte-level vocabularies that type it as text");
     let tokenizer = named(&["<|im_end|>"]).open().unwrap();
     let id = tokenizer.vocab().find(b"<|im_end|>").unwrap();
     assert!(tokenizer.vocab().ends_generation(id));
