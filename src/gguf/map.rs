@@ -1,14 +1,21 @@
-//! The mapping of one file: opened so that no pipe or device can hold us up, read ahead on demand, its length checked again on demand.
+//! The mapping of one file: opened so that no pipe or device can hold us up, read into memory on demand, its length checked again on
+//! demand.
 
 use super::error::{Fault, GgufError};
 use super::guard::Guard;
-use memmap2::{Advice, Mmap};
+use super::huge;
+use memmap2::{Advice, Mmap, UncheckedAdvice};
+use rustix::fs::{fadvise, fdatasync};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// Bytes read anew at a time, or a huge page where that is larger: a step waits for no more than these.
+const PIECE: usize = 8 << 20;
 
 /// A regular file, mapped for reading. Dereferences to its bytes.
 #[derive(Debug)]
@@ -45,6 +52,8 @@ impl Map {
         // SAFETY: the mapping is read-only and private. Nobody may write to a model while it is open: `Gguf` says so to its users,
         // all values read again from the mapping are checked again, `guard` bears pages that cannot be read, and `check` notices both.
         let bytes = unsafe { Mmap::map(&file) }.map_err(fail("mapped"))?;
+        // Asked for before the first page is read; where the system has no huge pages, the others do.
+        _ = bytes.advise(Advice::HugePage);
         let guard = Guard::new(bytes.as_ptr_range());
         Ok(Map { path: path.to_owned(), file, written: about.modified().ok(), guard, bytes })
     }
@@ -68,13 +77,48 @@ impl Map {
         }
     }
 
-    /// Starts to read `range` (clipped to the file) into memory. Costs next to nothing where it is there already; maps no page.
-    pub fn read_ahead(&self, range: Range<usize>) -> Result<(), GgufError> {
-        let end = range.end.min(self.bytes.len());
-        if range.start >= end {
-            return Ok(());
+    /// Whether every page of `range` (clipped to the file) is in the page cache; where the system doesn't tell, no.
+    pub fn is_in_memory(&self, range: Range<usize>) -> bool {
+        let page = rustix::param::page_size();
+        let (start, end) = (range.start / page * page, range.end.min(self.bytes.len()));
+        let mut pages = vec![0u8; end.saturating_sub(start).div_ceil(page)];
+        let first = self.bytes.as_ptr().wrapping_add(start).cast_mut().cast();
+        // SAFETY: the addresses, from the start of a page on, are mapped, and `pages` has a byte for each page.
+        let told = pages.is_empty() || unsafe { libc::mincore(first, end - start, pages.as_mut_ptr()) } == 0;
+        told && pages.iter().all(|p| p & 1 == 1)
+    }
+
+    /// As [`Gguf::gather`](super::Gguf::gather) has it.
+    pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
+        let (Some(page), length) = (huge::page_bytes(), self.bytes.len()) else { return Ok(false) };
+        // Now and then there is no room in one piece for a huge page.
+        let enough = || huge::mapped(&self.bytes.as_ptr_range()) >= length / page * page / 8 * 7;
+        // A page counts once it is mapped.
+        self.prefetch(0..length)?;
+        if enough() {
+            return Ok(true);
         }
-        self.bytes.advise_range(Advice::WillNeed, range.start, end - range.start).map_err(|e| self.unreadable(e))
+        let piece = PIECE.max(page);
+        for at in (0..length / page * page).step_by(piece) {
+            let piece = at..(at + piece).min(length);
+            if !go_on() || !self.read_anew(piece)? || at == 0 && huge::mapped(&self.bytes.as_ptr_range()) == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(enough())
+    }
+
+    /// Drops `range`, whole pages of the file, from the page cache, and reads it again. False: it could not be dropped.
+    fn read_anew(&self, range: Range<usize>) -> Result<bool, GgufError> {
+        let length = range.len();
+        // What was just written can't be dropped before it is on the disk. Where one of the three fails, the old pages stay.
+        _ = fdatasync(&self.file);
+        // SAFETY: of a mapped file only the page table's entries go; whoever reads the range next finds the file's bytes again.
+        _ = unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, length) };
+        _ = fadvise(&self.file, range.start as u64, NonZeroU64::new(length as u64), rustix::fs::Advice::DontNeed);
+        let dropped = !self.is_in_memory(range.clone());
+        self.prefetch(range)?;
+        Ok(dropped)
     }
 
     fn unreadable(&self, error: io::Error) -> GgufError {

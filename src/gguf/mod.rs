@@ -8,7 +8,7 @@
 //! - [`tensor`]: what the list says of a tensor, and the view of its bytes.
 //! - [`error`]: every way a file can be wrong, one sentence each.
 //! - [`file_type`]: names of the usual mixes of formats.
-//! - `parse` (one file's header), `split` (models in several parts), `map` (the mapping and read-ahead),
+//! - `parse` (one file's header), `split` (models in several parts), `map` (the mapping and how it is read), `huge` (pages),
 //!   `guard` (pages that are lost while mapped), `cursor` (bounded reads).
 //! - [`writer`]: streams a file out.
 
@@ -16,6 +16,7 @@ mod cursor;
 pub mod error;
 pub mod file_type;
 mod guard;
+mod huge;
 mod map;
 pub mod metadata;
 mod parse;
@@ -35,6 +36,7 @@ use parse::Entry;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// An open model: all parts mapped, all headers checked. Share it as `Arc<Gguf>`; it is immutable and `Sync`.
 ///
@@ -51,6 +53,8 @@ pub struct Gguf {
     keys: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
     names: HashMap<String, usize>,
+    /// Held by whoever [gathers](Gguf::gather).
+    gathering: Mutex<()>,
 }
 
 impl Gguf {
@@ -69,6 +73,7 @@ impl Gguf {
             keys: head.keys,
             tensors: Vec::new(),
             names: HashMap::new(),
+            gathering: Mutex::default(),
         };
         file.add_tensors(head.tensors).map_err(|fault| fault.at(path))?;
         for part in split::others(&file)? {
@@ -151,13 +156,28 @@ impl Gguf {
         self.each_part(range, Map::prefetch)
     }
 
-    /// Starts to bring `range` of the file into memory, positions as in [`prefetch`](Self::prefetch), and returns without waiting for
-    /// it: for reading in front of somebody who already computes. Pages are mapped as they are used.
-    pub fn read_ahead(&self, range: Range<u64>) -> Result<(), GgufError> {
-        self.each_part(range, Map::read_ahead)
+    /// Whether all of `range` is in memory, positions as in [`prefetch`](Self::prefetch); where the system doesn't tell, no.
+    pub fn is_in_memory(&self, range: Range<u64>) -> bool {
+        let mut all = true;
+        // It only ever answers Ok.
+        let _ = self.each_part(range, |map, range| Ok(all &= map.is_in_memory(range)));
+        all
     }
 
-    fn each_part(&self, range: Range<u64>, f: impl Fn(&Map, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
+    /// Sees to it that the file lies in memory in huge pages: what came into memory in small ones is read from the disk anew, piece by
+    /// piece. Returns whether it does; it can't where the file system has no large folios, where another process has the file mapped, or
+    /// where `go_on`, asked before each piece, says no. Bytes and addresses stay what they are, so that steps may run meanwhile; they
+    /// wait where they meet the piece.
+    pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
+        let _gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = true;
+        for map in &self.maps {
+            all &= map.gather(go_on)?;
+        }
+        Ok(all)
+    }
+
+    fn each_part(&self, range: Range<u64>, mut f: impl FnMut(&Map, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
         let mut start = 0u64;
         for map in &self.maps {
             let end = start + map.len() as u64;

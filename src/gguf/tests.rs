@@ -281,6 +281,22 @@ fn reading_ahead_in_a_file_cut_short_is_refused() {
     assert!(matches!(file.prefetch(0..u64::MAX).unwrap_err().fault, Fault::Shrunk { now: 4096, .. }));
 }
 
+#[test]
+fn a_gathered_file_has_the_same_bytes_and_lies_in_memory() {
+    let folder = Folder::new();
+    let mut p = Plan::new();
+    p.tensor("big.weight", Format::Q8_0, &[16 << 20]);
+    let weights: Vec<u8> = (0..17u32 << 20).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+    let path = folder.write("m.gguf", &p.to_bytes([&weights[..]]));
+    let file = Gguf::open(&path).unwrap();
+    // Whether there are huge pages to be had is this machine's business.
+    let gathered = file.gather(&|| true).unwrap();
+    assert_eq!(file.gather(&|| true).unwrap(), gathered);
+    assert!(file.is_in_memory(0..u64::MAX));
+    assert!(file.tensor("big.weight").unwrap().data == weights);
+    file.check().unwrap();
+}
+
 /// Part `number` of `count`, holding one tensor named after it.
 fn part(number: u16, count: u16, tensors: i32) -> Vec<u8> {
     let mut p = Plan::new();

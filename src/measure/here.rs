@@ -66,6 +66,8 @@ impl ThisMachine {
         };
         // One pass over the weights, so that reading them from disk is no part of the first second.
         machine.start_cycle()?;
+        // A daemon does so in its first pause.
+        machine.session.file.gather(&|| true)?;
         Ok(machine)
     }
 

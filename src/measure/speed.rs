@@ -1,5 +1,6 @@
 //! Peak speed of a model, as others measure it: a prompt in one request with the logits of its last token, then single tokens after it.
-//! Loading is not part of it; a warm-up of 32 tokens in one batch and one single token goes first. What heat makes of the speed over
+//! Loading is not part of it: a warm-up of 32 tokens in one batch and one single token goes first, and a file that lies in memory in
+//! small pages is brought into huge ones, as it has them after a boot and as a daemon does by itself. What heat makes of the speed over
 //! time is `sustained`'s question.
 
 use super::session::{Session, SessionError, Wants};
@@ -50,6 +51,8 @@ pub struct Speed {
     /// How fast the file's bytes go by in decode: its size times tokens a second of one sequence. The embedding table counts though only
     /// a row of it is read, unless it is the output matrix too.
     pub read_gb_s: f64,
+    /// Whether the file lay in memory in huge pages.
+    pub huge_pages: bool,
     pub prefill_tokens: usize,
     pub decode_tokens: usize,
     pub depth: usize,
@@ -84,6 +87,7 @@ pub fn measure(
     session.feed(0, &tokens[..32], Wants::Last(1))?;
     let first_token_ms = start.elapsed().as_secs_f64() * 1e3;
     session.feed(0, &tokens[..1], Wants::Last(1))?;
+    let huge_pages = session.file.gather(&|| true)?;
     settle(&mut session, &tokens)?;
 
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
@@ -135,6 +139,7 @@ pub fn measure(
         prefill_threads: info.prefill_threads,
         decode_threads: info.decode_threads,
         read_gb_s: session.file.bytes() as f64 * decode_tok_s / work.batch as f64 / 1e9,
+        huge_pages,
         prefill_tokens: work.prefill,
         decode_tokens: work.decode,
         depth: work.depth,

@@ -6,8 +6,7 @@ use super::open::OpenError;
 use crate::backend::{LoadError, Progress};
 use crate::gguf::Gguf;
 
-/// Bytes waited for at a time: large enough for a disk's full speed, small enough to tell of and to be given up soon. While they are
-/// waited for, the next are being read.
+/// Bytes waited for at a time: large enough for a disk's full speed, small enough to tell of and to be given up soon.
 const AT_A_TIME: u64 = 8 << 20;
 
 /// Reads `file` from its beginning, as much of it as `room` bytes hold: of a file larger than memory the first pages would be gone again
@@ -23,7 +22,6 @@ pub fn warm(file: &Gguf, room: u64, progress: &dyn Progress) -> Result<bool, Ope
             return Err(OpenError::Load { path: file.path().display().to_string(), source: LoadError::Cancelled });
         }
         let end = (at + AT_A_TIME).min(total);
-        file.read_ahead(end..end + AT_A_TIME)?;
         file.prefetch(at..end)?;
         at = end;
     }

@@ -62,7 +62,7 @@ pub struct Running {
     place: Option<Place>,
     pace: Pace,
     /// Brings the file into memory while the first steps run; ends with this model.
-    _prefetch: Prefetch,
+    prefetch: Prefetch,
 }
 
 /// A rotation, ready to be turned by a position.
@@ -183,7 +183,7 @@ impl Running {
             prefill,
             place,
             pace: Pace::default(),
-            _prefetch: prefetch,
+            prefetch,
         })
     }
 }
@@ -195,6 +195,7 @@ impl Loaded for Running {
 
     fn step(&mut self, batch: &Batch<'_>, out: &mut StepOut) -> Result<(), StepError> {
         let start = Instant::now();
+        self.prefetch.step();
         let step = Step::new(batch, self.program.vocabulary, self.options.context, self.program.needs_slots(), &self.turns);
         for run in &step.runs {
             if step.all[run.rows.start].position == 0
