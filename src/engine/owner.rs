@@ -179,7 +179,8 @@ impl Owner {
     fn place(&mut self, sequence: &mut Sequence) -> Result<bool, StepError> {
         let mut found = if sequence.fresh { Found::default() } else { self.blocks.find(&sequence.tokens) };
         // The last token is always computed: its logits are wanted.
-        let known = found.positions().min(sequence.tokens.len() - 1);
+        let anew = if sequence.repeatable { plan::ALIKE } else { 1 };
+        let known = found.positions().min(sequence.tokens.len().saturating_sub(anew));
         match &mut self.slots {
             None => {
                 found.cut(known);
@@ -254,8 +255,8 @@ impl Owner {
     fn plan(&mut self) -> bool {
         let work: Vec<Work> = self.running.iter().map(|s| self.work_of(s)).collect();
         let answers = work.iter().any(|w| w.answering);
-        let chunk = self.pacer.chunk(answers, self.shape.rows).min(self.limits.chunk.max(1));
-        plan::share(&work, chunk, self.shape.rows, &mut self.given);
+        let chunk = self.pacer.chunk(answers, self.shape.rows);
+        plan::share(&work, chunk, self.limits.chunk.max(1), self.shape.rows, &mut self.given);
         self.given.iter().any(|&n| n > 0)
     }
 

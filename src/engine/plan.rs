@@ -16,6 +16,9 @@ const MOST_BESIDE: usize = 128;
 const FIRST: usize = 32;
 /// Chunks are whole multiples of this, and never smaller.
 const GRAIN: usize = 16;
+/// Products of so many rows are computed one way by every processor's kernels, those of fewer by others that round elsewhere. A prompt
+/// that is as long has no chunk of fewer, so that its answer does not turn on how time cut it.
+pub const ALIKE: usize = 24;
 
 /// One sequence that could be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,9 @@ impl Pacer {
 }
 
 /// How many rows each sequence gets: answers their one, prompts an equal share of `chunk`, what one leaves going to the next.
-/// Never more than `rows` together.
-pub fn share(work: &[Work], chunk: usize, rows: usize, given: &mut Vec<usize>) {
+/// Never more than `rows` together, and `most` of prompts; a prompt's last chunk is not a small one (see [`ALIKE`]), for which `chunk`
+/// may be exceeded.
+pub fn share(work: &[Work], chunk: usize, most: usize, rows: usize, given: &mut Vec<usize>) {
     given.clear();
     given.resize(work.len(), 0);
     let mut left = rows;
@@ -62,7 +66,8 @@ pub fn share(work: &[Work], chunk: usize, rows: usize, given: &mut Vec<usize>) {
         *g = w.pending.min(left);
         left -= *g;
     }
-    let mut chunk = chunk.min(left);
+    let mut chunk = chunk.min(most).min(left);
+    let most = most.min(left);
     let mut open: Vec<usize> = (0..work.len()).filter(|&i| !work[i].answering).collect();
     while chunk > 0 && !open.is_empty() {
         let share = (chunk / open.len()).max(1);
@@ -72,6 +77,26 @@ pub fn share(work: &[Work], chunk: usize, rows: usize, given: &mut Vec<usize>) {
             chunk -= more;
         }
         open.retain(|&i| given[i] < work[i].pending);
+    }
+    leave_no_rest(work, most, given);
+}
+
+/// Gives a prompt its last few rows too, or else leaves it enough of them for a chunk. At most `most` rows of prompts.
+fn leave_no_rest(work: &[Work], most: usize, given: &mut [usize]) {
+    let prompts = || work.iter().enumerate().filter(|(_, w)| !w.answering);
+    let mut left = most - prompts().map(|(i, _)| given[i]).sum::<usize>();
+    for (i, w) in prompts() {
+        let g = &mut given[i];
+        let rest = w.pending - *g;
+        if *g > 0 && (1..ALIKE).contains(&rest) {
+            if rest <= left {
+                *g += rest;
+                left -= rest;
+            } else if *g >= 2 * ALIKE {
+                *g -= ALIKE - rest;
+                left += ALIKE - rest;
+            }
+        }
     }
 }
 
@@ -87,7 +112,7 @@ mod tests {
 
     fn shared(work: &[Work], chunk: usize, rows: usize) -> Vec<usize> {
         let mut given = Vec::new();
-        share(work, chunk, rows, &mut given);
+        share(work, chunk, usize::MAX, rows, &mut given);
         given
     }
 
@@ -97,8 +122,19 @@ mod tests {
         assert_eq!(shared(&[prompt(1000), prompt(1000), ANSWER], 128, 512), [64, 64, 1]);
         assert_eq!(shared(&[prompt(1000), prompt(10), prompt(1000)], 120, 512), [55, 10, 55]);
         assert_eq!(shared(&[prompt(10), prompt(20)], 512, 512), [10, 20]);
-        assert_eq!(shared(&[prompt(9); 5], 3, 512), [1, 1, 1, 0, 0]);
+        assert_eq!(shared(&[prompt(99); 5], 3, 512), [1, 1, 1, 0, 0]);
         assert_eq!(shared(&[], 128, 512), [0usize; 0]);
+    }
+
+    #[test]
+    fn no_prompt_keeps_a_small_rest() {
+        assert_eq!(shared(&[prompt(100)], 96, 512), [100]);
+        assert_eq!(shared(&[prompt(120)], 96, 512), [96]);
+        assert_eq!(shared(&[prompt(520)], 512, 512), [496], "no room for eight more");
+        assert_eq!(shared(&[ANSWER, prompt(140), prompt(70)], 128, 512), [1, 64, 70]);
+        let mut given = Vec::new();
+        share(&[ANSWER, prompt(100)], 96, 96, 512, &mut given);
+        assert_eq!(given, [1, 76], "a limit is not exceeded");
     }
 
     #[test]

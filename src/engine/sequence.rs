@@ -36,6 +36,9 @@ pub struct Sequence {
     pub slot: Option<SlotId>,
     pub boundaries: Vec<usize>,
     pub fresh: bool,
+    /// Asked for with a seed: the same request is to give the same text, so that a known beginning may save it time, but not change
+    /// the way in which its last rows are computed (see [`ALIKE`](super::plan::ALIKE)).
+    pub repeatable: bool,
     sampler: Sampler,
     stop: Arc<[TokenId]>,
     max_tokens: usize,
@@ -58,6 +61,7 @@ impl Sequence {
         let Ticket { request, events, place, submitted } = ticket;
         Self {
             prompt: request.prompt.len(),
+            repeatable: request.sampling.seed.is_some() && request.sampling.temperature > 0.0,
             sampler: Sampler::new(request.sampling, &request.prompt, request.constraint),
             tokens: request.prompt,
             computed: 0,

@@ -150,6 +150,23 @@ fn the_same_prompt_again_computes_one_token() {
 }
 
 #[test]
+fn a_seeded_prompt_again_computes_its_last_rows_as_the_first_time() {
+    let mut b = bench(shape());
+    let seeded = |prompt: &[TokenId]| {
+        let mut request = greedy(prompt, 10);
+        request.sampling = Sampling { temperature: 0.5, seed: Some(3), ..request.sampling };
+        request
+    };
+    for length in [128, 130, 20] {
+        let prompt = ids(0..length);
+        b.answer(seeded(&prompt));
+        let steps = b.rows_of_steps().len();
+        assert_eq!(b.answer(seeded(&prompt)).cached, prompt.len().saturating_sub(24));
+        assert_eq!(b.rows_of_steps()[steps], prompt.len().min(24));
+    }
+}
+
+#[test]
 fn a_running_sequence_lends_its_prefix_and_copies_keep_them_apart() {
     let mut b = bench(shape());
     let (mut left, mut right) = (ids(0..160), ids(0..160));

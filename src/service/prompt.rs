@@ -73,9 +73,9 @@ impl ChatPrompt {
         Self { chat, own: source.is_some() }
     }
 
-    /// Whether the file brought a template of its own that can be read.
+    /// Whether the file brought a template of its own, which need not be one that can be used.
     pub fn is_own(&self) -> bool {
-        self.own && self.chat.is_ok()
+        self.own
     }
 
     /// The conversation as the template writes it.
