@@ -1,6 +1,7 @@
 //! The formulas of [`Op`](crate::program::Op), on one row at a time unless said otherwise. Sums and square roots are in f64.
 
 use crate::program::{Activation, Gating, Matrix, Pairing};
+use hearth_kernels::cpu::plain::sums::{add, dot};
 use hearth_kernels::quant::{Format, decode};
 use std::cmp::Ordering;
 
@@ -16,19 +17,6 @@ impl Rows<'_> {
     pub fn decode(&self, index: usize, out: &mut [f32]) {
         decode(self.format, &self.bytes[index * self.row_bytes..][..self.row_bytes], out);
     }
-}
-
-/// Σ aᵢ·bᵢ. Eight sums side by side, so that the adder's latency is hidden.
-pub fn dot(a: &[f32], b: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f64 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for i in 0..8 {
-            sums[i] += f64::from(a[i]) * f64::from(b[i]);
-        }
-    }
-    tail + sums.iter().sum::<f64>()
 }
 
 /// All rows at once: `y[r, o] = Σᵢ weight[o, i] · x[r, i] (+ bias[o])`.
@@ -109,9 +97,7 @@ impl Attend<'_> {
         let sum = scores.iter().sum::<f64>() + sink;
         let mut total = vec![0.0f64; y.len()];
         for (weight, v) in scores.iter().zip(self.values.chunks_exact(y.len())) {
-            for (total, v) in total.iter_mut().zip(v) {
-                *total += weight / sum * f64::from(*v);
-            }
+            add(&mut total, weight / sum, v);
         }
         for (y, total) in y.iter_mut().zip(total) {
             *y = total as f32;

@@ -5,3 +5,4 @@
 pub mod attention;
 pub mod elementwise;
 pub mod linear;
+pub mod sums;
