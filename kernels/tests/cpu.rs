@@ -5,8 +5,9 @@ mod registry;
 use hearth_kernels::cpu::form::Planes;
 use hearth_kernels::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
 use hearth_kernels::cpu::{Activation, Form, Kernels, Pairing, Tier, plain};
-use hearth_kernels::quant::FORMATS;
+use hearth_kernels::quant::{FORMATS, Layout};
 use registry::{Case, Noise, tiers};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Columns around the boundaries of a format: one block, one short of and one past 256, several runs.
 fn columns(block: usize) -> Vec<usize> {
@@ -21,19 +22,29 @@ fn columns(block: usize) -> Vec<usize> {
 
 #[test]
 fn every_tier_multiplies_every_format_as_the_plain_kernels_do() {
-    for tier in tiers() {
-        for layout in FORMATS {
-            for cols in columns(layout.weights) {
-                for (rows, tokens) in [(1, 1), (3, 1), (33, 1), (2, 2), (5, 3), (2, 9), (7, 15), (33, 32), (35, 37), (67, 51)] {
-                    for exact in [false, true] {
-                        let case = Case { tier, format: layout.format, cols, rows, tokens, exact };
-                        let inputs = case.inputs();
-                        case.check(&inputs.weights, &inputs.x, tokens % 4);
-                    }
+    let check = |tier: Tier, layout: &Layout| {
+        for cols in columns(layout.weights) {
+            for (rows, tokens) in [(1, 1), (3, 1), (33, 1), (2, 2), (5, 3), (2, 9), (7, 15), (33, 32), (35, 37), (67, 51)] {
+                for exact in [false, true] {
+                    let case = Case { tier, format: layout.format, cols, rows, tokens, exact };
+                    let inputs = case.inputs();
+                    case.check(&inputs.weights, &inputs.x, tokens % 4);
                 }
             }
         }
-    }
+    };
+    // By far the longest test: every processor takes a format after the other.
+    let cases: Vec<_> = tiers().into_iter().flat_map(|tier| FORMATS.iter().map(move |layout| (tier, layout))).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|s| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            s.spawn(|| {
+                while let Some((tier, layout)) = cases.get(next.fetch_add(1, Relaxed)) {
+                    check(*tier, layout);
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn models() -> Vec<Model> {
 /// Every stored position of every prompt of every model on every backend.
 fn every_prompt(kv: KvType, chunk: usize, how: &str, bound: f32) {
     for model in models() {
-        for backend in crate::backends() {
+        for backend in crate::held_to_references() {
             for prompt in &model.entry.prompts {
                 let mut session = model.session(&*backend, prompt.ids.len(), 1, kv);
                 let got = session.feed(&prompt.ids, chunk, &prompt.positions);
@@ -119,7 +119,7 @@ fn a_cache_in_f16_stays_within_its_noise() {
 #[test]
 fn sequences_batched_together_do_not_disturb_each_other() {
     for model in models() {
-        for backend in crate::backends() {
+        for backend in crate::held_to_references() {
             let prompts: Vec<&Prompt> = model.entry.prompts.iter().filter(|p| p.ids.len() <= 256).collect();
             let mut session = model.session(&*backend, 256, prompts.len() + 1, KvType::F32);
             let mut got = vec![Vec::new(); prompts.len() + 1];
@@ -157,7 +157,7 @@ fn sequences_batched_together_do_not_disturb_each_other() {
 #[test]
 fn greedy_answers_are_the_references_up_to_the_first_close_call() {
     for model in models() {
-        for backend in crate::backends() {
+        for backend in crate::held_to_references() {
             let greedy = &model.entry.greedy;
             let prompt = model.entry.prompts.iter().find(|p| p.name == greedy.prompt).expect("the prompt is listed");
             let mut session = model.session(&*backend, 256, 1, KvType::F32);

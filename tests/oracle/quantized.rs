@@ -40,7 +40,7 @@ fn every_model(exact: bool, check: impl Fn(&dyn Backend, &Entry, &[(Vec<f32>, Ve
         let file = open(&folder.join(&entry.file));
         let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
         let table = Table::read(&folder.join(&entry.exact));
-        for backend in crate::backends() {
+        for backend in crate::held_to_references() {
             let options = LoadOptions { context: 512, kv: KvType::F32, exact, ..LoadOptions::default() };
             let mut session = Session::new(&*backend, &file, &program, 1, &options);
             let mut rows = Vec::new();

@@ -58,7 +58,7 @@ fn trained_models_answer_as_another_engine_does() {
         entry.prompts.sort_by_key(|p| p.prompt_ids.len());
         let file = open(&path);
         let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
-        for backend in crate::backends() {
+        for backend in crate::held_to_references() {
             let mut session = Session::new(&*backend, &file, &program, 1, &LoadOptions { context: 1024, ..LoadOptions::default() });
             for answer in &entry.prompts[..prompts(&*backend, &entry)] {
                 let who = format!("{} {}, prompt of {}", backend.info().backend, entry.file.display(), answer.prompt_ids.len());
