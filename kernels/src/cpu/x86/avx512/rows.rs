@@ -72,6 +72,13 @@ unsafe fn tokens<F: Unpack, const N: usize, const R: usize>(p: &mut Product, fir
     }
     let x: [*const Prepared; N] = std::array::from_fn(|t| prepared.cast_const().wrapping_add(t.min(n - 1) * runs));
     let apart = p.rows / R;
+    // What the rows' own hints, so far ahead of them, leave out.
+    for place in 0..R {
+        let start = p.weights[place * apart * p.row_bytes..].as_ptr();
+        for line in (0..AHEAD).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast());
+        }
+    }
     for r in 0..apart {
         let mut together = [r; R];
         for (i, row) in together.iter_mut().enumerate() {
