@@ -118,15 +118,21 @@ fn weigh(scoring: Scoring, seen: Range<usize>, scores: &mut [f32; POSITIONS], ma
     kept
 }
 
-/// All of them by one operation, half with half: whole vectors at a time, where one after the other would be sixteen steps.
+/// All of them by one operation, half with half: whole vectors at a time, where one after the other would be sixteen steps. (Each
+/// half has an array of its own: the compiler knows no widths of a loop over widths, and goes by single numbers through memory.)
 #[inline(always)]
-fn halved(mut x: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
-    for width in [8, 4, 2, 1] {
-        for i in 0..width {
-            x[i] = f(x[i], x[i + width]);
-        }
+fn halved(x: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut eight, mut four, mut two) = ([0.0; 8], [0.0; 4], [0.0; 2]);
+    for i in 0..8 {
+        eight[i] = f(x[i], x[i + 8]);
     }
-    x[0]
+    for i in 0..4 {
+        four[i] = f(eight[i], eight[i + 4]);
+    }
+    for i in 0..2 {
+        two[i] = f(four[i], four[i + 2]);
+    }
+    f(two[0], two[1])
 }
 
 /// A kind of cache, as this room reads it.
