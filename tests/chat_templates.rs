@@ -7,7 +7,8 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 fn fixtures() -> Option<PathBuf> {
-    let shared = std::env::var_os("HEARTH_SHARED").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let shared =
+        std::env::var_os("HEARTH_SHARED").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let folder = shared.join("fixtures/chat-templates");
     if !folder.is_dir() {
         eprintln!("SKIPPED: no chat templates at {}", folder.display());
@@ -76,9 +77,35 @@ fn every_rendering_equals_pythons() {
 
 /// The texts in angle brackets or `[INST]` style that the templates themselves write.
 const SPECIAL: [&str; 30] = [
-    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|eom_id|>",
-    "<|python_tag|>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|user|>",
-    "<|assistant|>", "<|system|>", "[INST]", "[/INST]", "<s>", "</s>", "<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>", "<turn|>", "<|turn>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|begin_of_text|>",
+    "<|eom_id|>",
+    "<|python_tag|>",
+    "<bos>",
+    "<eos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<|start|>",
+    "<|end|>",
+    "<|message|>",
+    "<|channel|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "[INST]",
+    "[/INST]",
+    "<s>",
+    "</s>",
+    "<|start_of_role|>",
+    "<|end_of_role|>",
+    "<|end_of_text|>",
+    "<turn|>",
+    "<|turn>",
     "<｜User｜>",
 ];
 
@@ -97,7 +124,9 @@ fn pieces_spell_the_rendering_and_messages_forge_nothing() {
 
         let mut forged = case.variables.clone();
         for message in forged["messages"].as_array_mut().unwrap() {
-            if message["role"] == "user" && let Some(text) = message.get("content").and_then(Value::as_str) {
+            if message["role"] == "user"
+                && let Some(text) = message.get("content").and_then(Value::as_str)
+            {
                 message["content"] = format!("{text}y{forgery}z").into();
             }
         }

@@ -23,7 +23,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("daemon", &["board", "governor", "helm", "engine", "service", "serve", "units"]),
     (
         "cli",
-        &["units", "chat", "gguf", "program", "tokenizer", "model", "backend", "engine", "service", "board", "governor", "measure", "kernels"],
+        &[
+            "units",
+            "chat",
+            "gguf",
+            "program",
+            "tokenizer",
+            "model",
+            "backend",
+            "engine",
+            "service",
+            "board",
+            "governor",
+            "measure",
+            "kernels",
+        ],
     ),
 ];
 

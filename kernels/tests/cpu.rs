@@ -117,7 +117,10 @@ fn scales_of_32_lose_no_more_than_the_plain_ones() {
                 plain::linear::quantize(form, x, 32, &mut plain);
                 k.quantize(form, 32, x, &mut got);
                 let (want, got) = (error_by_32(x, &plain), error_by_32(x, &got));
-                assert!(got <= want * 1.0001 || want.is_nan() && got.is_nan(), "{tier:?} run {run} with {special}: {got:e}, plain {want:e}");
+                assert!(
+                    got <= want * 1.0001 || want.is_nan() && got.is_nan(),
+                    "{tier:?} run {run} with {special}: {got:e}, plain {want:e}"
+                );
             }
         }
     }
@@ -206,7 +209,10 @@ fn every_tier_attends_as_the_plain_kernel_does() {
                     let q = Noise::new(queries as u64).numbers(queries * dims.0);
                     // A window for every other query; one that sees nothing.
                     let spans: Vec<Span> = (0..queries as u32)
-                        .map(|i| Span { from: if i % 2 == 0 { 0 } else { (n as u32).saturating_sub(70 + i) }, to: (n as u32).saturating_sub(i % 6) })
+                        .map(|i| Span {
+                            from: if i % 2 == 0 { 0 } else { (n as u32).saturating_sub(70 + i) },
+                            to: (n as u32).saturating_sub(i % 6),
+                        })
                         .map(|s| if s.from >= s.to { Span { from: 0, to: 0 } } else { s })
                         .collect();
                     for scoring in scorings {

@@ -94,7 +94,16 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context: 2048, blocks: 2048 / BLOCK_TOKENS, slots: 1, rows: 512, kv: KvType::F16, threads: None, remember: None, exact: false }
+        Self {
+            context: 2048,
+            blocks: 2048 / BLOCK_TOKENS,
+            slots: 1,
+            rows: 512,
+            kv: KvType::F16,
+            threads: None,
+            remember: None,
+            exact: false,
+        }
     }
 }
 
@@ -209,7 +218,13 @@ pub trait Backend: Send + Sync {
     /// What `program` would need; refuses nothing.
     fn fit(&self, program: &Program, options: &LoadOptions) -> Fit;
     /// Compiles `program` for this device and finds its weights in `file`. Weights stay where they are wherever the device can read them there.
-    fn load(&self, program: Arc<Program>, file: Arc<Gguf>, options: &LoadOptions, progress: &dyn Progress) -> Result<Box<dyn Loaded>, LoadError>;
+    fn load(
+        &self,
+        program: Arc<Program>,
+        file: Arc<Gguf>,
+        options: &LoadOptions,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Loaded>, LoadError>;
 }
 
 /// A model on a device, with its caches.

@@ -137,11 +137,14 @@ fn kept(file: &str, text: &str) -> String {
     out
 }
 
+/// Paths to it, texts from it.
+type Thread = (mpsc::Sender<PathBuf>, mpsc::Receiver<Result<String, Miss>>);
+
 /// Reads files on a thread of its own; one that hangs is left behind with its thread.
 struct Reader {
     deadline: Duration,
     hanging: usize,
-    thread: Option<(mpsc::Sender<PathBuf>, mpsc::Receiver<Result<String, Miss>>)>,
+    thread: Option<Thread>,
     /// Folders in which a file hung: their other files are of the same part.
     asleep: BTreeSet<PathBuf>,
 }

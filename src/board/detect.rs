@@ -110,8 +110,9 @@ fn memory_bytes(root: &Root) -> u64 {
     let told = info.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     let by_call = || {
         let system = rustix::system::sysinfo();
-        let (all, unit): (u64, u64) = (system.totalram.into(), system.mem_unit.into());
-        all.saturating_mul(unit)
+        // Wider or narrower by the machine's word.
+        #[expect(clippy::useless_conversion, reason = "not so on machines of 32 bits")]
+        u64::from(system.totalram).saturating_mul(system.mem_unit.into())
     };
     told.map(|kb| kb * 1024).unwrap_or_else(|| if root.is_machine() { by_call() } else { 0 })
 }

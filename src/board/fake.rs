@@ -40,7 +40,12 @@ const fn zone(kind: &'static str, temp: &'static str) -> FakeZone {
 pub const PI5: Fake = Fake {
     model: "Raspberry Pi 5 Model B Rev 1.0",
     compatible: &["raspberrypi,5-model-b", "brcm,bcm2712"],
-    policies: &[("policy0", &[0, 1, 2, 3], 1024, &[1500000, 1600000, 1700000, 1800000, 1900000, 2000000, 2100000, 2200000, 2300000, 2400000])],
+    policies: &[(
+        "policy0",
+        &[0, 1, 2, 3],
+        1024,
+        &[1500000, 1600000, 1700000, 1800000, 1900000, 2000000, 2100000, 2200000, 2300000, 2400000],
+    )],
     driver: "cpufreq-dt",
     zones: &[FakeZone {
         kind: "cpu-thermal",
@@ -49,14 +54,23 @@ pub const PI5: Fake = Fake {
         trips: &[("critical", 110000), ("active", 50000), ("active", 60000), ("active", 67500), ("active", 75000)],
         bound: &["pwm-fan"],
     }],
-    hwmon: &[("cpu_thermal", &[("temp1_input", "52900")]), ("pwmfan", &[("pwm1", "75"), ("fan1_input", "2900")]), ("rpi_volt", &[("in0_lcrit_alarm", "0")])],
+    hwmon: &[
+        ("cpu_thermal", &[("temp1_input", "52900")]),
+        ("pwmfan", &[("pwm1", "75"), ("fan1_input", "2900")]),
+        ("rpi_volt", &[("in0_lcrit_alarm", "0")]),
+    ],
     cooling: &[("pwm-fan", 4)],
 };
 
 pub const PI4: Fake = Fake {
     model: "Raspberry Pi 4 Model B Rev 1.4",
     compatible: &["raspberrypi,4-model-b", "brcm,bcm2711"],
-    policies: &[("policy0", &[0, 1, 2, 3], 1024, &[600000, 700000, 800000, 900000, 1000000, 1100000, 1200000, 1300000, 1400000, 1500000, 1600000, 1700000, 1800000])],
+    policies: &[(
+        "policy0",
+        &[0, 1, 2, 3],
+        1024,
+        &[600000, 700000, 800000, 900000, 1000000, 1100000, 1200000, 1300000, 1400000, 1500000, 1600000, 1700000, 1800000],
+    )],
     driver: "cpufreq-dt",
     zones: &[FakeZone { kind: "cpu-thermal", temp: "48212", policy: "step_wise", trips: &[("critical", 110000)], bound: &[] }],
     hwmon: &[("cpu_thermal", &[("temp1_input", "48212")]), ("rpi_volt", &[("in0_lcrit_alarm", "0")])],
@@ -78,8 +92,18 @@ pub const RK3588_VENDOR: Fake = Fake {
     compatible: &["radxa,rock-5b", "rockchip,rk3588"],
     policies: &[
         ("policy0", &[0, 1, 2, 3], 530, &[408000, 600000, 816000, 1008000, 1200000, 1416000, 1608000, 1800000]),
-        ("policy4", &[4, 5], 1024, &[408000, 600000, 816000, 1008000, 1200000, 1416000, 1608000, 1800000, 2016000, 2208000, 2304000, 2352000]),
-        ("policy6", &[6, 7], 1024, &[408000, 600000, 816000, 1008000, 1200000, 1416000, 1608000, 1800000, 2016000, 2208000, 2304000, 2352000]),
+        (
+            "policy4",
+            &[4, 5],
+            1024,
+            &[408000, 600000, 816000, 1008000, 1200000, 1416000, 1608000, 1800000, 2016000, 2208000, 2304000, 2352000],
+        ),
+        (
+            "policy6",
+            &[6, 7],
+            1024,
+            &[408000, 600000, 816000, 1008000, 1200000, 1416000, 1608000, 1800000, 2016000, 2208000, 2304000, 2352000],
+        ),
     ],
     driver: "cpufreq-dt",
     zones: &[
@@ -129,7 +153,13 @@ pub const JETSON: Fake = Fake {
     policies: &[("policy0", &[0, 1, 2, 3], 1024, &[]), ("policy4", &[4, 5], 1024, &[])],
     driver: "tegra194",
     zones: &[
-        FakeZone { kind: "cpu-thermal", temp: "49031", policy: "step_wise", trips: &[("passive", 99000), ("critical", 104500)], bound: &["cpufreq-cpu0"] },
+        FakeZone {
+            kind: "cpu-thermal",
+            temp: "49031",
+            policy: "step_wise",
+            trips: &[("passive", 99000), ("critical", 104500)],
+            bound: &["cpufreq-cpu0"],
+        },
         zone("gpu-thermal", "47500"),
         zone("cv0-thermal", ""),
         zone("cv1-thermal", ""),
@@ -140,9 +170,15 @@ pub const JETSON: Fake = Fake {
     hwmon: &[(
         "ina3221",
         &[
-            ("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1500"),
-            ("in2_label", "VDD_CPU_GPU_CV"), ("in2_input", "5000"), ("curr2_input", "400"),
-            ("in3_label", "VDD_SOC"), ("in3_input", "5000"), ("curr3_input", "500"),
+            ("in1_label", "VDD_IN"),
+            ("in1_input", "5000"),
+            ("curr1_input", "1500"),
+            ("in2_label", "VDD_CPU_GPU_CV"),
+            ("in2_input", "5000"),
+            ("curr2_input", "400"),
+            ("in3_label", "VDD_SOC"),
+            ("in3_input", "5000"),
+            ("curr3_input", "500"),
         ],
     )],
     cooling: &[("cpufreq-cpu0", 10)],
@@ -164,7 +200,10 @@ pub fn build(at: &Path, board: &Fake) -> io::Result<()> {
     put("proc/meminfo", "MemTotal:        8132212 kB\n")?;
     put("proc/sys/kernel/osrelease", "6.12.47\n")?;
     for kind in ["cpu", "memory", "io"] {
-        put(&format!("proc/pressure/{kind}"), "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")?;
+        put(
+            &format!("proc/pressure/{kind}"),
+            "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+        )?;
     }
     let cpu = "sys/devices/system/cpu";
     put(&format!("{cpu}/online"), &format!("0-{}\n", board.cpus() - 1))?;
@@ -178,9 +217,14 @@ pub fn build(at: &Path, board: &Fake) -> io::Result<()> {
         let list: String = steps.iter().map(|f| format!("{f} ")).collect();
         let cpus: String = cpus.iter().map(|n| format!("{n} ")).collect();
         for (file, text) in [
-            ("affected_cpus", cpus), ("scaling_driver", board.driver.into()), ("scaling_governor", "ondemand".into()),
-            ("scaling_cur_freq", low.to_string()), ("scaling_min_freq", low.to_string()), ("scaling_max_freq", high.to_string()),
-            ("cpuinfo_min_freq", low.to_string()), ("cpuinfo_max_freq", high.to_string()),
+            ("affected_cpus", cpus),
+            ("scaling_driver", board.driver.into()),
+            ("scaling_governor", "ondemand".into()),
+            ("scaling_cur_freq", low.to_string()),
+            ("scaling_min_freq", low.to_string()),
+            ("scaling_max_freq", high.to_string()),
+            ("cpuinfo_min_freq", low.to_string()),
+            ("cpuinfo_max_freq", high.to_string()),
         ] {
             put(&format!("{cpu}/cpufreq/{policy}/{file}"), &format!("{}\n", text.trim()))?;
         }

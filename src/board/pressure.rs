@@ -4,8 +4,10 @@
 use super::root::{Miss, Root};
 use super::{Reading, Source, What};
 
+type Make = fn() -> What;
+
 /// Pressure stall information of the whole machine, and where it stands when `/proc` is hidden (systemd's `ProcSubset=pid`).
-const KINDS: [(&str, fn() -> What); 3] = [("memory", || What::MemoryPressure), ("cpu", || What::CpuPressure), ("io", || What::IoPressure)];
+const KINDS: [(&str, Make); 3] = [("memory", || What::MemoryPressure), ("cpu", || What::CpuPressure), ("io", || What::IoPressure)];
 
 pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     let mut all: Vec<Box<dyn Source>> = Vec::new();

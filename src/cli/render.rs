@@ -31,7 +31,9 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let (source, tokens) = match (&args.template, &args.model) {
-        (Some(path), _) => (std::fs::read_to_string(path).with_context(|| format!("{}: can't read the template", path.display()))?, Variables::new()),
+        (Some(path), _) => {
+            (std::fs::read_to_string(path).with_context(|| format!("{}: can't read the template", path.display()))?, Variables::new())
+        }
         (None, Some(path)) => of_model(path)?,
         (None, None) => unreachable!("clap asks for one of them"),
     };

@@ -29,7 +29,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut out = String::new();
     let header = replay(text.lines(), |tick| {
         ticks += 1;
-        let news = last.as_ref().is_none_or(|l| (l.decided.level, l.decided.cause, l.decided.degraded) != (tick.decided.level, tick.decided.cause, tick.decided.degraded));
+        let news = last.as_ref().is_none_or(|l| {
+            (l.decided.level, l.decided.cause, l.decided.degraded) != (tick.decided.level, tick.decided.cause, tick.decided.degraded)
+        });
         let differs = tick.recorded != tick.decided;
         if !args.json && (args.all || news || differs) {
             out += &line(&tick, differs);
@@ -42,7 +44,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     .with_context(|| format!("{path}"))?;
     if args.json {
         let Header { source, board, .. } = header;
-        let answer = serde_json::json!({ "source": source, "board": board, "ticks": ticks, "differ": different.len(), "differing": different });
+        let answer =
+            serde_json::json!({ "source": source, "board": board, "ticks": ticks, "differ": different.len(), "differing": different });
         println!("{answer}");
     } else {
         print!("{}: {}, {ticks} ticks\n{out}", header.board, header.source);
@@ -58,5 +61,11 @@ fn line(tick: &Replayed, differs: bool) -> String {
     let clock = tick.seen.measured.map_or("   –".into(), |f| format!("{:4.0}", f.value.megahertz()));
     let cap = limits.cap.map_or("free".into(), |f| format!("≤{:.0} MHz", f.megahertz()));
     let mark = if differs { "  (the record says otherwise)" } else { "" };
-    format!("{:8.0} s {celsius} °C {clock} MHz  {} threads, {cap:10}  {} · {}{mark}\n", tick.at_s, limits.threads, d.level.word(), d.cause.word())
+    format!(
+        "{:8.0} s {celsius} °C {clock} MHz  {} threads, {cap:10}  {} · {}{mark}\n",
+        tick.at_s,
+        limits.threads,
+        d.level.word(),
+        d.cause.word()
+    )
 }

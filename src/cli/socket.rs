@@ -27,7 +27,9 @@ pub struct SocketArg {
 pub async fn send(socket: &Path, path: &str, accept: &str, body: Option<&Value>) -> anyhow::Result<Response<Incoming>> {
     let stream = UnixStream::connect(socket).await.map_err(|e| {
         let reason = match e.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => "no daemon answers here; start it with `hearthd --config FILE`".to_owned(),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                "no daemon answers here; start it with `hearthd --config FILE`".to_owned()
+            }
             ErrorKind::PermissionDenied => "you may not use it; become a member of its group (usually `hearth`)".to_owned(),
             _ => e.to_string(),
         };

@@ -151,12 +151,15 @@ fn answer(options: &Options, measured: Measured, json: bool) -> anyhow::Result<(
     Ok(())
 }
 
+/// The cold seconds, the hot ones, and the comparison where one was asked for.
+type Went = (Vec<Second>, Vec<Second>, Option<Versus>);
+
 /// Both ways to run, on any runner: one run until steady, or eight legs.
 fn go<R: Governed<Setting = Goal>>(
     runner: &mut R,
     options: &Options,
     mut tell: impl FnMut(&mut R, usize, &[Second], bool),
-) -> Result<(Vec<Second>, Vec<Second>, Option<Versus>), R::Error> {
+) -> Result<Went, R::Error> {
     let goal = options.governor.into();
     if options.against_off {
         let (versus, mut series) = versus::run(runner, [Goal::Off, goal], options.legs(), tell)?;

@@ -43,7 +43,7 @@ struct Daemon {
 
 /// What can happen.
 enum Event {
-    Loaded(Result<(crate::service::Model, Duration), String>),
+    Loaded(Box<Result<(crate::service::Model, Duration), String>>),
     Reload,
     Look,
     Stop,
@@ -92,7 +92,7 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = loop {
         let event = tokio::select! {
-            outcome = outcome(&mut daemon.loading) => Event::Loaded(outcome),
+            outcome = outcome(&mut daemon.loading) => Event::Loaded(Box::new(outcome)),
             _ = term.recv() => Event::Stop,
             _ = int.recv() => Event::Stop,
             _ = hup.recv() => Event::Reload,
@@ -135,7 +135,7 @@ impl Daemon {
             Event::Stop => return Next::End(Ok(())),
             Event::Reload => self.reload(),
             Event::Look => return self.look(),
-            Event::Loaded(outcome) => return self.loaded(outcome),
+            Event::Loaded(outcome) => return self.loaded(*outcome),
         }
         Next::GoOn
     }

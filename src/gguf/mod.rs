@@ -159,9 +159,11 @@ impl Gguf {
     /// Whether all of `range` is in memory, positions as in [`prefetch`](Self::prefetch); where the system doesn't tell, no.
     pub fn is_in_memory(&self, range: Range<u64>) -> bool {
         let mut all = true;
-        // It only ever answers Ok.
-        let _ = self.each_part(range, |map, range| Ok(all &= map.is_in_memory(range)));
-        all
+        let looked = self.each_part(range, |map, range| {
+            all &= map.is_in_memory(range);
+            Ok(())
+        });
+        looked.is_ok() && all
     }
 
     /// Sees to it that the file lies in memory in huge pages: what came into memory in small ones is read from the disk anew, piece by

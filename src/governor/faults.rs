@@ -45,7 +45,7 @@ pub const FAULTS: [Fault; 19] = [
         name: "every other reading missing",
         expect: Expect::HoldsOn,
         play: |o, s| {
-            if s as u32 % 2 == 0 {
+            if (s as u32).is_multiple_of(2) {
                 o.soc = None
             }
         },

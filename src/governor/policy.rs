@@ -116,9 +116,7 @@ impl Prior {
             (logs / profile.cooling.len().max(1) as f32).exp()
         };
         let firmware = profile.throttle.values().find_map(|t| match t {
-            Throttle::Progressive { soft_c, ignores_lower_request, .. } => {
-                Some((Mechanism::Progressive, *soft_c, *ignores_lower_request))
-            }
+            Throttle::Progressive { soft_c, ignores_lower_request, .. } => Some((Mechanism::Progressive, *soft_c, *ignores_lower_request)),
             Throttle::Ladder { soft_c, .. } => Some((Mechanism::Step, *soft_c, false)),
             _ => None,
         });

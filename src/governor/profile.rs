@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_cooling_without_its_throttle_is_named() {
-        let text = FILES.iter().find(|text| text.contains("id = \"pi5\"")).unwrap().replace("throttle = \"firmware\"", "throttle = \"lost\"");
+        let text =
+            FILES.iter().find(|text| text.contains("id = \"pi5\"")).unwrap().replace("throttle = \"firmware\"", "throttle = \"lost\"");
         assert!(Profile::parse(&text).unwrap_err().to_string().contains("throttle `lost`"));
     }
 

@@ -118,12 +118,14 @@ impl Crew {
                     self.base = Rates::default();
                 }
                 self.base.add(rate);
-                if self.wait_s <= 0.0 && may_probe && self.base.n >= BESIDE_S as f32 {
-                    if let Some(threads) = self.candidate() {
-                        let left = (PROBE_TOKENS / rate.max(0.1)).ceil().clamp(3.0, 6.0) as u32;
-                        self.probe = Rates::default();
-                        self.stage = Stage::Probing { threads, left };
-                    }
+                if self.wait_s <= 0.0
+                    && may_probe
+                    && self.base.n >= BESIDE_S as f32
+                    && let Some(threads) = self.candidate()
+                {
+                    let left = (PROBE_TOKENS / rate.max(0.1)).ceil().clamp(3.0, 6.0) as u32;
+                    self.probe = Rates::default();
+                    self.stage = Stage::Probing { threads, left };
                 }
             }
             Stage::Probing { threads, left } => {

@@ -30,7 +30,7 @@ pub enum SessionError {
     #[error(transparent)]
     File(#[from] GgufError),
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(#[from] Box<ModelError>),
     #[error("{path}: {source}")]
     Load { path: String, source: LoadError },
     #[error(transparent)]
@@ -53,7 +53,7 @@ impl Session {
     /// Opens `path` with room for `sequences` sequences of `options.context` positions; blocks and slots follow from that.
     pub fn open(path: &Path, kind: Kind, options: LoadOptions, sequences: usize, progress: &dyn Progress) -> Result<Session, SessionError> {
         let file = Arc::new(Gguf::open(path)?);
-        let model = model::build(&file)?;
+        let model = model::build(&file).map_err(Box::new)?;
         let per_sequence = options.context.div_ceil(BLOCK_TOKENS);
         let options = LoadOptions { blocks: per_sequence * sequences, slots: sequences, ..options };
         let named = |source| SessionError::Load { path: path.display().to_string(), source };

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn the_interval_covers_the_ratio_repeats_and_widens_with_long_swings() {
         let busy = vec![1.0; 600];
-        let swing = |period: usize| (0..600).map(|i| if (i / period) % 2 == 0 { 8.0 } else { 12.0 }).collect::<Vec<f64>>();
+        let swing = |period: usize| (0..600).map(|i| if (i / period).is_multiple_of(2) { 8.0 } else { 12.0 }).collect::<Vec<f64>>();
         let (low, high) = ratio_interval(&swing(60), &busy, 60, 2000, 1);
         assert!(low < 10.0 && high > 10.0);
         assert_eq!((low, high), ratio_interval(&swing(60), &busy, 60, 2000, 1));

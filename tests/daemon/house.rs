@@ -84,7 +84,12 @@ impl House {
         let notices = UnixDatagram::bind(at("notify")).unwrap();
         notices.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
-        command.arg("--config").arg(&config).env("NOTIFY_SOCKET", at("notify")).env("CACHE_DIRECTORY", folder.path()).env_remove("JOURNAL_STREAM");
+        command
+            .arg("--config")
+            .arg(&config)
+            .env("NOTIFY_SOCKET", at("notify"))
+            .env("CACHE_DIRECTORY", folder.path())
+            .env_remove("JOURNAL_STREAM");
         command.stderr(fs::File::create(at("log")).unwrap()).envs(plan.environment.iter().copied());
         if let Some(bus) = &bus {
             // It is the system's too: the desktop's power profile is looked for there.

@@ -50,6 +50,7 @@ fn every_profile_of_a_real_board_has_a_tree() {
 
 /// Temperature of the die, clock of the working cores (measured, or else asked for) in MHz, place of power with its watts, what slows the
 /// board (`-` if it does not say), and how it throttles as far as its kernel and its profile know.
+#[expect(clippy::type_complexity, reason = "a table, whose columns are named above it")]
 const SENSES: [(&str, f64, f64, Option<(&str, f64)>, &str, Mechanism); 8] = [
     ("h618", 45.1, 480.0, None, "", Mechanism::Progressive),
     ("jetson-orin-nano", 49.031, 729.6, Some(("VDD_IN", 7.52)), "", Mechanism::Step),

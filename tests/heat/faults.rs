@@ -32,7 +32,8 @@ impl Board {
 
     /// What the board says once every source that can be read has been.
     fn whole(&mut self) -> Sense {
-        let all: Vec<What> = sources(&Root::new(self.dir.path())).iter_mut().flat_map(|s| s.read().unwrap_or_default()).map(|r| r.what).collect();
+        let all: Vec<What> =
+            sources(&Root::new(self.dir.path())).iter_mut().flat_map(|s| s.read().unwrap_or_default()).map(|r| r.what).collect();
         let start = Instant::now();
         while !all.iter().all(|what| self.poll.latest(Instant::now()).readings.contains_key(what)) {
             assert!(start.elapsed() < PATIENCE, "not all of {all:?} is read");

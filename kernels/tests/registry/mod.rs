@@ -152,7 +152,8 @@ impl Case {
         let panel = if form == Form::PanelBy64 || form.is_panel() && rounds_in_panel(self.format) {
             // Errors of the weights are independent: their root mean square, and six of it.
             let square = |x: f32| f64::from(x).powi(2);
-            let squares = w.chunks(run).zip(x.chunks(run)).map(|(w, x)| square(largest(w) / 254.0) * x.iter().map(|x| square(*x)).sum::<f64>());
+            let squares =
+                w.chunks(run).zip(x.chunks(run)).map(|(w, x)| square(largest(w) / 254.0) * x.iter().map(|x| square(*x)).sum::<f64>());
             6.0 * squares.sum::<f64>().sqrt() as f32
         } else {
             0.0

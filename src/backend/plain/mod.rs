@@ -21,7 +21,9 @@ pub struct Plain {
 
 impl Plain {
     pub fn new() -> Self {
-        Self { info: DeviceInfo { backend: "plain", detail: "formulas, one thread".into(), threads: 1, decode_threads: 1, prefill_threads: 1 } }
+        Self {
+            info: DeviceInfo { backend: "plain", detail: "formulas, one thread".into(), threads: 1, decode_threads: 1, prefill_threads: 1 },
+        }
     }
 }
 

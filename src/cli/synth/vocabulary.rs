@@ -5,7 +5,8 @@ use super::shape::{Architecture, Shape};
 use crate::gguf::writer::Plan;
 
 /// So that what serves chats can be measured and tested too.
-const CHAT_TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+const CHAT_TEMPLATE: &str =
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 
 /// Special words at the end, unless the vocabulary is small.
 const SPECIAL: usize = 256;

@@ -95,7 +95,7 @@ mod tests {
         let start = Instant::now();
         let mut history = History::new(String::new());
         for second in 0..300u32 {
-            if second < 100 || second >= 200 {
+            if !(100..200).contains(&second) {
                 let report = json!({"temperature": f64::from(second), "speed": {"now": 10.0}});
                 history.take(News::Thermal(report), start + Duration::from_secs(second.into()));
             }

@@ -42,10 +42,10 @@ fn every_published_anchor_is_met() {
             };
             let (t80, t, f, rel, w) = settle(&model, work, a.ambient_c.unwrap_or(22.0));
             let mut check = |what: &str, value: Option<f32>, range: Option<[f32; 2]>| {
-                if let Some([lo, hi]) = range {
-                    if !value.is_some_and(|v| v >= lo * 0.9999 && v <= hi * 1.0001) {
-                        missed.push(format!("{} {} {what}: {value:?}, published {lo}–{hi}", model.name, a.load));
-                    }
+                if let Some([lo, hi]) = range
+                    && !value.is_some_and(|v| v >= lo * 0.9999 && v <= hi * 1.0001)
+                {
+                    missed.push(format!("{} {} {what}: {value:?}, published {lo}–{hi}", model.name, a.load));
                 }
             };
             check("t80_s", t80, a.t80_s);

@@ -28,21 +28,10 @@ pub struct Heat {
 impl Mechanism {
     pub fn new(kind: Throttle, soc: &Soc) -> Self {
         let steps = match &kind {
-            Throttle::Ladder { steps_mhz, .. } => {
-                steps_mhz.iter().copied().filter(|&f| f <= soc.max_mhz()).collect::<Vec<_>>()
-            }
+            Throttle::Ladder { steps_mhz, .. } => steps_mhz.iter().copied().filter(|&f| f <= soc.max_mhz()).collect::<Vec<_>>(),
             _ => soc.f_mhz.iter().rev().copied().collect(),
         };
-        Self {
-            kind,
-            steps,
-            limit: soc.max_mhz(),
-            until_poll: 0.0,
-            index: 0,
-            integral: 0.0,
-            last_reading: 0.0,
-            throttling: false,
-        }
+        Self { kind, steps, limit: soc.max_mhz(), until_poll: 0.0, index: 0, integral: 0.0, last_reading: 0.0, throttling: false }
     }
 
     /// The clock in MHz after `dt` seconds, for a request that stands on a clock step.
@@ -51,7 +40,14 @@ impl Mechanism {
         let polled = self.until_poll <= 0.0;
         match &self.kind {
             Throttle::Progressive {
-                soft_c, hard_c, floor_mhz, gain_per_c, lag_s, below_floor_gain_per_c, hard_min_mhz, ignores_lower_request,
+                soft_c,
+                hard_c,
+                floor_mhz,
+                gain_per_c,
+                lag_s,
+                below_floor_gain_per_c,
+                hard_min_mhz,
+                ignores_lower_request,
             } => {
                 let max = soc.max_mhz();
                 let t = heat.junction_c;

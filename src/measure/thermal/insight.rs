@@ -89,7 +89,8 @@ fn least_sigma(cell: &Cell, half_s: f64, [start, half, trip]: [f64; 3]) -> Optio
 fn solve(mut m: [[f64; 3]; 3], mut b: [f64; 3]) -> Option<[f64; 3]> {
     for k in 0..3 {
         let pivot = (k..3).max_by(|&i, &j| m[i][k].abs().total_cmp(&m[j][k].abs()))?;
-        (m.swap(k, pivot), b.swap(k, pivot));
+        m.swap(k, pivot);
+        b.swap(k, pivot);
         if m[k][k].abs() < 1e-30 {
             return None;
         }

@@ -94,7 +94,7 @@ pub async fn start(
 ) -> Result<OwnedObjectPath, super::refusal::Refusal> {
     let place = Place::take(desk)?;
     let number = desk.last_job.fetch_add(1, Relaxed) + 1;
-    let path = OwnedObjectPath::try_from(format!("{ROOT}/jobs/{number}")).map_err(zbus::Error::from)?;
+    let path = OwnedObjectPath::try_from(format!("{ROOT}/jobs/{number}"))?;
     let start = Figures { state: "queued", prompt_tokens: 0, cached_tokens: 0, prompt_done: 0, generated: 0, speed: 0.0 };
     let (figures, seen) = watch::channel(start);
     let cancel = Arc::new(Notify::new());

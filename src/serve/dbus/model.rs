@@ -26,7 +26,7 @@ impl Model1 {
         if self.info.name.is_empty() {
             path.push('_');
         }
-        Ok(OwnedObjectPath::try_from(path)?)
+        OwnedObjectPath::try_from(path)
     }
 }
 

@@ -26,7 +26,7 @@ pub async fn health(State(shared): State<Shared>) -> Result<Json<Value>, Refusal
 
 pub async fn metrics(State(shared): State<Shared>) -> Response {
     let model = shared.service.model().ok();
-    let telemetry: Option<Telemetry> = model.as_ref().map(|m| m.telemetry().borrow().clone());
+    let telemetry: Option<Telemetry> = model.as_ref().map(|m| *m.telemetry().borrow());
     let mut out = shared.counts.prometheus(telemetry.as_ref());
     family(&mut out, "hearth_build_info", "gauge", "The daemon's version.");
     row(&mut out, &format!("hearth_build_info{{version=\"{VERSION}\"}}"), 1.0);

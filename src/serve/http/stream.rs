@@ -43,6 +43,7 @@ struct Flow {
     keep_alive: Duration,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one a stream, and it is mostly answering")]
 enum Stage {
     Asking(Pin<Box<dyn Future<Output = Asked> + Send>>),
     Answering(Questions, Followed),

@@ -83,9 +83,8 @@ pub fn attend(cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], 
     for (n, (span, q)) in spans.iter().zip(queries.chunks_exact(cache.key_dim)).enumerate() {
         let score = |p: usize| {
             let tile = cache.key_tile(p / POSITIONS);
-            let dot: f64 = (0..cache.key_dim)
-                .map(|i| f64::from(q[i]) * f64::from(key(cache.kind, cache.key_dim, tile, p % POSITIONS, i)))
-                .sum();
+            let dot: f64 =
+                (0..cache.key_dim).map(|i| f64::from(q[i]) * f64::from(key(cache.kind, cache.key_dim, tile, p % POSITIONS, i))).sum();
             let s = dot * f64::from(scoring.scale);
             scoring.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
         };

@@ -54,7 +54,11 @@ pub fn mat_mul(p: &mut Product) {
             sums.fill(0.0);
             for start in (0..p.cols).step_by(RUN) {
                 let cols = RUN.min(p.cols - start);
-                quant::decode(p.format, &row[start / layout.weights * layout.bytes..][..cols / layout.weights * layout.bytes], &mut w[..cols]);
+                quant::decode(
+                    p.format,
+                    &row[start / layout.weights * layout.bytes..][..cols / layout.weights * layout.bytes],
+                    &mut w[..cols],
+                );
                 for (t, sum) in sums[..tokens].iter_mut().enumerate() {
                     dequantize(p.form, p.activations, p.cols, first + t, start, &mut x[..cols]);
                     *sum += w[..cols].iter().zip(&x).map(|(&w, &x)| f64::from(w) * x).sum::<f64>();

@@ -21,8 +21,6 @@
 //! Activations: [`Form::PanelBy32`], a tile of three tokens after the other, in pieces of up to 256 columns: codes `[c/4, 3, 4]`, then
 //! planes `[c/32, 3]` of f32: scale, scale · Σ codes, scale · Σ of the second 16.
 
-#![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
-
 use super::quantize;
 use super::run::{Run, Unpack};
 use crate::cpu::form::Form;

@@ -9,9 +9,9 @@ use crate::cpu::exact;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
-use run::Unpack;
 use crate::cpu::{Kernels, attention};
 use crate::quant::{Format, iq4_nl, iq4_xs, mxfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use run::Unpack;
 use std::arch::x86_64::__m256;
 
 attention::attention!("avx2,fma,f16c", __m256, 2);

@@ -4,9 +4,9 @@
 //! VPMADDUBSW multiplies unsigned by signed bytes and adds pairs in 16 bits, which saturate: codes up to 127 are safe. Signed codes go
 //! in as magnitudes, their signs to the activations (128 · 127 · 2 still fits).
 
+use super::run::{Run, Unpack};
 use crate::cpu::form::{Form, Planes};
 use crate::cpu::linear::{Product, Route};
-use super::run::{Run, Unpack};
 use crate::quant::blocks;
 use std::arch::x86_64::*;
 
@@ -108,11 +108,8 @@ unsafe fn multiply<B: Unpack>(run: &Run, x: Activations, sum: __m256) -> __m256 
         }
         for g in 0..8 {
             let (w, x) = (_mm256_loadu_si256(run.codes.as_ptr().add(32 * g).cast()), _mm256_loadu_si256(x.codes.add(32 * g).cast()));
-            let pairs = if B::SIGNED {
-                _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-            } else {
-                _mm256_maddubs_epi16(w, x)
-            };
+            let pairs =
+                if B::SIGNED { _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) } else { _mm256_maddubs_epi16(w, x) };
             let fours = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
             let by = if B::PER_16 {
                 // Lanes 0–3 are the first sixteen.

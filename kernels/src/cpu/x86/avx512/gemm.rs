@@ -148,14 +148,15 @@ unsafe fn multiply<const N: usize, const PER: usize, const OFFSETS: bool>(w: *co
     for _ in 0..groups {
         // The f32 sums stay in memory: held in registers from group to group they would push the integer sums to the stack.
         compiler_fence(Ordering::SeqCst);
-        // SAFETY (all below): within the pieces and the sums.
+        // SAFETY: within the piece of the panel.
         let starts = unsafe { [_mm512_load_si512(group.cast()), _mm512_load_si512(group.add(64).cast())] };
         let mut i = [[starts[0]; N], [starts[1]; N]];
         for _ in 0..steps {
-            // SAFETY: as above; a hint takes any address.
+            // SAFETY: within the pieces; a hint takes any address.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                 let (a, b) = (_mm512_load_si512(w.cast()), _mm512_load_si512(w.add(64).cast()));
+                #[expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
                 for t in 0..N {
                     let x = _mm512_set1_epi32(x.add(4 * t).cast::<i32>().read_unaligned());
                     i[0][t] = _mm512_dpbusd_epi32(i[0][t], x, a);
@@ -165,7 +166,7 @@ unsafe fn multiply<const N: usize, const PER: usize, const OFFSETS: bool>(w: *co
             (w, x, ahead) = (w.wrapping_add(4 * ROWS), x.wrapping_add(4 * TILE), ahead.wrapping_add(64));
         }
         for (half, i) in i.iter().enumerate() {
-            // SAFETY: as above.
+            // SAFETY: within the pieces and the sums.
             unsafe {
                 let scale = _mm512_load_ps(group.add(ROWS * 4 + 64 * half).cast());
                 let offset = _mm512_load_ps(group.add(2 * ROWS * 4 + 64 * half).cast());

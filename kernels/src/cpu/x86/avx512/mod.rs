@@ -10,10 +10,10 @@ mod rows;
 mod tiles;
 mod transpose;
 
+use crate::cpu::exact;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
-use crate::cpu::exact;
 use crate::cpu::{Kernels, attention};
 use crate::quant::Format;
 use chunk::{Unpack, format};
