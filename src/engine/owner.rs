@@ -262,12 +262,12 @@ impl Owner {
 
     fn work_of(&self, sequence: &Sequence) -> Work {
         if !sequence.ready() {
-            return Work { pending: 0, answering: false };
+            return Work { pending: 0, answering: false, repeatable: false };
         }
         // A snapshot is possible only where a step ends.
         let boundary = sequence.next_boundary().filter(|_| self.slots.is_some());
         let pending = boundary.map_or(sequence.pending(), |b| b - sequence.computed);
-        Work { pending, answering: sequence.answering() }
+        Work { pending, answering: sequence.answering(), repeatable: sequence.repeatable }
     }
 
     fn step(&mut self) -> Result<(), StepError> {

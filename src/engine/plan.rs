@@ -14,10 +14,10 @@ const ALONE: Duration = Duration::from_millis(1200);
 const MOST_BESIDE: usize = 128;
 /// Before anything is measured: short even on a slow board, long enough to measure.
 const FIRST: usize = 32;
-/// Chunks are whole multiples of this, and never smaller.
+/// The time's share of rows is rounded to whole multiples of this, and never less.
 const GRAIN: usize = 16;
 /// Products of so many rows are computed one way by every processor's kernels, those of fewer by others that round elsewhere. A prompt
-/// that is as long has no chunk of fewer, so that its answer does not turn on how time cut it.
+/// that is to be repeatable has no chunk of fewer, as far as limits allow, so that its answer does not turn on how time cut it.
 pub const ALIKE: usize = 24;
 
 /// One sequence that could be computed.
@@ -27,6 +27,8 @@ pub struct Work {
     pub pending: usize,
     /// Whether that one row continues an answer.
     pub answering: bool,
+    /// Whether it is to be computed the same way every time.
+    pub repeatable: bool,
 }
 
 /// What a prompt row costs, as last seen.
@@ -56,8 +58,8 @@ impl Pacer {
 }
 
 /// How many rows each sequence gets: answers their one, prompts an equal share of `chunk`, what one leaves going to the next.
-/// Never more than `rows` together, and `most` of prompts; a prompt's last chunk is not a small one (see [`ALIKE`]), for which `chunk`
-/// may be exceeded.
+/// Never more than `rows` together, and `most` of prompts; for a repeatable prompt's sake (see [`ALIKE`]) `chunk` may be exceeded by less
+/// than [`ALIKE`].
 pub fn share(work: &[Work], chunk: usize, most: usize, rows: usize, given: &mut Vec<usize>) {
     given.clear();
     given.resize(work.len(), 0);
@@ -81,11 +83,11 @@ pub fn share(work: &[Work], chunk: usize, most: usize, rows: usize, given: &mut 
     leave_no_rest(work, most, given);
 }
 
-/// Gives a prompt its last few rows too, or else leaves it enough of them for a chunk. At most `most` rows of prompts.
+/// Gives a repeatable prompt its last few rows too, or else leaves it enough of them for a chunk. At most `most` rows of prompts.
 fn leave_no_rest(work: &[Work], most: usize, given: &mut [usize]) {
     let prompts = || work.iter().enumerate().filter(|(_, w)| !w.answering);
-    let mut left = most - prompts().map(|(i, _)| given[i]).sum::<usize>();
-    for (i, w) in prompts() {
+    let mut left = (most - prompts().map(|(i, _)| given[i]).sum::<usize>()).min(ALIKE - 1);
+    for (i, w) in prompts().filter(|(_, w)| w.repeatable) {
         let g = &mut given[i];
         let rest = w.pending - *g;
         if *g > 0 && (1..ALIKE).contains(&rest) {
@@ -94,7 +96,6 @@ fn leave_no_rest(work: &[Work], most: usize, given: &mut [usize]) {
                 left -= rest;
             } else if *g >= 2 * ALIKE {
                 *g -= ALIKE - rest;
-                left += ALIKE - rest;
             }
         }
     }
@@ -105,10 +106,14 @@ mod tests {
     use super::*;
 
     fn prompt(pending: usize) -> Work {
-        Work { pending, answering: false }
+        Work { pending, answering: false, repeatable: false }
     }
 
-    const ANSWER: Work = Work { pending: 1, answering: true };
+    fn seeded(pending: usize) -> Work {
+        Work { repeatable: true, ..prompt(pending) }
+    }
+
+    const ANSWER: Work = Work { pending: 1, answering: true, repeatable: false };
 
     fn shared(work: &[Work], chunk: usize, rows: usize) -> Vec<usize> {
         let mut given = Vec::new();
@@ -122,18 +127,20 @@ mod tests {
         assert_eq!(shared(&[prompt(1000), prompt(1000), ANSWER], 128, 512), [64, 64, 1]);
         assert_eq!(shared(&[prompt(1000), prompt(10), prompt(1000)], 120, 512), [55, 10, 55]);
         assert_eq!(shared(&[prompt(10), prompt(20)], 512, 512), [10, 20]);
-        assert_eq!(shared(&[prompt(99); 5], 3, 512), [1, 1, 1, 0, 0]);
+        assert_eq!(shared(&[prompt(9); 5], 3, 512), [1, 1, 1, 0, 0]);
         assert_eq!(shared(&[], 128, 512), [0usize; 0]);
     }
 
     #[test]
-    fn no_prompt_keeps_a_small_rest() {
-        assert_eq!(shared(&[prompt(100)], 96, 512), [100]);
-        assert_eq!(shared(&[prompt(120)], 96, 512), [96]);
-        assert_eq!(shared(&[prompt(520)], 512, 512), [496], "no room for eight more");
-        assert_eq!(shared(&[ANSWER, prompt(140), prompt(70)], 128, 512), [1, 64, 70]);
+    fn no_repeatable_prompt_keeps_a_small_rest() {
+        assert_eq!(shared(&[seeded(100)], 96, 512), [100]);
+        assert_eq!(shared(&[seeded(120)], 96, 512), [96]);
+        assert_eq!(shared(&[seeded(520)], 512, 512), [496], "no room for eight more");
+        assert_eq!(shared(&[ANSWER, seeded(140), seeded(70)], 128, 512), [1, 64, 70]);
+        assert_eq!(shared(&[seeded(60); 4], 160, 512), [60, 40, 40, 40], "one step is not made longer for all");
+        assert_eq!(shared(&[prompt(100), prompt(70)], 128, 512), [64, 64], "others are cut anywhere");
         let mut given = Vec::new();
-        share(&[ANSWER, prompt(100)], 96, 96, 512, &mut given);
+        share(&[ANSWER, seeded(100)], 96, 96, 512, &mut given);
         assert_eq!(given, [1, 76], "a limit is not exceeded");
     }
 

@@ -36,8 +36,8 @@ pub struct Sequence {
     pub slot: Option<SlotId>,
     pub boundaries: Vec<usize>,
     pub fresh: bool,
-    /// Asked for with a seed: the same request is to give the same text, so that a known beginning may save it time, but not change
-    /// the way in which its last rows are computed (see [`ALIKE`](super::plan::ALIKE)).
+    /// Asked for with a seed: the same request is to give the same text. So neither a known beginning nor the pace changes the way in
+    /// which its last rows are computed (see [`ALIKE`](super::plan::ALIKE)); what others are computed beside it may, in the last bits.
     pub repeatable: bool,
     sampler: Sampler,
     stop: Arc<[TokenId]>,
@@ -61,7 +61,7 @@ impl Sequence {
         let Ticket { request, events, place, submitted } = ticket;
         Self {
             prompt: request.prompt.len(),
-            repeatable: request.sampling.seed.is_some() && request.sampling.temperature > 0.0,
+            repeatable: request.sampling.seed.is_some(),
             sampler: Sampler::new(request.sampling, &request.prompt, request.constraint),
             tokens: request.prompt,
             computed: 0,

@@ -12,10 +12,13 @@ use std::num::NonZeroU64;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::SystemTime;
 
-/// Bytes read anew at a time, or a huge page where that is larger: a step waits for no more than these.
+/// Bytes read anew at a time: a step waits for no more than these.
 const PIECE: usize = 8 << 20;
+/// So many pieces in a row that came back in small pages: there are no huge ones to be had.
+const VAIN: usize = 4;
 
 /// A regular file, mapped for reading. Dereferences to its bytes.
 #[derive(Debug)]
@@ -24,6 +27,10 @@ pub struct Map {
     file: File,
     /// When the file was last written to, as of its opening; `None` where the file system doesn't tell.
     written: Option<SystemTime>,
+    /// Whether huge pages were asked for.
+    asked: AtomicBool,
+    /// How far it was read anew, in bytes.
+    gathered: AtomicUsize,
     /// Stands before `bytes`: fields are dropped in this order.
     guard: Guard,
     bytes: Mmap,
@@ -49,24 +56,34 @@ impl Map {
         if about.len() == 0 {
             return Err(Fault::Empty.at(path));
         }
-        // SAFETY: the mapping is read-only and private. Nobody may write to a model while it is open: `Gguf` says so to its users,
+        // SAFETY: the mapping is read-only. Nobody may write to a model while it is open: `Gguf` says so to its users,
         // all values read again from the mapping are checked again, `guard` bears pages that cannot be read, and `check` notices both.
         let bytes = unsafe { Mmap::map(&file) }.map_err(fail("mapped"))?;
-        // Asked for before the first page is read; where the system has no huge pages, the others do.
-        _ = bytes.advise(Advice::HugePage);
         let guard = Guard::new(bytes.as_ptr_range());
-        Ok(Map { path: path.to_owned(), file, written: about.modified().ok(), guard, bytes })
+        Ok(Map {
+            path: path.to_owned(),
+            file,
+            written: about.modified().ok(),
+            asked: AtomicBool::default(),
+            gathered: AtomicUsize::default(),
+            guard,
+            bytes,
+        })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads `range` (clipped to the file) into memory and maps its pages; returns when they are there.
+    /// Reads `range` (clipped to the file) into memory, in huge pages where it can, and maps its pages; returns when they are there.
     pub fn prefetch(&self, range: Range<usize>) -> Result<(), GgufError> {
         let end = range.end.min(self.bytes.len());
         if range.start >= end {
             return Ok(());
+        }
+        if self.huge_page().is_some() && !self.asked.swap(true, Relaxed) {
+            // Not at the opening: whoever only looks at the header would wait for megabytes of a slow card.
+            _ = self.bytes.advise(Advice::HugePage);
         }
         let advise = |advice| self.bytes.advise_range(advice, range.start, end - range.start);
         match advise(Advice::PopulateRead) {
@@ -77,48 +94,51 @@ impl Map {
         }
     }
 
-    /// Whether every page of `range` (clipped to the file) is in the page cache; where the system doesn't tell, no.
-    pub fn is_in_memory(&self, range: Range<usize>) -> bool {
-        let page = rustix::param::page_size();
-        let (start, end) = (range.start / page * page, range.end.min(self.bytes.len()));
-        let mut pages = vec![0u8; end.saturating_sub(start).div_ceil(page)];
-        let first = self.bytes.as_ptr().wrapping_add(start).cast_mut().cast();
-        // SAFETY: the addresses, from the start of a page on, are mapped, and `pages` has a byte for each page.
-        let told = pages.is_empty() || unsafe { libc::mincore(first, end - start, pages.as_mut_ptr()) } == 0;
-        told && pages.iter().all(|p| p & 1 == 1)
-    }
-
     /// As [`Gguf::gather`](super::Gguf::gather) has it.
     pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
-        let (Some(page), length) = (huge::page_bytes(), self.bytes.len()) else { return Ok(false) };
+        let Some(page) = self.huge_page() else { return Ok(false) };
+        let whole = self.bytes.len() / page * page;
+        let mapped = || huge::mapped(&self.bytes.as_ptr_range());
         // Now and then there is no room in one piece for a huge page.
-        let enough = || huge::mapped(&self.bytes.as_ptr_range()) >= length / page * page / 8 * 7;
+        let enough = |mapped: usize| mapped >= whole / 8 * 7;
         // A page counts once it is mapped.
-        self.prefetch(0..length)?;
-        if enough() {
-            return Ok(true);
-        }
-        let piece = PIECE.max(page);
-        for at in (0..length / page * page).step_by(piece) {
-            let piece = at..(at + piece).min(length);
-            if !go_on() || !self.read_anew(piece)? || at == 0 && huge::mapped(&self.bytes.as_ptr_range()) == 0 {
+        for at in (0..self.bytes.len()).step_by(PIECE) {
+            if !go_on() {
                 return Ok(false);
             }
+            self.prefetch(at..at + PIECE)?;
         }
-        Ok(enough())
+        let (mut before, mut vain) = (mapped(), 0);
+        while !enough(before) && vain < VAIN {
+            // No piece is read anew twice: whoever is disturbed goes on here.
+            let at = self.gathered.load(Relaxed);
+            if at >= whole || !go_on() {
+                return Ok(false);
+            }
+            self.gathered.store(at + PIECE, Relaxed);
+            self.read_anew(at..(at + PIECE).min(self.bytes.len()))?;
+            let now = mapped();
+            vain = if now > before { 0 } else { vain + 1 };
+            before = now;
+        }
+        Ok(enough(before))
     }
 
-    /// Drops `range`, whole pages of the file, from the page cache, and reads it again. False: it could not be dropped.
-    fn read_anew(&self, range: Range<usize>) -> Result<bool, GgufError> {
+    /// Bytes of the system's huge pages, where they are of use to this file: no larger than is waited for, and it has one.
+    fn huge_page(&self) -> Option<usize> {
+        huge::page_bytes().filter(|page| (*page <= PIECE) & (*page <= self.bytes.len()))
+    }
+
+    /// Drops `range`, whole pages of the file, from the page cache, and reads it again. Where it can't be dropped the old pages stay.
+    fn read_anew(&self, range: Range<usize>) -> Result<(), GgufError> {
         let length = range.len();
-        // What was just written can't be dropped before it is on the disk. Where one of the three fails, the old pages stay.
+        // What was just written can't be dropped before it is on the disk.
         _ = fdatasync(&self.file);
-        // SAFETY: of a mapped file only the page table's entries go; whoever reads the range next finds the file's bytes again.
+        // SAFETY: of a mapped file only the page table's entries go: whoever reads the range next finds the file's bytes again, or zeros
+        // where the guard has put them.
         _ = unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, length) };
         _ = fadvise(&self.file, range.start as u64, NonZeroU64::new(length as u64), rustix::fs::Advice::DontNeed);
-        let dropped = !self.is_in_memory(range.clone());
-        self.prefetch(range)?;
-        Ok(dropped)
+        self.prefetch(range)
     }
 
     fn unreadable(&self, error: io::Error) -> GgufError {

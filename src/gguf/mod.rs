@@ -156,20 +156,10 @@ impl Gguf {
         self.each_part(range, Map::prefetch)
     }
 
-    /// Whether all of `range` is in memory, positions as in [`prefetch`](Self::prefetch); where the system doesn't tell, no.
-    pub fn is_in_memory(&self, range: Range<u64>) -> bool {
-        let mut all = true;
-        let looked = self.each_part(range, |map, range| {
-            all &= map.is_in_memory(range);
-            Ok(())
-        });
-        looked.is_ok() && all
-    }
-
-    /// Sees to it that the file lies in memory in huge pages: what came into memory in small ones is read from the disk anew, piece by
-    /// piece. Returns whether it does; it can't where the file system has no large folios, where another process has the file mapped, or
-    /// where `go_on`, asked before each piece, says no. Bytes and addresses stay what they are, so that steps may run meanwhile; they
-    /// wait where they meet the piece.
+    /// Brings the file into memory, and sees to it that it lies there in huge pages: what came into memory in small ones is read from the
+    /// disk anew, piece by piece, each piece once. Returns whether it does; it can't where the file system has no large folios, where
+    /// another process has the file mapped, or where `go_on`, asked before each piece, says no. Bytes and addresses stay what they are, so
+    /// that steps may run meanwhile; they wait where they meet the piece. Only for files that fit in memory.
     pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
         let _gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = true;
@@ -179,7 +169,7 @@ impl Gguf {
         Ok(all)
     }
 
-    fn each_part(&self, range: Range<u64>, mut f: impl FnMut(&Map, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
+    fn each_part(&self, range: Range<u64>, f: impl Fn(&Map, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
         let mut start = 0u64;
         for map in &self.maps {
             let end = start + map.len() as u64;

@@ -1,6 +1,6 @@
 //! Peak speed of a model, as others measure it: a prompt in one request with the logits of its last token, then single tokens after it.
 //! Loading is not part of it: a warm-up of 32 tokens in one batch and one single token goes first, and a file that lies in memory in
-//! small pages is brought into huge ones, as it has them after a boot and as a daemon does by itself. What heat makes of the speed over
+//! small pages is brought into huge ones where the system has them, as a daemon does by itself. What heat makes of the speed over
 //! time is `sustained`'s question.
 
 use super::session::{Session, SessionError, Wants};

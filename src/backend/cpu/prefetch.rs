@@ -1,12 +1,11 @@
 //! The file's way into memory: a thread reads it in the file's own order, which is what cards and disks do best, while the first steps
-//! already run through the layers in the same order. Where the file is in the page cache already it leaves the pages to the steps, which
-//! need each once only and would lose the time; but if they are small ones, it [gathers](Gguf::gather) them into huge ones in the first
-//! pause that the steps make.
+//! already run through the layers in the same order. If it came to lie in small pages, which is so where the page cache had it already, it
+//! is [gathered](Gguf::gather) into huge ones in the first pause that the steps make.
 
 use crate::backend::{LoadError, Progress};
 use crate::gguf::Gguf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,7 +23,17 @@ pub struct Prefetch {
 #[derive(Default)]
 struct State {
     stop: AtomicBool,
+    /// Counts beginnings and ends of steps: odd while one runs.
     steps: AtomicU32,
+}
+
+/// A step is running.
+pub struct Running(Arc<State>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.steps.fetch_add(1, SeqCst);
+    }
 }
 
 impl Prefetch {
@@ -36,6 +45,10 @@ impl Prefetch {
         }
         file.check().map_err(|e| LoadError::File(e.to_string()))?;
         let state = Arc::new(State::default());
+        // What does not fit comes as steps need it: its first pages would be gone again before the last had come.
+        if total > fitting() {
+            return if progress.loaded(total, total) { Ok(Prefetch { state, thread: None }) } else { Err(LoadError::Cancelled) };
+        }
         let seen = state.clone();
         // Without a thread the steps fault their pages in: slower, not broken.
         let thread = std::thread::Builder::new().name("hearth-prefetch".to_owned()).spawn(move || seen.work(&file)).ok();
@@ -43,50 +56,57 @@ impl Prefetch {
         if progress.loaded(total, total) { Ok(prefetch) } else { Err(LoadError::Cancelled) }
     }
 
-    /// A step begins.
-    pub fn step(&self) {
-        self.state.steps.fetch_add(1, Relaxed);
+    /// A step runs until the answer is dropped.
+    pub fn step(&self) -> Running {
+        self.state.steps.fetch_add(1, SeqCst);
+        Running(self.state.clone())
     }
+}
+
+/// Bytes of a file that memory holds with room for all else.
+fn fitting() -> u64 {
+    let system = rustix::system::sysinfo();
+    #[expect(clippy::useless_conversion, reason = "not so on machines of 32 bits")]
+    let total = u64::from(system.totalram).saturating_mul(system.mem_unit.into());
+    total / 4 * 3
 }
 
 impl State {
     /// A file that was cut short is found by `Gguf::check`, which each step asks; there is nothing more to do here then.
     fn work(&self, file: &Gguf) {
-        if self.read(file).is_ok() {
-            while self.pause() {
-                let before = self.steps.load(Relaxed);
-                let undisturbed = || !self.stop.load(Relaxed) && self.steps.load(Relaxed) == before;
-                match file.gather(&undisturbed) {
-                    Ok(false) if !undisturbed() => {}
-                    _ => return,
-                }
+        if self.read(file).is_err() {
+            return;
+        }
+        while let Some(seen) = self.pause(PAUSE) {
+            let undisturbed = || !self.stop.load(SeqCst) && self.steps.load(SeqCst) == seen;
+            match file.gather(&undisturbed) {
+                Ok(false) if !undisturbed() => {}
+                _ => return,
             }
         }
     }
 
-    /// What is not in memory yet.
+    /// All of it, in order.
     fn read(&self, file: &Gguf) -> Result<(), crate::gguf::GgufError> {
         let mut at = 0;
-        while at < file.bytes() && !self.stop.load(Relaxed) {
-            let piece = at..at + AT_A_TIME;
-            if !file.is_in_memory(piece.clone()) {
-                file.prefetch(piece)?;
-            }
+        while at < file.bytes() && !self.stop.load(SeqCst) {
+            file.prefetch(at..at + AT_A_TIME)?;
             at += AT_A_TIME;
         }
         Ok(())
     }
 
-    /// Waits for a time without steps; false if that is not to come.
-    fn pause(&self) -> bool {
+    /// Waits until no step ran for `long`, and answers the count of steps then; `None` if that is not to come.
+    fn pause(&self, long: Duration) -> Option<u32> {
         loop {
-            let before = self.steps.load(Relaxed);
-            if self.stop.load(Relaxed) {
-                return false;
+            let seen = self.steps.load(SeqCst);
+            if self.stop.load(SeqCst) {
+                return None;
             }
-            std::thread::park_timeout(PAUSE);
-            if self.steps.load(Relaxed) == before && !self.stop.load(Relaxed) {
-                return true;
+            std::thread::park_timeout(long);
+            let is_resting = seen.is_multiple_of(2) && self.steps.load(SeqCst) == seen;
+            if is_resting && !self.stop.load(SeqCst) {
+                return Some(seen);
             }
         }
     }
@@ -94,10 +114,32 @@ impl State {
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
-        self.state.stop.store(true, Relaxed);
+        self.state.stop.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_none_while_a_step_runs_and_none_comes_after_the_end() {
+        let state = Arc::new(State::default());
+        assert_eq!(state.pause(Duration::ZERO), Some(0));
+        let prefetch = Prefetch { state: state.clone(), thread: None };
+        let running = prefetch.step();
+        let other = state.clone();
+        let waiting = std::thread::spawn(move || other.pause(Duration::from_millis(1)));
+        // However long it takes: it must not be over before the step is.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        drop(running);
+        assert_eq!(waiting.join().unwrap(), Some(2));
+        drop(prefetch);
+        assert_eq!(state.pause(Duration::ZERO), None);
     }
 }
