@@ -24,12 +24,12 @@ pub fn text() -> String {
         .output()
         .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     format!(
-        "machine    {}\nprocessor  {}\ncores      {}\nmemory     {}\nkernel     {}\nload       {}\ncommit     {}\n",
+        "machine    {}\nprocessor  {}\ncores      {}\nmemory     {}\nkernel     Linux {}\nload       {}\ncommit     {}\n",
         name(),
         fact("/proc/cpuinfo", "model name").unwrap_or_default(),
         cores(),
         fact("/proc/meminfo", "MemTotal").unwrap_or_default(),
-        first_line("/proc/version"),
+        first_line("/proc/sys/kernel/osrelease"),
         first_line("/proc/loadavg"),
         commit.unwrap_or_default(),
     )
