@@ -47,6 +47,18 @@ fn every_tier_multiplies_every_format_as_the_plain_kernels_do() {
     });
 }
 
+/// Who cuts prompts counts on it: 24 tokens and any more of them are computed one way, so that a cut changes no bit.
+#[test]
+fn twenty_four_tokens_are_many_to_every_tier() {
+    for tier in tiers() {
+        let kernels = Kernels::for_tier(tier).expect("available");
+        for layout in FORMATS {
+            let form = |tokens| kernels.form(layout.format, tokens);
+            assert_eq!(form(24), form(1000), "{tier:?} {}", layout.name);
+        }
+    }
+}
+
 #[test]
 fn any_bytes_of_weights_give_what_the_plain_kernels_give() {
     for tier in tiers() {

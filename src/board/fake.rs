@@ -186,6 +186,15 @@ pub const JETSON: Fake = Fake {
 
 pub const ALL: [&Fake; 6] = [&PI5, &PI4, &ZERO_2_W, &RK3588_VENDOR, &H618, &JETSON];
 
+/// A Pi 5 in a folder of its own, for tests.
+#[cfg(test)]
+pub fn pi5() -> (tempfile::TempDir, super::root::Root) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    build(dir.path(), &PI5).expect("the folder can be written");
+    let root = super::root::Root::new(dir.path());
+    (dir, root)
+}
+
 /// Writes the tree below `at`.
 pub fn build(at: &Path, board: &Fake) -> io::Result<()> {
     let put = |path: &str, text: &str| -> io::Result<()> {

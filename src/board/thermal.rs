@@ -213,15 +213,8 @@ impl Source for Fan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake;
+    use super::super::fake::{self, pi5};
     use super::*;
-
-    fn pi5() -> (tempfile::TempDir, Root) {
-        let dir = tempfile::tempdir().unwrap();
-        fake::build(dir.path(), &fake::PI5).unwrap();
-        let root = Root::new(dir.path());
-        (dir, root)
-    }
 
     fn zone(root: &Root) -> Box<dyn Source> {
         sources(root).into_iter().find(|s| s.name() == "zone cpu-thermal").unwrap()

@@ -81,7 +81,7 @@ impl Map {
         if range.start >= end {
             return Ok(());
         }
-        if self.huge_page().is_some() && !self.asked.swap(true, Relaxed) {
+        if !self.asked.swap(true, Relaxed) && self.huge_page().is_some() {
             // Not at the opening: whoever only looks at the header would wait for megabytes of a slow card.
             _ = self.bytes.advise(Advice::HugePage);
         }
@@ -108,6 +108,8 @@ impl Map {
             }
             self.prefetch(at..at + PIECE)?;
         }
+        // What was just written can't be dropped before it is on the disk. Where this or a drop below fails, the old pages stay.
+        _ = fdatasync(&self.file);
         let (mut before, mut vain) = (mapped(), 0);
         while !enough(before) && vain < VAIN {
             // No piece is read anew twice: whoever is disturbed goes on here.
@@ -126,14 +128,12 @@ impl Map {
 
     /// Bytes of the system's huge pages, where they are of use to this file: no larger than is waited for, and it has one.
     fn huge_page(&self) -> Option<usize> {
-        huge::page_bytes().filter(|page| (*page <= PIECE) & (*page <= self.bytes.len()))
+        huge::page_bytes().filter(|page| *page <= PIECE && *page <= self.bytes.len())
     }
 
     /// Drops `range`, whole pages of the file, from the page cache, and reads it again. Where it can't be dropped the old pages stay.
     fn read_anew(&self, range: Range<usize>) -> Result<(), GgufError> {
         let length = range.len();
-        // What was just written can't be dropped before it is on the disk.
-        _ = fdatasync(&self.file);
         // SAFETY: of a mapped file only the page table's entries go: whoever reads the range next finds the file's bytes again, or zeros
         // where the guard has put them.
         _ = unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, length) };

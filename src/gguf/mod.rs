@@ -156,11 +156,23 @@ impl Gguf {
         self.each_part(range, Map::prefetch)
     }
 
+    /// Whether this machine's memory holds the file with room for all else. What does not fit is best read as it is needed: its first
+    /// pages would be gone again before the last had come.
+    pub fn fits_in_memory(&self) -> bool {
+        let system = rustix::system::sysinfo();
+        #[expect(clippy::useless_conversion, reason = "not so on machines of 32 bits")]
+        let total = u64::from(system.totalram).saturating_mul(system.mem_unit.into());
+        self.bytes() <= total / 4 * 3
+    }
+
     /// Brings the file into memory, and sees to it that it lies there in huge pages: what came into memory in small ones is read from the
     /// disk anew, piece by piece, each piece once. Returns whether it does; it can't where the file system has no large folios, where
     /// another process has the file mapped, or where `go_on`, asked before each piece, says no. Bytes and addresses stay what they are, so
-    /// that steps may run meanwhile; they wait where they meet the piece. Only for files that fit in memory.
+    /// that steps may run meanwhile; they wait where they meet the piece. A file that does [not fit](Self::fits_in_memory) is left alone.
     pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
+        if !self.fits_in_memory() {
+            return Ok(false);
+        }
         let _gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = true;
         for map in &self.maps {

@@ -89,15 +89,7 @@ impl Steered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::fake;
-
-    /// A Pi 5 below a folder, and its clock limit in kHz.
-    fn pi5() -> (tempfile::TempDir, Root) {
-        let dir = tempfile::tempdir().unwrap();
-        fake::build(dir.path(), &fake::PI5).unwrap();
-        let root = Root::new(dir.path());
-        (dir, root)
-    }
+    use crate::board::fake::pi5;
 
     #[test]
     fn a_governor_that_is_off_changes_nothing_and_one_that_saves_gives_back_what_it_took() {

@@ -73,11 +73,15 @@ fn yarn(p: &mut Plan) {
 }
 
 fn experts(p: &mut Plan) {
-    p.set("qwen3moe.expert_count", 4u32).set("qwen3moe.expert_used_count", 2u32).set("qwen3moe.expert_feed_forward_length", 12u32);
+    using_experts(p, 2);
 }
 
 fn every_expert(p: &mut Plan) {
-    p.set("qwen3moe.expert_count", 4u32).set("qwen3moe.expert_used_count", 4u32).set("qwen3moe.expert_feed_forward_length", 12u32);
+    using_experts(p, 4);
+}
+
+fn using_experts(p: &mut Plan, used: u32) {
+    p.set("qwen3moe.expert_count", 4u32).set("qwen3moe.expert_used_count", used).set("qwen3moe.expert_feed_forward_length", 12u32);
 }
 
 fn window(p: &mut Plan) {

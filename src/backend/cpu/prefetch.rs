@@ -28,9 +28,9 @@ struct State {
 }
 
 /// A step is running.
-pub struct Running(Arc<State>);
+pub struct Busy(Arc<State>);
 
-impl Drop for Running {
+impl Drop for Busy {
     fn drop(&mut self) {
         self.0.steps.fetch_add(1, SeqCst);
     }
@@ -45,30 +45,19 @@ impl Prefetch {
         }
         file.check().map_err(|e| LoadError::File(e.to_string()))?;
         let state = Arc::new(State::default());
-        // What does not fit comes as steps need it: its first pages would be gone again before the last had come.
-        if total > fitting() {
-            return if progress.loaded(total, total) { Ok(Prefetch { state, thread: None }) } else { Err(LoadError::Cancelled) };
-        }
         let seen = state.clone();
+        let spawn = |file: Arc<Gguf>| std::thread::Builder::new().name("hearth-prefetch".to_owned()).spawn(move || seen.work(&file)).ok();
         // Without a thread the steps fault their pages in: slower, not broken.
-        let thread = std::thread::Builder::new().name("hearth-prefetch".to_owned()).spawn(move || seen.work(&file)).ok();
+        let thread = if file.fits_in_memory() { spawn(file) } else { None };
         let prefetch = Prefetch { state, thread };
         if progress.loaded(total, total) { Ok(prefetch) } else { Err(LoadError::Cancelled) }
     }
 
     /// A step runs until the answer is dropped.
-    pub fn step(&self) -> Running {
+    pub fn step(&self) -> Busy {
         self.state.steps.fetch_add(1, SeqCst);
-        Running(self.state.clone())
+        Busy(self.state.clone())
     }
-}
-
-/// Bytes of a file that memory holds with room for all else.
-fn fitting() -> u64 {
-    let system = rustix::system::sysinfo();
-    #[expect(clippy::useless_conversion, reason = "not so on machines of 32 bits")]
-    let total = u64::from(system.totalram).saturating_mul(system.mem_unit.into());
-    total / 4 * 3
 }
 
 impl State {

@@ -195,7 +195,7 @@ impl Loaded for Running {
 
     fn step(&mut self, batch: &Batch<'_>, out: &mut StepOut) -> Result<(), StepError> {
         let start = Instant::now();
-        let _running = self.prefetch.step();
+        let _busy = self.prefetch.step();
         let step = Step::new(batch, self.program.vocabulary, self.options.context, self.program.needs_slots(), &self.turns);
         for run in &step.runs {
             if step.all[run.rows.start].position == 0
