@@ -22,8 +22,10 @@ test: ## everything: unit, golden, oracle, protocol, daemon; then the same under
 	@$(MAKE) --no-print-directory test-x86
 	@if [ "$$(uname -m)" != aarch64 ]; then $(MAKE) --no-print-directory test-arm64; fi
 
+# Two tests a core: those of the daemon mostly wait for it.
 test-x86: ## the tests on this machine
 	smollm2=$$(setup/model smollm2); gemma3=$$(setup/model gemma3); python=$$(setup/python); \
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}; \
 	HEARTH_SMOLLM2=$$smollm2 HEARTH_GEMMA3=$$gemma3 HEARTH_PYTHON=$$python dbus-run-session -- cargo test --workspace
 
 test-arm64: ## kernels, formats and models under qemu as a Cortex-A72, a Cortex-A76 and one with everything

@@ -70,7 +70,6 @@ fn every_way_in_which_thermometers_fail_ends_in_stock_behaviour_and_is_got_over(
     let mut board = Board::play("h618-bare", 30.0, 20.0);
     let house = house(&mut board, "performance");
     house.wait_until("a temperature", || house.thermal()["temperature"].is_number());
-    let _load = Load::on(&house);
     for fault in ["missing", "unreadable", "hangs", "sentinel"] {
         board.tell(&format!("thermometer {fault}"));
         wait_for_word(&house, "degraded", "sensor-lost");

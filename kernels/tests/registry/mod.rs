@@ -120,9 +120,9 @@ impl Case {
     /// Holds the tier to the plain kernels; activations begin `shift` bytes into a buffer.
     pub fn check(&self, weights: &[u8], x: &[f32], shift: usize) {
         let (want, got) = (self.plain(weights, x), self.compute(weights, x, shift));
-        for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+        let bounds = self.bounds(weights, x);
+        for (i, ((want, got), bound)) in want.iter().zip(&got).zip(bounds).enumerate() {
             let (token, row) = (i / self.rows, i % self.rows);
-            let bound = self.bound(weights, x, token, row);
             if bound.is_infinite() {
                 // At the end of f32's range: whether a term or a sum leaves it depends on the order.
                 continue;
@@ -135,31 +135,43 @@ impl Case {
         }
     }
 
-    /// How far a kernel may be from the plain one, for each result. Weights are `scale · code + offset` with unsigned codes, so a term
+    /// `[tokens, rows]`: how far a kernel may be from the plain one. Weights are `scale · code + offset` with unsigned codes, so a term
     /// is at most four times the run's largest weight times `|x|`; a sum of f32 loses at most its length (over 16 lanes, with four
     /// additions a run of 256 and eight at the end) times ε of the terms' magnitudes. Panels may round weights to 1/254 of the largest
-    /// of each run besides.
-    fn bound(&self, weights: &[u8], x: &[f32], token: usize, row: usize) -> f32 {
-        let row_bytes = self.format.row_bytes(self.cols).expect("whole blocks");
-        let mut w = vec![0.0; self.cols];
-        quant::decode(self.format, &weights[row * row_bytes..][..row_bytes], &mut w);
-        let x = &x[token * self.cols..][..self.cols];
-        let largest = |w: &[f32]| w.iter().fold(0.0, |a: f32, w| a.max(w.abs()));
-        let magnitude: f32 = w.chunks(256).zip(x.chunks(256)).map(|(w, x)| 4.0 * largest(w) * x.iter().map(|x| x.abs()).sum::<f32>()).sum();
-        let rounding = magnitude * f32::EPSILON * (16.0 + self.cols as f32 / 64.0);
+    /// of each run besides; such errors are independent, so six of their root mean square are allowed.
+    fn bounds(&self, weights: &[u8], x: &[f32]) -> Vec<f32> {
         let form = self.form(&self.kernels());
-        let run = if form == Form::PanelBy64 { 64 } else { 32 };
-        let panel = if form == Form::PanelBy64 || form.is_panel() && rounds_in_panel(self.format) {
-            // Errors of the weights are independent: their root mean square, and six of it.
-            let square = |x: f32| f64::from(x).powi(2);
-            let squares =
-                w.chunks(run).zip(x.chunks(run)).map(|(w, x)| square(largest(w) / 254.0) * x.iter().map(|x| square(*x)).sum::<f64>());
-            6.0 * squares.sum::<f64>().sqrt() as f32
-        } else {
-            0.0
+        let by_64 = form == Form::PanelBy64;
+        let rounds = by_64 || form.is_panel() && rounds_in_panel(self.format);
+        let run = if by_64 { 64 } else { 32 };
+        let largest = |w: &[f32]| w.iter().fold(0.0, |a: f32, w| a.max(w.abs()));
+        let mut w = vec![0.0; self.cols];
+        // Of every row and of every token what its runs of 256, and those that a panel rounds, have to say.
+        let rows: Vec<(Vec<f32>, Vec<f64>)> = weights
+            .chunks_exact(self.format.row_bytes(self.cols).expect("whole blocks"))
+            .map(|row| {
+                quant::decode(self.format, row, &mut w);
+                (w.chunks(256).map(|w| 4.0 * largest(w)).collect(), w.chunks(run).map(|w| square(largest(w) / 254.0)).collect())
+            })
+            .collect();
+        let tokens = x.chunks_exact(self.cols).map(|x| {
+            let magnitudes: Vec<f32> = x.chunks(256).map(|x| x.iter().map(|x| x.abs()).sum()).collect();
+            let squares: Vec<f64> = x.chunks(run).map(|x| x.iter().map(|x| square(*x)).sum()).collect();
+            (magnitudes, squares)
+        });
+        let bound = |(w, w_squares): &(Vec<f32>, Vec<f64>), (x, x_squares): &(Vec<f32>, Vec<f64>)| {
+            let magnitude: f32 = w.iter().zip(x).map(|(w, x)| w * x).sum();
+            let rounding = magnitude * f32::EPSILON * (16.0 + self.cols as f32 / 64.0);
+            let squares: f64 = w_squares.iter().zip(x_squares).map(|(w, x)| w * x).sum();
+            let panel = if rounds { 6.0 * squares.sqrt() as f32 } else { 0.0 };
+            rounding + panel + f32::MIN_POSITIVE
         };
-        rounding + panel + f32::MIN_POSITIVE
+        tokens.flat_map(|token| rows.iter().map(move |row| bound(row, &token)).collect::<Vec<_>>()).collect()
     }
+}
+
+fn square(x: f32) -> f64 {
+    f64::from(x).powi(2)
 }
 
 /// Formats whose scales are finer than a panel's runs of 32.

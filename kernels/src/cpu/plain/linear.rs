@@ -43,29 +43,32 @@ fn quantize_run(x: &[f32], codes: &mut [u8]) -> f32 {
     largest / 127.0
 }
 
-/// `out[t, r] = Σᵢ w[r, i] · x[t, i]` with weights as [`quant::decode`] gives them and activations as [`dequantize`] does:
-/// 256 columns of a row at a time, for 64 tokens.
+/// `out[t, r] = Σᵢ w[r, i] · x[t, i]` with weights as [`quant::decode`] gives them and activations as [`dequantize`] does: for 16 rows and
+/// 16 tokens at a time, so that what a run of 256 columns decodes to is used as often.
 pub fn mat_mul(p: &mut Product) {
     let layout = p.format.layout();
-    let (mut w, mut x, mut sums) = ([0.0; RUN], [0.0; RUN], [0.0; TOKENS]);
-    for (r, row) in p.weights.chunks_exact(p.format.row_bytes(p.cols).expect("whole blocks")).enumerate() {
-        for first in (0..p.tokens).step_by(TOKENS) {
-            let tokens = TOKENS.min(p.tokens - first);
-            sums.fill(0.0);
+    let (mut w, mut x) = ([0.0; RUN], [[0.0; RUN]; TILE]);
+    for (tile, rows) in p.weights.chunks(TILE * p.row_bytes).enumerate() {
+        for first in (0..p.tokens).step_by(TILE) {
+            let tokens = TILE.min(p.tokens - first);
+            let mut sums = [[0.0; TILE]; TILE];
             for start in (0..p.cols).step_by(RUN) {
                 let cols = RUN.min(p.cols - start);
-                quant::decode(
-                    p.format,
-                    &row[start / layout.weights * layout.bytes..][..cols / layout.weights * layout.bytes],
-                    &mut w[..cols],
-                );
-                for (t, sum) in sums[..tokens].iter_mut().enumerate() {
+                for (t, x) in x[..tokens].iter_mut().enumerate() {
                     dequantize(p.form, p.activations, p.cols, first + t, start, &mut x[..cols]);
-                    *sum += w[..cols].iter().zip(&x).map(|(&w, &x)| f64::from(w) * x).sum::<f64>();
+                }
+                for (row, sums) in rows.chunks_exact(p.row_bytes).zip(&mut sums) {
+                    let run = &row[start / layout.weights * layout.bytes..][..cols / layout.weights * layout.bytes];
+                    quant::decode(p.format, run, &mut w[..cols]);
+                    for (x, sum) in x[..tokens].iter().zip(sums) {
+                        *sum += w[..cols].iter().zip(x).map(|(&w, &x)| f64::from(w) * x).sum::<f64>();
+                    }
                 }
             }
-            for (t, sum) in sums[..tokens].iter().enumerate() {
-                p.out.token(first + t)[r] = *sum as f32;
+            for (row, sums) in sums[..rows.len() / p.row_bytes].iter().enumerate() {
+                for (t, sum) in sums[..tokens].iter().enumerate() {
+                    p.out.token(first + t)[tile * TILE + row] = *sum as f32;
+                }
             }
         }
     }
@@ -73,8 +76,8 @@ pub fn mat_mul(p: &mut Product) {
 
 /// A multiple of every block.
 const RUN: usize = 256;
-/// Tokens whose sums are kept at a time.
-const TOKENS: usize = 64;
+/// Rows, and tokens, whose sums are kept at a time.
+const TILE: usize = 16;
 
 /// What row `token` of `activations` (no panel) stands for, from column `start` on.
 pub fn dequantize(form: Form, activations: &[u8], cols: usize, token: usize, start: usize, out: &mut [f64]) {
