@@ -10,7 +10,7 @@ use super::tick::{self, Rules};
 use super::watchdog::Pulse;
 use crate::serve::thermal::{Holds, Thermal};
 use crate::serve::{Shared, dbus, http};
-use crate::service::{Service, State};
+use crate::service::{Model, Service, State};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ struct Daemon {
 
 /// What can happen.
 enum Event {
-    Loaded(Box<Result<(crate::service::Model, Duration), String>>),
+    Loaded(Box<Result<(Model, Duration), String>>),
     Reload,
     Look,
     Stop,
@@ -140,14 +140,12 @@ impl Daemon {
         Next::GoOn
     }
 
-    fn loaded(&mut self, outcome: Result<(crate::service::Model, Duration), String>) -> Next {
+    fn loaded(&mut self, outcome: Result<(Model, Duration), String>) -> Next {
         let Some((_, config)) = self.loading.take() else { return Next::GoOn };
         match outcome {
             Ok((model, time)) => {
-                let info = model.info();
-                let status =
-                    format!("{} ({} {}) on {}, context {}", info.name, info.architecture, info.file_type, info.backend, info.context);
-                tracing::info!(model = info.name, seconds = time.as_secs_f32(), "ready: {status}");
+                let status = status(&model);
+                tracing::info!(model = model.info().name, seconds = time.as_secs_f32(), "ready: {status}");
                 self.shared.counts.loaded(time);
                 self.adopt(config);
                 if let State::Ready(old) = self.shared.service.set(State::Ready(Arc::new(model))) {
@@ -170,7 +168,7 @@ impl Daemon {
         Next::GoOn
     }
 
-    /// The configuration anew, and with it the model. Whatever is wrong with it, what runs goes on.
+    /// The configuration anew, and the model where it would be another. Whatever is wrong with it, what runs goes on.
     fn reload(&mut self) {
         if self.loading.is_some() {
             self.reload_again = true;
@@ -186,10 +184,24 @@ impl Daemon {
                 if config.serve != self.config.serve || config.log != self.config.log {
                     tracing::warn!("reload: changes under [serve] and [log] wait for a restart, except `serve.queue`");
                 }
+                if let Some(model) = self.as_it_is(&config) {
+                    tracing::info!("reload: the model stays as it is");
+                    let status = status(&model);
+                    self.adopt(config);
+                    notify::ready(&status);
+                    return;
+                }
                 tracing::info!("reload: loading the model anew; the one there is answers until then");
                 self.loading = Some((Loading::start(&config, None), config));
             }
         }
+    }
+
+    /// The model there is, if `config` says of it what the configuration there is says, and its file is the one that was read.
+    fn as_it_is(&self, config: &Config) -> Option<Arc<Model>> {
+        let told = |config: &Config| (config.model.clone(), config.generation.clone(), config.serve.queue);
+        let model = self.shared.service.model().ok()?;
+        (told(config) == told(&self.config) && model.is_current()).then_some(model)
     }
 
     /// The tick begins anew where its rules are others.
@@ -253,8 +265,14 @@ impl Daemon {
     }
 }
 
+/// What is ready, in a line.
+fn status(model: &Model) -> String {
+    let info = model.info();
+    format!("{} ({} {}) on {}, context {}", info.name, info.architecture, info.file_type, info.backend, info.context)
+}
+
 /// Never ends while there is nothing to wait for.
-async fn outcome(loading: &mut Option<(Loading, Config)>) -> Result<(crate::service::Model, Duration), String> {
+async fn outcome(loading: &mut Option<(Loading, Config)>) -> Result<(Model, Duration), String> {
     match loading {
         Some((loading, _)) => loading.outcome().await,
         None => std::future::pending().await,

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::{Deref, Range};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -139,6 +139,13 @@ impl Map {
         _ = unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, length) };
         _ = fadvise(&self.file, range.start as u64, NonZeroU64::new(length as u64), rustix::fs::Advice::DontNeed);
         self.prefetch(range)
+    }
+
+    /// Whether opening its path again would give this file, unchanged.
+    pub fn is_current(&self) -> bool {
+        let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        let found = std::fs::metadata(&self.path).and_then(|there| Ok(same(there, self.file.metadata()?)));
+        found.unwrap_or(false) && self.check().is_ok()
     }
 
     fn unreadable(&self, error: io::Error) -> GgufError {

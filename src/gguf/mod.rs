@@ -192,6 +192,11 @@ impl Gguf {
         Ok(())
     }
 
+    /// Whether opening its path again would give the same file, with nothing written to it since.
+    pub fn is_current(&self) -> bool {
+        self.maps.iter().all(Map::is_current)
+    }
+
     /// Refuses a file that was cut short or written to since it was opened, or of which a page could not be read (it then reads as
     /// zeros). One `fstat` a part, less than a microsecond: cheap enough to ask after every step.
     pub fn check(&self) -> Result<(), GgufError> {

@@ -9,6 +9,7 @@ use super::request::{ChatRequest, CompletionRequest, Defaults, Generation, Promp
 use super::{Error, Limits, Telemetry};
 use crate::backend::Progress;
 use crate::engine::{Engine, Request};
+use crate::gguf::Gguf;
 use crate::tokenizer::{self, Tokenizer};
 use crate::units::{Bytes, TokenId};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,7 @@ pub struct ModelInfo {
 /// Dropping the last handle lets running answers finish, then gives the memory back.
 pub struct Model {
     info: ModelInfo,
+    file: Arc<Gguf>,
     tokenizer: Arc<Tokenizer>,
     ends: Arc<[TokenId]>,
     chat: ChatPrompt,
@@ -69,15 +71,27 @@ impl Model {
         open::open(path, options, progress)
     }
 
-    pub(super) fn new(info: ModelInfo, tokenizer: Tokenizer, chat: ChatPrompt, engine: Engine, defaults: Defaults) -> Self {
+    pub(super) fn new(
+        info: ModelInfo,
+        file: Arc<Gguf>,
+        tokenizer: Tokenizer,
+        chat: ChatPrompt,
+        engine: Engine,
+        defaults: Defaults,
+    ) -> Self {
         let ends = tokenizer.vocab().special().ends.as_slice().into();
         let tokenizer = Arc::new(tokenizer);
         let grammars = Grammars::new(tokenizer.clone(), info.vocabulary);
-        Self { info, tokenizer, ends, chat, grammars, engine, defaults }
+        Self { info, file, tokenizer, ends, chat, grammars, engine, defaults }
     }
 
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// Whether opening its path again would read the same file.
+    pub fn is_current(&self) -> bool {
+        self.file.is_current()
     }
 
     pub fn defaults(&self) -> &Defaults {

@@ -131,7 +131,7 @@ pub fn open(path: &Path, options: &Options, progress: &dyn Progress) -> Result<M
     };
     let chat = ChatPrompt::read(&file, &tokenizer);
     file.check()?;
-    Ok(Model::new(info, tokenizer, chat, engine, options.defaults.clone()))
+    Ok(Model::new(info, file, tokenizer, chat, engine, options.defaults.clone()))
 }
 
 /// The file's name, without the ending and without the number of its part.

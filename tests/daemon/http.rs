@@ -72,6 +72,12 @@ fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
     assert!(methods.contains("\r\nallow: post\r\n"), "{methods}");
     let bad_json = house.curl(CHAT).args(["-o", "/dev/null", "-w", "%{http_code}", "-d", "{"]).output().unwrap();
     assert_eq!(bad_json.stdout, b"400");
+    let with_header = |bytes: usize| {
+        let head = format!("x: {}", "x".repeat(bytes));
+        let output = house.curl("/health").args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &head]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!([60_000, 66_000, 100_000, 130_000].map(with_header), ["200", "431", "431", "431"]);
 }
 
 #[test]

@@ -181,6 +181,28 @@ fn sighup_loads_anew_and_a_faulty_configuration_changes_nothing() {
 }
 
 #[test]
+fn sighup_leaves_a_model_alone_that_would_be_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    fs::copy(model(), &path).unwrap();
+    let mut house = House::open(Plan { model: &path, ..Plan::default() });
+    let config = house.config.clone();
+    let mut loads_after_reload = || {
+        house.signal("HUP");
+        house.wait_for("RELOADING=1");
+        house.wait_for("READY=1");
+        house.log().matches("ready: ").count()
+    };
+    assert_eq!(loads_after_reload(), 1, "nothing changed");
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("policy = \"off\"", "policy = \"observe\"")).unwrap();
+    assert_eq!(loads_after_reload(), 1, "the governor's alone");
+    let other = folder.path().join("other.gguf");
+    fs::copy(model(), &other).unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(loads_after_reload(), 2, "another file under the same name");
+}
+
+#[test]
 fn a_socket_passed_in_by_systemd_is_used_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (passed, config) = (folder.path().join("passed"), folder.path().join("c.toml"));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const CONTEXT: usize = 256;
 const TOKENS: usize = 90;
-const THREADS: [usize; 3] = [2, 3, 8];
+const THREADS: [usize; 2] = [3, 8];
 /// How far cuts into steps of a few rows move the logits of these models, which are a few units large: the mean over positions of the
 /// largest difference, of which no position may have four times as much. Int8 activations round at other places in the products' form for few rows, per 32, 64 or 256 numbers. Found: at
 /// most 0.06 with AVX-512, 0.30 on ARM; where a recurrent state carries roundings on, 0.65.

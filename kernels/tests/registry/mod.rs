@@ -4,6 +4,8 @@
 use hearth_kernels::cpu::linear::Product;
 use hearth_kernels::cpu::{Activations, Columns, Form, Kernels, Tier, Weights, plain};
 use hearth_kernels::quant::{self, Format};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 /// The tiers to hold to the plain kernels: all that this processor runs. Where `HEARTH_TEST_TIER` names one, it alone, and it must be the
 /// best there is: an emulated processor is told what it has to be found to be, and need not repeat what another one does.
@@ -61,18 +63,12 @@ impl Case {
         Kernels::for_tier(self.tier).expect("an available tier")
     }
 
-    /// Noise, encoded. Few rows are encoded and repeated: encoding is slow.
+    /// Noise, encoded.
     pub fn inputs(&self) -> Inputs {
-        let mut noise = Noise::new(self.cols as u64 + 7);
-        let row_bytes = self.format.row_bytes(self.cols).expect("whole blocks");
-        let mut weights = vec![0; row_bytes * self.rows];
-        let distinct = self.rows.min(5);
-        let w = noise.numbers(self.cols * distinct);
-        quant::encode(self.format, &w, &mut weights[..row_bytes * distinct]);
-        for r in distinct..self.rows {
-            weights.copy_within(r % distinct * row_bytes..(r % distinct + 1) * row_bytes, r * row_bytes);
-        }
-        Inputs { weights, x: noise.numbers(self.cols * self.tokens) }
+        let weights = few_rows(self.format, self.cols);
+        let bytes = self.rows * weights.len() / FEW_ROWS;
+        let weights = weights.iter().copied().cycle().take(bytes).collect();
+        Inputs { weights, x: Noise::new(self.cols as u64 + 7).numbers(self.cols * self.tokens) }
     }
 
     pub fn form(&self, k: &Kernels) -> Form {
@@ -172,6 +168,26 @@ impl Case {
 
 fn square(x: f32) -> f64 {
     f64::from(x).powi(2)
+}
+
+/// Encoded rows, shared by the cases of a format.
+type Rows = Arc<[u8]>;
+
+/// Rows that are repeated.
+const FEW_ROWS: usize = 5;
+
+/// Rows of noise. Encoded once, since encoding is slow.
+fn few_rows(format: Format, cols: usize) -> Rows {
+    static KEPT: Mutex<BTreeMap<(Format, usize), Rows>> = Mutex::new(BTreeMap::new());
+    let key = (format, cols);
+    if let Some(rows) = KEPT.lock().expect("nobody panics with it").get(&key) {
+        return rows.clone();
+    }
+    let mut rows = vec![0; FEW_ROWS * format.row_bytes(cols).expect("whole blocks")];
+    quant::encode(format, &Noise::new(cols as u64 + 8).numbers(FEW_ROWS * cols), &mut rows);
+    let rows: Rows = rows.into();
+    KEPT.lock().expect("nobody panics with it").insert(key, rows.clone());
+    rows
 }
 
 /// Formats whose scales are finer than a panel's runs of 32.

@@ -7,15 +7,33 @@ use crate::program::{Activation, Matrix, Op, Value};
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
 
-/// Bytes of weights in one chunk for one token: long runs for the memory, since it idles where a chunk begins, and enough chunks for all
-/// threads. 64 KiB are 6 % slower on two cores of an Emerald Rapids, 320 no better.
+/// Most bytes of weights in one chunk, for one token and for a few, where kernels bring the activations into an order of their own in
+/// every chunk. On two cores of an Emerald Rapids 320 KiB are no better.
 const CHUNK_BYTES: usize = 160 << 10;
-/// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
 const CHUNK_BYTES_FEW: usize = 192 << 10;
+/// Fewest, where there are more.
+const CHUNK_BYTES_LEAST: usize = 16 << 10;
+/// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. With half of it, or twice, 2 to 16
+/// cores of an Emerald Rapids are no faster.
+const START_BYTES: usize = 12 << 10;
+
+/// Bytes of one chunk where `workers` share products of `all` bytes for some tokens. Starts cost `START / chunk` of the time, and whoever
+/// claims the last chunk lets the others wait for `chunk / 2` on average, which is `chunk · workers / (2 · all)` of it: least in sum at
+/// the root of `2 · START · all / workers`.
+pub fn chunk_bytes(all: usize, workers: usize, tokens: usize) -> usize {
+    let most = if tokens == 1 { CHUNK_BYTES } else { CHUNK_BYTES_FEW };
+    (2 * START_BYTES * all / workers.max(1)).isqrt().clamp(CHUNK_BYTES_LEAST, most)
+}
 
 impl<'a> View<'a> {
-    /// Weight rows of one piece, and of all.
-    pub fn product_cut(&self, index: usize) -> (usize, usize) {
+    /// Bytes of a product's weights, and its tokens in this step.
+    pub fn product_size(&self, index: usize) -> (usize, usize) {
+        let Op::Linear { weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
+        (self.weights(weight).bytes.len(), self.step.lines(self.domain(index)).len())
+    }
+
+    /// Weight rows of one piece of about `chunk` bytes, and of all.
+    pub fn product_cut(&self, index: usize, chunk: usize, workers: usize) -> (usize, usize) {
         let Op::Linear { x, weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
         let tokens = self.step.lines(self.domain(index)).len();
         if tokens == 0 {
@@ -25,8 +43,10 @@ impl<'a> View<'a> {
         let form = self.form(weights, tokens);
         let tile = self.run.kernels.row_tile(weights.format, form, tokens);
         // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
-        let chunk = if tokens == 1 { CHUNK_BYTES } else { CHUNK_BYTES_FEW };
-        let each = if form.is_panel() { tile } else { (chunk * weight.rows / weights.bytes.len().max(1)).max(1).next_multiple_of(tile) };
+        let chunks = weights.bytes.len().div_ceil(chunk);
+        // As many for each worker, where there is one for each.
+        let chunks = if chunks > workers { chunks.next_multiple_of(workers) } else { chunks };
+        let each = if form.is_panel() { tile } else { weight.rows.div_ceil(chunks.max(1)).next_multiple_of(tile) };
         debug_assert_eq!(x.floats(), weight.columns);
         (each, weight.rows)
     }

@@ -8,6 +8,7 @@ use super::feeds::{Fed, FeedList, Feeds};
 use super::plan::{Plan, StagePlan};
 use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
+use super::products::chunk_bytes;
 use super::remembered::{Place, Threads};
 use super::schedule::{Memory, Schedule, Stage, Work};
 use super::step::Step;
@@ -235,7 +236,13 @@ impl Loaded for Running {
             slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
             partials: Shared::new(&mut []),
         };
-        view.plan = (0..model.schedule.stages.len()).map(|number| view.stage_plan(number)).collect();
+        // A step that gives each of its sequences one token is bound by memory, any other by arithmetic.
+        let single = step.runs.len() == step.all.len();
+        let (asked, choice) =
+            if single { (self.pace.decode_threads, &mut self.decode) } else { (self.pace.prefill_threads, &mut self.prefill) };
+        self.pool.set_active(asked.unwrap_or(choice.workers()));
+        let workers = self.pool.active();
+        view.plan = (0..model.schedule.stages.len()).map(|number| view.stage_plan(number, workers)).collect();
         let need = view.partial_floats().max(view.expert_floats());
         if self.partials.len() < need {
             self.partials.resize(need, 0.0);
@@ -247,17 +254,11 @@ impl Loaded for Running {
         }
         let scratch = Shared::new(&mut self.scratch);
         let view = &view;
-        // A step that gives each of its sequences one token is bound by memory, any other by arithmetic.
-        let single = step.runs.len() == step.all.len();
-        let (asked, choice) =
-            if single { (self.pace.decode_threads, &mut self.decode) } else { (self.pace.prefill_threads, &mut self.prefill) };
-        self.pool.set_active(asked.unwrap_or(choice.workers()));
         let this_thread = std::thread::current().id();
         if self.owner.replace(this_thread) != Some(this_thread) {
             self.cores.keep(0);
         }
         let losses = self.pool.losses();
-        let workers = self.pool.active();
         self.pool.run(model.schedule.stages.len() * PHASES, &|crew| {
             // SAFETY: a worker's index is its own.
             let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
@@ -398,13 +399,21 @@ impl<'a> View<'a> {
         }
     }
 
-    fn stage_plan(&self, number: usize) -> StagePlan {
+    fn stage_plan(&self, number: usize, workers: usize) -> StagePlan {
         let mut plan = StagePlan::default();
-        for &work in &self.run.schedule.stages[number].works {
+        let works = &self.run.schedule.stages[number].works;
+        // What pieces are claimed of together.
+        let sizes = works.iter().filter_map(|work| match *work {
+            Work::GatedLinear { gate, .. } => Some(self.product_size(gate)),
+            Work::Step(index) => matches!(self.run.program.steps[index].op, Op::Linear { .. }).then(|| self.product_size(index)),
+        });
+        let (bytes, tokens) = sizes.fold((0, 0), |(all, most), (bytes, tokens)| (all + bytes, most.max(tokens)));
+        let chunk = chunk_bytes(bytes, workers, tokens);
+        for &work in works {
             let (each, all) = match work {
-                Work::GatedLinear { gate, .. } => self.product_cut(gate),
+                Work::GatedLinear { gate, .. } => self.product_cut(gate, chunk, workers),
                 Work::Step(index) => match self.run.program.steps[index].op {
-                    Op::Linear { .. } => self.product_cut(index),
+                    Op::Linear { .. } => self.product_cut(index, chunk, workers),
                     Op::Attention { .. } => (1, self.attention_pieces(index)),
                     Op::Moe { .. } => (1, self.expert_pieces(index)),
                     Op::ShortConv { .. } | Op::DeltaRule { .. } => (1, self.recurrent_pieces(index)),

@@ -1,6 +1,6 @@
 //! Connections: how many at once, how long a client may take to say what it wants, and how they end when the daemon stops.
 
-use super::router;
+use super::{HEAD_BYTES_MAX, router};
 use crate::serve::Shared;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,8 +17,6 @@ const CONNECTIONS_MAX: usize = 128;
 /// A client that takes longer to send a request's head is gone, or means no good. Also how long a connection may lie idle: longer than
 /// clients keep theirs (aiohttp 15 s, httpx 5 s), so that none is closed just as it is used again.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// Most bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 64 << 10;
 /// After a failed accept (as when descriptors run out) before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -72,6 +70,7 @@ async fn accept(listener: &UnixListener, places: &Arc<Semaphore>) -> std::io::Re
 async fn connection(stream: UnixStream, shared: Shared, mut stop: watch::Receiver<bool>) {
     let service = TowerToHyperService::new(router(shared));
     let mut builder = http1::Builder::new();
+    // A bound for what a connection holds: hyper takes up to a buffer more. `router` refuses what it lets through.
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES_MAX);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

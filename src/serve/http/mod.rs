@@ -24,6 +24,9 @@ use axum::routing::{get, post};
 /// Most bytes of a request's body: a conversation far longer than any context.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
+/// Most bytes of a request's head: its first line and its headers.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
 /// Every path there is.
 pub fn router(shared: Shared) -> Router {
     Router::new()
@@ -44,5 +47,6 @@ pub fn router(shared: Shared) -> Router {
         .fallback(reply::no_such_path)
         .method_not_allowed_fallback(reply::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn(reply::within_head))
         .with_state(shared)
 }

@@ -1,11 +1,12 @@
 //! Errors in OpenAI's shape with llama-server's types, which clients match on, and the bodies of requests.
 
-use super::BODY_BYTES_MAX;
+use super::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
 use crate::serve::wire::Fields;
 use crate::service::Error;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -92,6 +93,17 @@ pub async fn no_such_method(method: Method, uri: Uri) -> Refusal {
 /// While the model loads: as llama-server says it.
 pub fn loading(message: &str) -> Refusal {
     Refusal { retry: Retry::Soon, ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message) }
+}
+
+/// Refuses a request whose head is longer than [`HEAD_BYTES_MAX`].
+pub async fn within_head(request: Request, next: Next) -> Result<Response, Refusal> {
+    let line = request.uri().path_and_query().map_or(0, |line| line.as_str().len());
+    let bytes = request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len());
+    if bytes > HEAD_BYTES_MAX {
+        let message = format!("the request's head of {bytes} bytes is larger than the {HEAD_BYTES_MAX} that are taken");
+        return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", &message));
+    }
+    Ok(next.run(request).await)
 }
 
 /// The JSON object of a request, whatever its content type says.
