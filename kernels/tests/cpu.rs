@@ -3,7 +3,7 @@
 mod registry;
 
 use hearth_kernels::cpu::form::Planes;
-use hearth_kernels::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
+use hearth_kernels::cpu::kv::{self, Cache, Kind, POSITIONS, Partial, Scoring, Span};
 use hearth_kernels::cpu::{Activation, Form, Kernels, Pairing, Tier, plain};
 use hearth_kernels::quant::{FORMATS, Layout};
 use registry::{Case, Noise, tiers};
@@ -156,11 +156,10 @@ fn every_tier_quantizes_to_the_same_bits() {
     }
 }
 
-/// `n` positions of a head's keys and values, blocks in no order; the rest of the last tile holds NaN.
+/// `n` positions of a head's keys and values, blocks in no order, beside another head; the rest of the last tile holds NaN.
 struct Head {
     kind: Kind,
-    keys: Vec<u8>,
-    values: Vec<u8>,
+    memory: Vec<u8>,
     stride: usize,
     blocks: Vec<u32>,
     dims: (usize, usize),
@@ -168,31 +167,32 @@ struct Head {
 
 impl Head {
     fn new(kind: Kind, dims: (usize, usize), n: usize) -> Head {
-        let stride = kind.key_tile(dims.0).max(kind.value_tile(dims.1));
+        let pair = kind.pair(dims.0, dims.1);
+        let stride = 2 * kv::GROUP * pair;
         let tiles = n.div_ceil(POSITIONS);
         let blocks: Vec<u32> = (0..tiles as u32).map(|i| (i * 5 + 3) % (tiles as u32 * 5 + 4)).collect();
-        let bytes = stride * (tiles * 5 + 4);
-        let mut head = Head { kind, keys: vec![0xff; bytes], values: vec![0xff; bytes], stride, blocks, dims };
+        let mut memory = vec![0xff; stride * (tiles * 5 + 4).div_ceil(kv::GROUP)];
         let mut noise = Noise::new(n as u64);
         let k = Kernels::for_tier(Tier::Generic).expect("always there");
         for p in 0..n {
-            let at = head.blocks[p / POSITIONS] as usize * stride;
-            k.store_key(kind, &noise.numbers(dims.0), &mut head.keys[at..][..kind.key_tile(dims.0)], p % POSITIONS);
-            k.store_value(kind, &noise.numbers(dims.1), &mut head.values[at..][..kind.value_tile(dims.1)], p % POSITIONS);
+            let tiles = &mut memory[kv::place(blocks[p / POSITIONS] as usize, stride, pair)..][..pair];
+            let (keys, values) = tiles.split_at_mut(kind.key_tile(dims.0));
+            k.store_key(kind, &noise.numbers(dims.0), keys, p % POSITIONS);
+            k.store_value(kind, &noise.numbers(dims.1), values, p % POSITIONS);
         }
-        head
+        Head { kind, memory, stride, blocks, dims }
     }
 
     fn cache(&self) -> Cache<'_> {
         let Head { kind, stride, dims, .. } = *self;
-        Cache { kind, keys: &self.keys, values: &self.values, stride, blocks: &self.blocks, key_dim: dims.0, value_dim: dims.1 }
+        Cache { kind, memory: &self.memory, stride, blocks: &self.blocks, key_dim: dims.0, value_dim: dims.1 }
     }
 
     /// In two parts where it can be cut between tiles, merged and finished.
     fn attend(&self, tier: Tier, scoring: Scoring, queries: &[f32], spans: &[Span]) -> Vec<f32> {
         let k = Kernels::for_tier(tier).expect("available");
         let n = spans.len();
-        let mut scratch = vec![0; k.attend_scratch(self.dims.0, n)];
+        let mut scratch = vec![0; k.attend_scratch(self.dims.0, self.dims.1, n)];
         let (mut max, mut sum, mut acc) = (vec![0.0; 2 * n], vec![0.0; 2 * n], vec![0.0; 2 * n * self.dims.1]);
         let (max, sum, acc) = (max.split_at_mut(n), sum.split_at_mut(n), acc.split_at_mut(n * self.dims.1));
         let mut first = Partial { max: max.0, sum: sum.0, acc: acc.0 };
@@ -212,13 +212,19 @@ impl Head {
 
 #[test]
 fn every_tier_attends_as_the_plain_kernel_does() {
-    let scorings = [Scoring { scale: 0.125, softcap: None }, Scoring { scale: 0.3, softcap: Some(5.0) }];
+    let scoring = |scale, softcap, decoded| Scoring { scale, softcap, decoded };
+    let scorings = [scoring(0.125, None, false), scoring(0.125, None, true), scoring(0.3, Some(5.0), false), scoring(0.3, Some(5.0), true)];
     for kind in [Kind::F32, Kind::F16, Kind::Q8_0] {
         for dims in [(8, 8), (16, 24), (64, 64), (80, 80), (96, 40), (128, 128), (256, 256), (37, 45), (512, 512)] {
             for n in [1, 63, 64, 65, 200] {
                 let head = Head::new(kind, dims, n);
                 for queries in [1, 3, 4, 7] {
-                    let q = Noise::new(queries as u64).numbers(queries * dims.0);
+                    // Numbers that kernels which round queries to 16 bits, by 32, keep: what they lose has a test of its own.
+                    let mut q = Noise::new(queries as u64).numbers(queries * dims.0);
+                    for run in q.chunks_mut(dims.0).flat_map(|q| q.chunks_mut(32)) {
+                        run.iter_mut().for_each(|x| *x = (*x * 4096.0).round() / 4096.0);
+                        run[run.len() / 2] = 127.0 / 16.0;
+                    }
                     // A window for every other query; one that sees nothing.
                     let spans: Vec<Span> = (0..queries as u32)
                         .map(|i| Span {

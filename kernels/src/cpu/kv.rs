@@ -56,17 +56,26 @@ impl Kind {
     pub const fn value_tile(self, dim: usize) -> usize {
         self.value_codes(dim) + self.scales(dim)
     }
+
+    /// Bytes of both.
+    pub const fn pair(self, key_dim: usize, value_dim: usize) -> usize {
+        self.key_tile(key_dim) + self.value_tile(value_dim)
+    }
 }
 
-/// One head's keys and values of a sequence. Tile `i` (positions `64·i ..`) is at `blocks[i] · stride` of both slices, so a slice starts
-/// at the head's place within the cache's first block.
+/// Blocks whose tiles of one head lie one after the other: attention then reads runs that are long enough for the memory, since blocks
+/// of a sequence mostly follow each other too.
+pub const GROUP: usize = 8;
+
+/// One head's keys and values of a sequence. Block `b` has its tile of keys, then its tile of values, `b / GROUP · stride` and
+/// `b % GROUP` such pairs into the memory, which starts at the head's place within the first group.
 #[derive(Clone, Copy, Debug)]
 pub struct Cache<'a> {
     pub kind: Kind,
-    pub keys: &'a [u8],
-    pub values: &'a [u8],
-    /// Bytes from a block to the next.
+    pub memory: &'a [u8],
+    /// Bytes from a group of blocks to the next.
     pub stride: usize,
+    /// Of the sequence, in the order of its positions.
     pub blocks: &'a [u32],
     pub key_dim: usize,
     pub value_dim: usize,
@@ -76,15 +85,24 @@ impl<'a> Cache<'a> {
     /// Tile `index` of the keys.
     ///
     /// # Panics
-    /// When it lies beyond the slice.
+    /// When it lies beyond the memory.
     pub fn key_tile(&self, index: usize) -> &'a [u8] {
-        &self.keys[self.blocks[index] as usize * self.stride..][..self.kind.key_tile(self.key_dim)]
+        &self.memory[self.place(index)..][..self.kind.key_tile(self.key_dim)]
     }
 
     /// Tile `index` of the values; panics as [`key_tile`](Self::key_tile).
     pub fn value_tile(&self, index: usize) -> &'a [u8] {
-        &self.values[self.blocks[index] as usize * self.stride..][..self.kind.value_tile(self.value_dim)]
+        &self.memory[self.place(index) + self.kind.key_tile(self.key_dim)..][..self.kind.value_tile(self.value_dim)]
     }
+
+    fn place(&self, index: usize) -> usize {
+        place(self.blocks[index] as usize, self.stride, self.kind.pair(self.key_dim, self.value_dim))
+    }
+}
+
+/// Where a block's pair of tiles is, from its head's first one on.
+pub const fn place(block: usize, stride: usize, pair: usize) -> usize {
+    block / GROUP * stride + block % GROUP * pair
 }
 
 /// What attention has to know besides the cache.
@@ -94,6 +112,9 @@ pub struct Scoring {
     pub scale: f32,
     /// then `s = cap · tanh(s / cap)`
     pub softcap: Option<f32>,
+    /// Tiles are brought into f32 once for all queries of a call: pays from a dozen of them on. The caller says so, since it may differ in
+    /// the last bits from what a few queries get, and a result must not depend on who happens to be computed beside it.
+    pub decoded: bool,
 }
 
 /// The positions that one query sees: `from .. to`, within the tiles given.

@@ -123,14 +123,20 @@ pub fn rope(pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// eˣ within 2 ε; 0 below −87, infinite above 88.7, NaN for NaN. Cody and Waite's reduction, x = n · ln 2 + r with |r| ≤ ln 2 / 2, and
-/// the Taylor series of eʳ to r⁷, whose next term is below 2⁻²⁷.
+/// eˣ within 2 ε; 0 below −87, infinite above 88.7, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    let y = exp_to_1(if x > 88.0 { 88.0 } else { x });
+    if x > 88.0 { f32::INFINITY } else { y }
+}
+
+/// The same for x ≤ 0 (or up to 88). Cody and Waite's reduction, x = n · ln 2 + r with |r| ≤ ln 2 / 2, and the Taylor series of eʳ to r⁷,
+/// whose next term is below 2⁻²⁷.
+#[inline(always)]
+pub fn exp_to_1(x: f32) -> f32 {
     // The low bits of this sum's mantissa are the nearest integer.
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
-    let small = if x < -87.0 { -87.0 } else { x };
-    let inside = if small > 88.0 { 88.0 } else { small };
+    let inside = if x < -87.0 { -87.0 } else { x };
     let rounded = inside.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, inside));
@@ -142,8 +148,7 @@ pub fn exp(x: f32) -> f32 {
     let p = r.mul_add(p, 1.0);
     let p = r.mul_add(p, 1.0);
     let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
-    let y = if x < -87.0 { 0.0 } else { p * power };
-    if x > 88.0 { f32::INFINITY } else { y }
+    if x < -87.0 { 0.0 } else { p * power }
 }
 
 /// Softplus needs a logarithm and is rare: it stays plain.

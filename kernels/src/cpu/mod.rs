@@ -250,15 +250,14 @@ impl Kernels {
         assert_eq!(queries.len(), spans.len() * cache.key_dim);
         assert_eq!((out.max.len(), out.sum.len(), out.acc.len()), (spans.len(), spans.len(), spans.len() * cache.value_dim));
         assert!(spans.iter().all(|s| s.to as usize <= cache.blocks.len() * kv::POSITIONS), "a span beyond the last tile");
-        assert!(scratch.len() >= self.attend_scratch(cache.key_dim, spans.len()));
+        assert!(scratch.len() >= self.attend_scratch(cache.key_dim, cache.value_dim, spans.len()));
         // SAFETY: as in `quantize`.
         unsafe { (self.attend)(cache, scoring, queries, spans, out, scratch) }
     }
 
     /// Bytes of scratch that [`attend`](Self::attend) needs.
-    pub fn attend_scratch(&self, key_dim: usize, queries: usize) -> usize {
-        // Scores of a tile, and queries as int8 with a scale per 32.
-        queries.next_multiple_of(16) * (kv::POSITIONS * 4 + key_dim.next_multiple_of(64) * 2) + 64
+    pub fn attend_scratch(&self, key_dim: usize, value_dim: usize, queries: usize) -> usize {
+        attention::scratch_bytes(key_dim, value_dim, queries)
     }
 }
 

@@ -16,6 +16,24 @@ pub trait Vector: Copy {
     /// `self · by + plus`
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
     unsafe fn sum(self) -> f32;
-    /// Brings the line of an address into the cache: a hint, so any address will do.
+    /// Asks for the line of an address that is read a microsecond from now: a hint, so any address will do.
     fn prefetch(at: *const u8);
+}
+
+/// A vector of a processor that multiplies int8: sums of four products for each of as many lanes.
+///
+/// # Safety
+/// Of every method: as [`Vector`], and the CPU has VNNI or dot products.
+#[allow(dead_code)] // not every architecture has a tier with it
+pub trait Dots: Vector {
+    /// i32 in every lane.
+    type Words: Copy;
+    /// Four codes for every lane, as [`add_dots`](Self::add_dots) wants them.
+    unsafe fn load_codes(at: *const i8) -> Self::Words;
+    /// Sums of no products yet, by codes that will come to `sum` in all.
+    unsafe fn no_dots(sum: i32) -> Self::Words;
+    /// To each lane the products of its four codes with the four of `by`.
+    unsafe fn add_dots(sums: Self::Words, codes: Self::Words, by: i32) -> Self::Words;
+    /// `256 · high + low`, which fits 32 bits, as numbers.
+    unsafe fn joined(high: Self::Words, low: Self::Words) -> Self;
 }

@@ -7,14 +7,16 @@
 
 use super::running::{Scratch, View};
 use crate::program::{Op, Rows as Domain};
-use hearth_kernels::cpu::kv::{Cache, Partial, Scoring, Span};
+use hearth_kernels::cpu::kv::{Cache, GROUP, POSITIONS, Partial, Scoring, Span};
 use std::ops::Range;
 
 /// Lines of a prompt that are computed together: enough that reading the cache costs little beside computing on it, few enough that the
 /// accumulators of a head's queries stay in the second-level cache.
 const LINES: usize = 16;
-/// Positions of one split: a few microseconds of reading.
-const SPLIT: usize = 512;
+/// Lines of a step whose tiles are decoded first, however few of them a piece has: a prompt's, of which a cut must change no bit.
+const MANY_LINES: usize = 24;
+/// Positions of one split: a few microseconds of reading, and of one piece of memory.
+const SPLIT: usize = GROUP * POSITIONS;
 /// With so many pieces, threads are busy without splitting positions.
 const ENOUGH_PIECES: usize = 16;
 
@@ -81,7 +83,7 @@ impl<'a> View<'a> {
             scratch.spans.extend(std::iter::repeat_n(Span { from: from as u32, to: to as u32 }, shared));
         }
         let queries = scratch.spans.len();
-        let need = self.run.kernels.attend_scratch(region.k_dim, queries);
+        let need = self.run.kernels.attend_scratch(region.k_dim, region.v_dim, queries);
         scratch.kernel.reserve(need);
         scratch.max.resize(queries, 0.0);
         scratch.sum.resize(queries, 0.0);
@@ -94,12 +96,11 @@ impl<'a> View<'a> {
         partial.clear();
         let blocks = &self.step.blocks[lines[0].sequence];
         // SAFETY: nobody writes to the cache in a stage that reads it.
-        let (keys, values) = unsafe { (self.cache.part(region.keys_of(head)), self.cache.part(region.values_of(head))) };
-        let cache =
-            Cache { kind: region.kind, keys, values, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
+        let memory = unsafe { self.cache.part(region.tiles_of(head)) };
+        let cache = Cache { kind: region.kind, memory, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
         self.run.kernels.attend(
             &cache,
-            Scoring { scale, softcap },
+            Scoring { scale, softcap, decoded: self.step.all.len() >= MANY_LINES },
             &scratch.queries,
             &scratch.spans,
             &mut partial,

@@ -1,12 +1,12 @@
 //! Where keys and values lie. One lazily filled mapping per load: pages (large ones, where the system has them) exist once they are
 //! written, so a long context costs memory only as far as it is used.
 //!
-//! For each cache of the program, then each block, the key tiles of its heads, then their value tiles. What is in a tile is the
-//! kernels' business ([`hearth_kernels::cpu::kv`]).
+//! For each cache of the program, then each group of blocks, then each head: the blocks' tiles, keys and values in turn. What is in a tile
+//! is the kernels' business ([`hearth_kernels::cpu::kv`]).
 
 use crate::backend::{BLOCK_TOKENS, BlockId, KvType, LoadError};
 use crate::program::{Program, State, StateId};
-use hearth_kernels::cpu::kv::{Kind, POSITIONS};
+use hearth_kernels::cpu::kv::{GROUP, Kind, POSITIONS, place};
 use memmap2::{Advice, MmapMut, MmapOptions};
 use std::ops::Range;
 
@@ -30,11 +30,11 @@ pub struct Region {
     pub kv_heads: usize,
     pub k_dim: usize,
     pub v_dim: usize,
-    /// Bytes from a block to the next.
+    /// Bytes from a group of blocks to the next.
     pub stride: usize,
-    /// Where the first block begins.
+    /// Where the first group begins.
     start: usize,
-    /// Bytes of all blocks.
+    /// Bytes of all groups.
     bytes: usize,
 }
 
@@ -80,8 +80,9 @@ impl Cache {
     pub fn copy_block(&mut self, from: BlockId, to: BlockId) {
         assert!((from.0 as usize) < self.layout.blocks && (to.0 as usize) < self.layout.blocks, "a block of this cache");
         for region in self.layout.regions.iter().flatten() {
-            let source = region.start + from.0 as usize * region.stride;
-            self.memory.copy_within(source..source + region.stride, region.start + to.0 as usize * region.stride);
+            for head in 0..region.kv_heads {
+                self.memory.copy_within(region.pair(from.0, head), region.pair(to.0, head).start);
+            }
         }
     }
 }
@@ -92,8 +93,8 @@ impl Layout {
         let mut start = 0;
         let region = |state: &State| match *state {
             State::Kv { kv_heads, k_dim, v_dim, .. } => {
-                let stride = kv_heads * (kind.key_tile(k_dim) + kind.value_tile(v_dim));
-                let region = Region { kind, kv_heads, k_dim, v_dim, stride, start, bytes: stride * blocks };
+                let stride = GROUP * kv_heads * kind.pair(k_dim, v_dim);
+                let region = Region { kind, kv_heads, k_dim, v_dim, stride, start, bytes: stride * blocks.div_ceil(GROUP) };
                 start += region.bytes;
                 Some(region)
             }
@@ -114,27 +115,27 @@ impl Layout {
 }
 
 impl Region {
+    /// A block's tiles of a head.
+    fn pair(&self, block: u32, head: usize) -> Range<usize> {
+        let pair = self.kind.pair(self.k_dim, self.v_dim);
+        let at = self.start + head * GROUP * pair + place(block as usize, self.stride, pair);
+        at..at + pair
+    }
+
     /// The tile of a head's keys in a block.
     pub fn key_tile(&self, block: u32, head: usize) -> Range<usize> {
-        let size = self.kind.key_tile(self.k_dim);
-        let at = self.start + block as usize * self.stride + head * size;
-        at..at + size
+        let at = self.pair(block, head).start;
+        at..at + self.kind.key_tile(self.k_dim)
     }
 
     /// The tile of a head's values in a block.
     pub fn value_tile(&self, block: u32, head: usize) -> Range<usize> {
-        let size = self.kind.value_tile(self.v_dim);
-        let at = self.start + block as usize * self.stride + self.kv_heads * self.kind.key_tile(self.k_dim) + head * size;
-        at..at + size
+        let pair = self.pair(block, head);
+        pair.end - self.kind.value_tile(self.v_dim)..pair.end
     }
 
-    /// Everything from a head's first key tile to the end of the cache: block `i`'s is at `i · stride`.
-    pub fn keys_of(&self, head: usize) -> Range<usize> {
-        self.key_tile(0, head).start..self.start + self.bytes
-    }
-
-    /// As [`keys_of`](Self::keys_of), of the values.
-    pub fn values_of(&self, head: usize) -> Range<usize> {
-        self.value_tile(0, head).start..self.start + self.bytes
+    /// Everything from a head's first tile to the end of the cache, as [`Cache`](hearth_kernels::cpu::kv::Cache) wants it.
+    pub fn tiles_of(&self, head: usize) -> Range<usize> {
+        self.pair(0, head).start..self.start + self.bytes
     }
 }

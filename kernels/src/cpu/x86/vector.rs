@@ -1,6 +1,6 @@
 //! Vectors of AVX-512 and AVX2.
 
-use crate::cpu::vector::Vector;
+use crate::cpu::vector::{Dots, Vector};
 use std::arch::x86_64::*;
 
 impl Vector for __m512 {
@@ -71,8 +71,37 @@ impl Vector for __m512 {
 
     #[inline(always)]
     fn prefetch(at: *const u8) {
-        // SAFETY: a hint; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        // Not into the first cache, where what is awaited of the memory holds up what is at hand. SAFETY: a hint; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T2>(at.cast()) };
+    }
+}
+
+/// VNNI multiplies unsigned bytes with signed ones: codes are moved up by 128, and sums begin with what that adds to them.
+impl Dots for __m512 {
+    type Words = __m512i;
+
+    #[inline(always)]
+    unsafe fn load_codes(at: *const i8) -> __m512i {
+        // SAFETY: by the contract, here and below.
+        unsafe { _mm512_xor_si512(_mm512_loadu_si512(at.cast()), _mm512_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    unsafe fn no_dots(sum: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(-128 * sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots(sums: __m512i, codes: __m512i, by: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(by)) }
+    }
+
+    #[inline(always)]
+    unsafe fn joined(high: __m512i, low: __m512i) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<8>(high), low)) }
     }
 }
 
@@ -148,7 +177,7 @@ impl Vector for __m256 {
 
     #[inline(always)]
     fn prefetch(at: *const u8) {
-        // SAFETY: a hint; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        // Not into the first cache, where what is awaited of the memory holds up what is at hand. SAFETY: a hint; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T2>(at.cast()) };
     }
 }

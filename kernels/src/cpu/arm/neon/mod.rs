@@ -15,7 +15,7 @@ use crate::quant::Format;
 use panel::Smull;
 use std::arch::aarch64::*;
 
-attention::attention!("neon", float32x4_t, 4);
+attention::attention!("neon", float32x4_t, 4, attend);
 elementwise!("neon");
 exact::exact!("neon", float32x4_t, 4);
 

@@ -14,7 +14,7 @@ use crate::quant::{Format, iq4_nl, iq4_xs, mxfp4, q2_k, q3_k, q4_0, q4_1, q4_k, 
 use run::Unpack;
 use std::arch::x86_64::__m256;
 
-attention::attention!("avx2,fma,f16c", __m256, 2);
+attention::attention!("avx2,fma,f16c", __m256, 2, attend);
 elementwise!("avx2,fma,f16c");
 exact::exact!("avx2,fma,f16c", __m256, 2);
 

@@ -19,7 +19,8 @@ use crate::quant::Format;
 use chunk::{Unpack, format};
 use std::arch::x86_64::__m512;
 
-attention::attention!("avx512f,avx512bw,avx512dq,avx512vl", __m512, 4);
+attention::attention!("avx512f,avx512bw,avx512dq,avx512vl", __m512, 4, attend);
+attention::attention!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", __m512, 4, attend_by_dots);
 exact::exact!("avx512f,avx512bw,avx512dq,avx512vl", __m512, 4);
 elementwise!("avx512f,avx512bw,avx512dq,avx512vl");
 
@@ -37,6 +38,7 @@ pub fn fill(k: &mut Kernels) {
 /// What VNNI adds: products of int8.
 pub fn fill_vnni(k: &mut Kernels) {
     k.quantize = quantize::quantize;
+    k.attend = attend_by_dots;
     products::<format::Q4_0>(k, Format::Q4_0);
     products::<format::Q4_1>(k, Format::Q4_1);
     products::<format::Q5_0>(k, Format::Q5_0);

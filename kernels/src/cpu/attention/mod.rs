@@ -1,0 +1,377 @@
+//! Attention over tiles of the cache, for any width of vector.
+//!
+//! ```text
+//! for each tile of 64 positions: for each 4 queries that see any of it:
+//!     s[q, p] = Σ_i q[i] · k[i, p];  soft-cap;  −∞ outside the query's span
+//!     m' = max(m, max s);  e[q, p] = exp(s − m');  sum = sum · exp(m − m') + Σ e;  acc = acc · exp(m − m') + Σ_p e[q, p] · v[p]
+//! ```
+//! 1. In scores a lane is a position, in sums of values an element: nothing is added across lanes but the 64 weights of a tile.
+//! 2. A tile of keys, and one of values, is read from memory once for all queries, and the next one asked for meanwhile. For few queries
+//!    it is converted anew for every four ([`storage`]; scores of int8 keys by [`rounded`] queries where the processor multiplies int8),
+//!    for many once ([`Scoring::decoded`]).
+//! 3. Values outside every span are not touched: that part of a tile may never have been written.
+
+mod rounded;
+mod storage;
+
+use super::vector::{Dots, Vector};
+use super::{lanes, plain};
+use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
+use rounded::Rounded;
+use std::ops::Range;
+use storage::{Coded, Decoded, F16, F32, Q8, Storage, ask_for, multiply, size};
+
+/// Queries computed together: 4 × 4 vectors of sums of 32 registers, or 4 × 2 of 16.
+const QUERIES: usize = 4;
+
+/// Scores, then weights, of the queries computed together.
+type Scores = [[f32; POSITIONS]; QUERIES];
+
+/// Bytes of scratch for some queries: a decoded tile of keys and one of values, or the queries rounded.
+pub fn scratch_bytes(key_dim: usize, value_dim: usize, queries: usize) -> usize {
+    let tiles = (key_dim + value_dim) * POSITIONS;
+    tiles.max(queries * rounded::stride(key_dim)) * size_of::<f32>() + ALIGNMENT
+}
+
+/// Of what lies in the scratch.
+const ALIGNMENT: usize = 64;
+
+/// # Safety
+/// As [`Vector`]; lengths as `Kernels::attend` checks them. `4 · N` sums fit the registers; `N` is 2 or 4.
+#[inline(always)]
+pub unsafe fn attend<V: Vector, const N: usize>(
+    cache: &Cache,
+    scoring: Scoring,
+    queries: &[f32],
+    spans: &[Span],
+    out: &mut Partial,
+    scratch: &mut [u8],
+) {
+    // SAFETY: passed on.
+    unsafe {
+        match (cache.kind, scoring.decoded) {
+            (Kind::F32, _) => attend_stored::<V, F32, N>(cache, scoring, queries, spans, out, scratch),
+            (Kind::F16, false) => attend_stored::<V, F16, N>(cache, scoring, queries, spans, out, scratch),
+            (Kind::Q8_0, false) => attend_stored::<V, Q8, N>(cache, scoring, queries, spans, out, scratch),
+            (Kind::F16, true) => attend_decoded::<V, F16, N>(cache, scoring, queries, spans, out, scratch),
+            (Kind::Q8_0, true) => attend_decoded::<V, Q8, N>(cache, scoring, queries, spans, out, scratch),
+        }
+    }
+}
+
+/// As [`attend`], where the processor multiplies int8.
+///
+/// # Safety
+/// As [`attend`] and [`Dots`].
+#[inline(always)]
+#[allow(dead_code)] // not every architecture has a tier with it
+pub unsafe fn attend_by_dots<V: Dots, const N: usize>(
+    cache: &Cache,
+    scoring: Scoring,
+    queries: &[f32],
+    spans: &[Span],
+    out: &mut Partial,
+    scratch: &mut [u8],
+) {
+    // SAFETY: passed on.
+    unsafe {
+        if cache.kind == Kind::Q8_0 && !scoring.decoded {
+            attend_stored::<V, Rounded<V>, N>(cache, scoring, queries, spans, out, scratch);
+        } else {
+            attend::<V, N>(cache, scoring, queries, spans, out, scratch);
+        }
+    }
+}
+
+/// Tiles that any query sees.
+fn tiles(spans: &[Span]) -> Range<usize> {
+    let first = spans.iter().map(|s| s.from).min().unwrap_or(0) as usize / POSITIONS;
+    let end = spans.iter().map(|s| s.to).max().unwrap_or(0) as usize;
+    first..end.div_ceil(POSITIONS)
+}
+
+/// Keys and values of 64 positions, and where those of the next are.
+struct Tile<'a> {
+    /// The position of the first.
+    start: usize,
+    keys: &'a [u8],
+    values: &'a [u8],
+    next_keys: *const u8,
+    next_values: *const u8,
+}
+
+impl<'a> Tile<'a> {
+    /// After the last that is seen comes the first of whoever reads on, if anybody does.
+    fn of(cache: &Cache<'a>, index: usize) -> Tile<'a> {
+        let next = (index + 1).min(cache.blocks.len() - 1);
+        let (next_keys, next_values) = (cache.key_tile(next).as_ptr(), cache.value_tile(next).as_ptr());
+        Tile { start: index * POSITIONS, keys: cache.key_tile(index), values: cache.value_tile(index), next_keys, next_values }
+    }
+
+    /// Where in the tile a query sees.
+    fn inside(&self, span: &Span) -> Range<usize> {
+        let within = |position: u32| (position as usize).saturating_sub(self.start).min(POSITIONS);
+        within(span.from)..within(span.to)
+    }
+}
+
+/// Tiles as they lie in the cache.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(
+    cache: &Cache,
+    scoring: Scoring,
+    queries: &[f32],
+    spans: &[Span],
+    out: &mut Partial,
+    scratch: &mut [u8],
+) {
+    let queries = S::prepare(queries, cache.key_dim, scratch);
+    for index in tiles(spans) {
+        // SAFETY: the tiles are of this kind and size.
+        unsafe { over_tile::<V, S, N>(&Tile::of(cache, index), cache, scoring, queries, spans, out) };
+    }
+}
+
+/// Tiles that are brought into f32 first.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(
+    cache: &Cache,
+    scoring: Scoring,
+    queries: &[f32],
+    spans: &[Span],
+    out: &mut Partial,
+    scratch: &mut [u8],
+) {
+    let start = scratch.as_ptr().align_offset(ALIGNMENT);
+    let (keys, values) = scratch[start..].split_at_mut(cache.key_dim * POSITIONS * size_of::<f32>());
+    for index in tiles(spans) {
+        let tile = Tile::of(cache, index);
+        // SAFETY: the tiles are of this kind and size, and so is the scratch: `scratch_bytes`.
+        unsafe {
+            S::decode_keys::<V>(&tile, cache.key_dim, keys.as_mut_ptr().cast());
+            S::decode_values::<V>(&tile, cache.value_dim, values.as_mut_ptr().cast());
+            over_tile::<V, Decoded, N>(&Tile { keys, values, ..tile }, cache, scoring, queries, spans, out);
+        }
+    }
+}
+
+/// One tile, for all queries.
+///
+/// # Safety
+/// As [`attend`]; the tile is of the storage's kind and the cache's size.
+#[inline(always)]
+unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
+    tile: &Tile,
+    cache: &Cache,
+    scoring: Scoring,
+    queries: &[S::Number],
+    spans: &[Span],
+    out: &mut Partial,
+) {
+    let stride = S::stride(cache.key_dim);
+    for q in (0..spans.len()).step_by(QUERIES) {
+        let n = QUERIES.min(spans.len() - q);
+        let seen = spans[q..q + n].iter().map(|s| tile.inside(s)).filter(|r| !r.is_empty());
+        let Some(seen) = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)) else { continue };
+        let mut scores: Scores = [[0.0; POSITIONS]; QUERIES];
+        // A query that is not there is the first one again; its weights are not used.
+        let mut rows = [&queries[q * stride..][..stride]; QUERIES];
+        for (i, row) in rows.iter_mut().enumerate().take(n) {
+            *row = &queries[(q + i) * stride..][..stride];
+        }
+        // SAFETY: by the contract.
+        unsafe { S::score::<V, N>(tile, cache.key_dim, rows, &mut scores) };
+        let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0; QUERIES]);
+        max[..n].copy_from_slice(&out.max[q..q + n]);
+        sum[..n].copy_from_slice(&out.sum[q..q + n]);
+        let insides = std::array::from_fn(|i| if i < n { tile.inside(&spans[q + i]) } else { 0..0 });
+        let kept = weigh(scoring, insides, &mut scores, &mut max, &mut sum);
+        out.max[q..q + n].copy_from_slice(&max[..n]);
+        out.sum[q..q + n].copy_from_slice(&sum[..n]);
+        let acc = &mut out.acc[q * cache.value_dim..][..n * cache.value_dim];
+        // SAFETY: as above.
+        unsafe { gather::<V, S, N>(tile, cache.value_dim, &scores, kept, seen, acc) };
+    }
+}
+
+/// Scores to weights, of all queries together, so that none waits for its own sums alone; what each had summed up before has to be
+/// multiplied by the result.
+#[inline(always)]
+fn weigh(
+    scoring: Scoring,
+    seen: [Range<usize>; QUERIES],
+    scores: &mut Scores,
+    max: &mut [f32; QUERIES],
+    sum: &mut [f32; QUERIES],
+) -> [f32; QUERIES] {
+    let mut largest = *max;
+    for ((scores, seen), largest) in scores.iter_mut().zip(seen).zip(&mut largest) {
+        for s in scores.iter_mut() {
+            *s *= scoring.scale;
+        }
+        if let Some(cap) = scoring.softcap {
+            for s in scores.iter_mut() {
+                *s = lanes::capped(*s, cap);
+            }
+        }
+        if seen != (0..POSITIONS) {
+            scores[..seen.start].fill(f32::NEG_INFINITY);
+            scores[seen.end..].fill(f32::NEG_INFINITY);
+        }
+        let parts = folded(scores, |a, b| if b > a { b } else { a });
+        *largest = if parts > *largest { parts } else { *largest };
+    }
+    // Where nothing weighs, any reference will do; NaN gets to the result by way of the sum.
+    let reference = largest.map(|x| if x == f32::NEG_INFINITY { 0.0 } else { x });
+    let mut kept = [1.0; QUERIES];
+    for q in 0..QUERIES {
+        kept[q] = if max[q] == largest[q] { 1.0 } else { lanes::exp_to_1(max[q] - reference[q]) };
+    }
+    for (scores, reference) in scores.iter_mut().zip(reference) {
+        for s in scores.iter_mut() {
+            *s = lanes::exp_to_1(*s - reference);
+        }
+    }
+    for q in 0..QUERIES {
+        sum[q] = sum[q] * kept[q] + folded(&scores[q], |a, b| a + b);
+    }
+    *max = largest;
+    kept
+}
+
+/// All of them by one operation, half with half: whole vectors at a time, where one after the other would be sixty-four steps. (Each
+/// half has an array of its own: the compiler knows no widths of a loop over widths, and goes by single numbers through memory.)
+#[inline(always)]
+fn folded(x: &[f32; POSITIONS], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut sixteen, mut eight, mut four, mut two) = ([0.0; 16], [0.0; 8], [0.0; 4], [0.0; 2]);
+    for i in 0..16 {
+        sixteen[i] = f(f(x[i], x[i + 16]), f(x[i + 32], x[i + 48]));
+    }
+    for i in 0..8 {
+        eight[i] = f(sixteen[i], sixteen[i + 8]);
+    }
+    for i in 0..4 {
+        four[i] = f(eight[i], eight[i + 4]);
+    }
+    for i in 0..2 {
+        two[i] = f(four[i], four[i + 2]);
+    }
+    f(two[0], two[1])
+}
+
+/// `acc[q] = acc[q] · kept[q] + Σ_p weights[q, p] · v[p]`, for as many queries as `acc` has lines.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+unsafe fn gather<V: Vector, S: Storage, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) {
+    let values = tile.values;
+    let mut scaled: Scores = *weights;
+    let mut start = 0;
+    while start < dim {
+        let mut room = dim - start;
+        if S::KIND == Kind::Q8_0 {
+            // Weights take the scale of a run of 32 elements.
+            room = room.min(32 - start % 32);
+            // SAFETY: a line of 64 scales each 32 elements.
+            unsafe {
+                let scales = values.as_ptr().add(S::KIND.value_codes(dim)).cast::<u16>().add(start / 32 * POSITIONS);
+                for p in (0..POSITIONS).step_by(V::LANES) {
+                    let scale = V::load_f16(scales.add(p));
+                    for (scaled, weights) in scaled.iter_mut().zip(weights) {
+                        V::load(weights.as_ptr().add(p)).mul(scale).store(scaled.as_mut_ptr().add(p));
+                    }
+                }
+            }
+        }
+        let seen = seen.clone();
+        // SAFETY: `start` and as many elements as are computed are within a line of the tile.
+        start += unsafe {
+            if room >= N * V::LANES {
+                add_values::<V, S, N>(tile, dim, start, &scaled, kept, seen, acc)
+            } else if room >= 2 * V::LANES {
+                add_values::<V, S, 2>(tile, dim, start, &scaled, kept, seen, acc)
+            } else if room >= V::LANES {
+                add_values::<V, S, 1>(tile, dim, start, &scaled, kept, seen, acc)
+            } else {
+                for (q, acc) in acc.chunks_exact_mut(dim).enumerate() {
+                    for (i, acc) in acc.iter_mut().enumerate().skip(start).take(room) {
+                        let value = |p: usize| plain::attention::code(S::KIND, values, p * dim + i);
+                        *acc = seen.clone().fold(*acc * kept[q], |sum, p| value(p).mul_add(scaled[q][p], sum));
+                    }
+                }
+                room
+            }
+        };
+    }
+}
+
+/// `N` vectors of elements from `start` on; their number.
+///
+/// # Safety
+/// As [`gather`]; they are within a line.
+#[inline(always)]
+unsafe fn add_values<V: Vector, S: Storage, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    start: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) -> usize {
+    let last = acc.len() / dim - 1;
+    // SAFETY: by the contract; a query that is not there reads the last one's sums and writes none.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; QUERIES];
+        for (q, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = V::load(acc.as_ptr().add(q.min(last) * dim + start + v * V::LANES)).mul(V::splat(kept[q]));
+            }
+        }
+        for p in seen {
+            let at = p * dim + start;
+            let mut x = [V::splat(0.0); N];
+            for (v, x) in x.iter_mut().enumerate() {
+                *x = S::load(tile.values.as_ptr(), at + v * V::LANES);
+            }
+            if S::AHEAD {
+                ask_for::<V>(tile.next_values.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
+            }
+            multiply(&mut sums, x, |q| *weights.get_unchecked(q).get_unchecked(p));
+        }
+        for (sums, acc) in sums.iter().zip(acc.chunks_exact_mut(dim)) {
+            for (v, sum) in sums.iter().enumerate() {
+                sum.store(acc.as_mut_ptr().add(start + v * V::LANES));
+            }
+        }
+    }
+    N * V::LANES
+}
+
+/// A function `attend` of a tier: `(features, vector, vectors a query, this or attend_by_dots)`.
+macro_rules! attention {
+    ($features:literal, $vector:ty, $n:literal, $attend:ident) => {
+        /// # Safety
+        /// Needs the tier's features; lengths as `Kernels::attend` checks them.
+        #[target_feature(enable = $features)]
+        unsafe fn $attend(cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, scratch: &mut [u8]) {
+            // SAFETY: passed on; 4 · N sums fit the registers.
+            unsafe { crate::cpu::attention::$attend::<$vector, $n>(cache, scoring, queries, spans, out, scratch) }
+        }
+    };
+}
+pub(super) use attention;

@@ -1,0 +1,323 @@
+//! What tiles hold, as attention reads it: scores from each kind of keys, and tiles brought into f32.
+
+use super::{QUERIES, Scores, Tile};
+use crate::cpu::kv::{Kind, POSITIONS};
+use crate::cpu::plain;
+use crate::cpu::vector::Vector;
+
+/// A kind of cache, as this room reads it.
+pub trait Storage {
+    const KIND: Kind;
+    /// Whether the next tile is asked for while this one is read.
+    const AHEAD: bool = true;
+    /// What queries are made of.
+    type Number: Copy;
+
+    /// Numbers of a query.
+    fn stride(dim: usize) -> usize;
+
+    /// The queries in these numbers.
+    fn prepare<'a>(queries: &'a [f32], dim: usize, scratch: &'a mut [u8]) -> &'a [Self::Number];
+
+    /// Elements `index ..` of a tile's codes, as many as a vector has.
+    ///
+    /// # Safety
+    /// As [`attend`](super::attend); they are there.
+    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V;
+
+    /// `scores[q, p] = Σ_i q[i] · k[i, p]`
+    ///
+    /// # Safety
+    /// As [`attend`](super::attend).
+    unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[Self::Number]; QUERIES], scores: &mut Scores);
+}
+
+/// A storage that can be brought into f32, as [`Kind::F32`] lies.
+pub trait Coded: Storage {
+    /// # Safety
+    /// As [`attend`](super::attend); there is room for `dim · 64` numbers.
+    unsafe fn decode_keys<V: Vector>(tile: &Tile, dim: usize, out: *mut f32);
+    /// # Safety
+    /// As [`decode_keys`](Self::decode_keys).
+    unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32);
+}
+
+/// As [`Storage::score`], of keys that lie side by side, one number each.
+///
+/// # Safety
+/// As [`attend`](super::attend).
+#[inline(always)]
+unsafe fn score_in_line<V: Vector, S: Storage, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+    let width = N * V::LANES;
+    // SAFETY: the tile has `dim` lines of 64 keys, and `start` and the vectors after it are within one.
+    unsafe {
+        for start in (0..POSITIONS).step_by(width) {
+            let mut sums = [[V::splat(0.0); N]; QUERIES];
+            for i in 0..dim {
+                let at = i * POSITIONS + start;
+                let mut k = [V::splat(0.0); N];
+                for (v, k) in k.iter_mut().enumerate() {
+                    *k = S::load(tile.keys.as_ptr(), at + v * V::LANES);
+                }
+                if S::AHEAD {
+                    ask_for::<V>(tile.next_keys.wrapping_add(at * size(S::KIND)), width * size(S::KIND));
+                }
+                multiply(&mut sums, k, |q| *queries[q].get_unchecked(i));
+            }
+            store(&sums, scores, start);
+        }
+    }
+}
+
+/// What storages of f32 queries have in common.
+macro_rules! plain_queries {
+    () => {
+        type Number = f32;
+
+        fn stride(dim: usize) -> usize {
+            dim
+        }
+
+        fn prepare<'a>(queries: &'a [f32], _: usize, _: &'a mut [u8]) -> &'a [f32] {
+            queries
+        }
+    };
+}
+
+/// Scores of keys in a line each.
+macro_rules! score_in_line {
+    () => {
+        #[inline(always)]
+        unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+            // SAFETY: passed on.
+            unsafe { score_in_line::<V, Self, N>(tile, dim, queries, scores) }
+        }
+    };
+}
+
+/// Bytes of an element.
+pub const fn size(kind: Kind) -> usize {
+    match kind {
+        Kind::F32 => 4,
+        Kind::F16 => 2,
+        Kind::Q8_0 => 1,
+    }
+}
+
+/// Brings the lines of so many bytes into the cache.
+#[inline(always)]
+pub fn ask_for<V: Vector>(at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        V::prefetch(at.wrapping_add(line));
+    }
+}
+
+/// `sums[q] += by(q) · x`
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn multiply<V: Vector, const N: usize>(sums: &mut [[V; N]; QUERIES], x: [V; N], by: impl Fn(usize) -> f32) {
+    for (q, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: by the contract.
+        unsafe {
+            let by = V::splat(by(q));
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = x.mul_add(by, *sum);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Vector`]; the vectors from `start` on are within a line of scores.
+#[inline(always)]
+pub unsafe fn store<V: Vector, const N: usize>(sums: &[[V; N]; QUERIES], scores: &mut Scores, start: usize) {
+    for (sums, scores) in sums.iter().zip(scores) {
+        for (v, sum) in sums.iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { sum.store(scores.as_mut_ptr().add(start + v * V::LANES)) };
+        }
+    }
+}
+
+pub struct F16;
+pub struct F32;
+pub struct Q8;
+/// What was brought into f32 beforehand; whoever did that has asked for the next tile.
+pub struct Decoded;
+
+impl Storage for F16 {
+    const KIND: Kind = Kind::F16;
+    plain_queries!();
+    score_in_line!();
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
+        // SAFETY: by the contract.
+        unsafe { V::load_f16(tile.cast::<u16>().add(index)) }
+    }
+}
+
+impl Storage for F32 {
+    const KIND: Kind = Kind::F32;
+    plain_queries!();
+    score_in_line!();
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
+        // SAFETY: by the contract.
+        unsafe { V::load(tile.cast::<f32>().add(index)) }
+    }
+}
+
+impl Storage for Q8 {
+    const KIND: Kind = Kind::Q8_0;
+    plain_queries!();
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
+        // SAFETY: by the contract.
+        unsafe { V::load_i8(tile.cast::<i8>().add(index)) }
+    }
+
+    /// Four elements of each key lie together; a run of 32 has a scale.
+    #[inline(always)]
+    unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+        // SAFETY: passed on.
+        unsafe {
+            match N {
+                // Two vectors of sums a query: one would wait for its own additions.
+                4 => score_q8::<V, 2>(tile, dim, queries, scores),
+                _ => score_q8::<V, 1>(tile, dim, queries, scores),
+            }
+        }
+    }
+}
+
+/// As [`Storage::score`], with `N` vectors of sums a query.
+///
+/// # Safety
+/// As [`attend`](super::attend).
+#[inline(always)]
+unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+    // SAFETY: as in the provided method; the last four of a head's elements may be partly beyond it, and are left out.
+    unsafe {
+        let scales = tile.keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
+        for start in (0..POSITIONS).step_by(N * V::LANES) {
+            let mut sums = [[V::splat(0.0); N]; QUERIES];
+            for run in (0..dim).step_by(32) {
+                let mut of_run = [[V::splat(0.0); N]; QUERIES];
+                for i in (run..dim.min(run + 32)).step_by(4) {
+                    let at = i * POSITIONS + start * 4;
+                    ask_for::<V>(tile.next_keys.wrapping_add(at), N * V::LANES * 4);
+                    let mut k = [[V::splat(0.0); 4]; N];
+                    for (v, k) in k.iter_mut().enumerate() {
+                        *k = V::load_four_i8(tile.keys.as_ptr().add(at + v * V::LANES * 4).cast());
+                    }
+                    for j in 0..4.min(dim - i) {
+                        let mut of_element = [V::splat(0.0); N];
+                        for (of_element, k) in of_element.iter_mut().zip(&k) {
+                            *of_element = k[j];
+                        }
+                        multiply(&mut of_run, of_element, |q| *queries[q].get_unchecked(i + j));
+                    }
+                }
+                for v in 0..N {
+                    let scale = V::load_f16(scales.add(run / 32 * POSITIONS + start + v * V::LANES));
+                    for (sum, of_run) in sums.iter_mut().zip(&of_run) {
+                        sum[v] = of_run[v].mul_add(scale, sum[v]);
+                    }
+                }
+            }
+            store(&sums, scores, start);
+        }
+    }
+}
+
+impl Storage for Decoded {
+    const KIND: Kind = Kind::F32;
+    const AHEAD: bool = false;
+    plain_queries!();
+    score_in_line!();
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
+        // SAFETY: by the contract.
+        unsafe { F32::load(tile, index) }
+    }
+}
+
+/// A tile of f16 as f32, in the order it has.
+///
+/// # Safety
+/// As [`Coded::decode_keys`].
+#[inline(always)]
+unsafe fn decode_f16<V: Vector>(codes: &[u8], next: *const u8, dim: usize, out: *mut f32) {
+    for at in (0..dim * POSITIONS).step_by(V::LANES) {
+        ask_for::<V>(next.wrapping_add(at * size(Kind::F16)), V::LANES * size(Kind::F16));
+        // SAFETY: 64 positions are a multiple of every vector.
+        unsafe { F16::load::<V>(codes.as_ptr(), at).store(out.add(at)) };
+    }
+}
+
+impl Coded for F16 {
+    #[inline(always)]
+    unsafe fn decode_keys<V: Vector>(tile: &Tile, dim: usize, out: *mut f32) {
+        // SAFETY: passed on.
+        unsafe { decode_f16::<V>(tile.keys, tile.next_keys, dim, out) }
+    }
+
+    #[inline(always)]
+    unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32) {
+        // SAFETY: passed on.
+        unsafe { decode_f16::<V>(tile.values, tile.next_values, dim, out) }
+    }
+}
+
+impl Coded for Q8 {
+    #[inline(always)]
+    unsafe fn decode_keys<V: Vector>(tile: &Tile, dim: usize, out: *mut f32) {
+        // SAFETY: four elements of each key lie together, the last four perhaps partly beyond the head's; a run of 32 has a scale.
+        unsafe {
+            let scales = tile.keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
+            for (i, start) in (0..dim).step_by(4).flat_map(|i| (0..POSITIONS).step_by(V::LANES).map(move |start| (i, start))) {
+                let at = (i * POSITIONS) + start * 4;
+                ask_for::<V>(tile.next_keys.wrapping_add(at), V::LANES * 4);
+                let four = V::load_four_i8(tile.keys.as_ptr().add(at).cast());
+                let scale = V::load_f16(scales.add(i / 32 * POSITIONS + start));
+                for (j, k) in four.into_iter().enumerate().take(dim - i) {
+                    k.mul(scale).store(out.add((i + j) * POSITIONS + start));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32) {
+        let scales = Kind::Q8_0.value_codes(dim);
+        for run in (0..dim).step_by(32) {
+            let end = dim.min(run + 32);
+            let mut of_run = [0.0; POSITIONS];
+            // SAFETY: a line of 64 scales each 32 elements, a line of `dim` codes each position.
+            unsafe {
+                for p in (0..POSITIONS).step_by(V::LANES) {
+                    let scales = tile.values.as_ptr().add(scales).cast::<u16>();
+                    V::load_f16(scales.add(run / 32 * POSITIONS + p)).store(of_run.as_mut_ptr().add(p));
+                }
+                for (p, scale) in of_run.into_iter().enumerate() {
+                    let mut i = run;
+                    while i + V::LANES <= end {
+                        let at = p * dim + i;
+                        ask_for::<V>(tile.next_values.wrapping_add(at), V::LANES);
+                        Q8::load::<V>(tile.values.as_ptr(), at).mul(V::splat(scale)).store(out.add(at));
+                        i += V::LANES;
+                    }
+                    for i in i..end {
+                        *out.add(p * dim + i) = plain::attention::code(Kind::Q8_0, tile.values, p * dim + i) * scale;
+                    }
+                }
+            }
+        }
+    }
+}
