@@ -14,6 +14,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// So many rows of a sequence in one step are computed one way by every backend; fewer may be rounded elsewhere: other products, another
+/// reading of the cache. A prompt that is to be repeatable has no chunk of fewer, as far as limits allow, so that its answer does not turn
+/// on how time cut it.
+pub const ALIKE: usize = 24;
+
 /// Positions held by one block of key/value cache, in every layer that keeps one.
 pub const BLOCK_TOKENS: usize = 64;
 

@@ -111,7 +111,7 @@ struct Tick {
     /// The model that `limited` was told to, by its address.
     of: usize,
     /// Told to the engine last, which is not woken to hear it again.
-    limited: Limits,
+    limited: Option<Limits>,
     decision: Option<Decision>,
     phase: Phase,
     too_hot: bool,
@@ -145,7 +145,7 @@ impl Tick {
             last: Instant::now(),
             work: Work::default(),
             of: 0,
-            limited: Limits::default(),
+            limited: None,
             decision: None,
             phase: Phase::Idle,
             too_hot: false,
@@ -251,7 +251,7 @@ impl Tick {
         let of = Arc::as_ptr(model) as usize;
         if std::mem::replace(&mut self.of, of) != of {
             self.work.begin();
-            self.limited = Limits::default();
+            self.limited = None;
         }
         let telemetry = *model.telemetry().borrow();
         self.work.note(&telemetry, dt, seen);
@@ -304,7 +304,7 @@ impl Tick {
             let pace = Pace { decode_threads: threads(decision.decode), prefill_threads: threads(decision.prefill) };
             Limits { pace, open: decision.admission == Admission::Open, ..Limits::default() }
         };
-        if std::mem::replace(&mut self.limited, limits) != limits {
+        if self.limited.replace(limits) != Some(limits) {
             model.limit(limits);
         }
     }

@@ -18,7 +18,7 @@ use super::slots::Slots;
 use super::state::State;
 use super::telemetry::{Phase, Telemetry};
 use super::{Limits, Shape};
-use crate::backend::{BLOCK_TOKENS, Batch, Loaded, Row, SequenceState, SlotId, StepError, StepOut};
+use crate::backend::{ALIKE, BLOCK_TOKENS, Batch, Loaded, Row, SequenceState, SlotId, StepError, StepOut};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -179,7 +179,7 @@ impl Owner {
     fn place(&mut self, sequence: &mut Sequence) -> Result<bool, StepError> {
         let mut found = if sequence.fresh { Found::default() } else { self.blocks.find(&sequence.tokens) };
         // The last token is always computed: its logits are wanted.
-        let anew = if sequence.repeatable { plan::ALIKE } else { 1 };
+        let anew = if sequence.repeatable { ALIKE } else { 1 };
         let known = found.positions().min(sequence.tokens.len().saturating_sub(anew));
         match &mut self.slots {
             None => {

@@ -4,6 +4,7 @@
 //! [`BESIDE`], and a stop or a reader that goes away is noticed only between steps, so even a prompt alone is cut after [`ALONE`].
 //! The time a row takes is measured as the engine goes.
 
+use crate::backend::ALIKE;
 use std::time::Duration;
 
 /// How long answers may be held up by a chunk of somebody else's prompt. A guess at what still reads as flowing.
@@ -16,10 +17,6 @@ const MOST_BESIDE: usize = 128;
 const FIRST: usize = 32;
 /// The time's share of rows is rounded to whole multiples of this, and never less.
 const GRAIN: usize = 16;
-/// Products of so many rows are computed one way by every processor's kernels, those of fewer by others that round elsewhere. A prompt
-/// that is to be repeatable has no chunk of fewer, as far as limits allow, so that its answer does not turn on how time cut it.
-pub const ALIKE: usize = 24;
-
 /// One sequence that could be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {

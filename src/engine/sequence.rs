@@ -37,7 +37,7 @@ pub struct Sequence {
     pub boundaries: Vec<usize>,
     pub fresh: bool,
     /// Asked for with a seed: the same request is to give the same text. So neither a known beginning nor the pace changes the way in
-    /// which its last rows are computed (see [`ALIKE`](super::plan::ALIKE)); what others are computed beside it may, in the last bits.
+    /// which its last rows are computed (see [`ALIKE`](crate::backend::ALIKE)); what others are computed beside it may, in the last bits.
     pub repeatable: bool,
     sampler: Sampler,
     stop: Arc<[TokenId]>,

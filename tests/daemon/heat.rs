@@ -70,6 +70,7 @@ fn every_way_in_which_thermometers_fail_ends_in_stock_behaviour_and_is_got_over(
     let mut board = Board::play("h618-bare", 30.0, 20.0);
     let house = house(&mut board, "performance");
     house.wait_until("a temperature", || house.thermal()["temperature"].is_number());
+    let _load = Load::on(&house);
     for fault in ["missing", "unreadable", "hangs", "sentinel"] {
         board.tell(&format!("thermometer {fault}"));
         wait_for_word(&house, "degraded", "sensor-lost");
@@ -162,6 +163,17 @@ fn above_the_ceiling_nobody_is_let_in_until_it_is_cooler() {
     let words = String::from_utf8(gdbus.stderr).unwrap();
     assert!(words.contains("org.hearth.Error.TooHot"), "{words}");
     assert_eq!(house.get("/health").0, 200, "it is well, only hot");
+    // Another ceiling holds at once, for the engine that goes on with it.
+    let heed = |ceiling: &str| {
+        let config = std::fs::read_to_string(&house.config).unwrap();
+        let other = config.lines().map(|line| if line.starts_with("ceiling_celsius") { ceiling } else { line });
+        std::fs::write(&house.config, other.collect::<Vec<_>>().join("\n")).unwrap();
+        house.signal("HUP");
+    };
+    heed("ceiling_celsius = 110.0");
+    house.wait_until("let in by another ceiling", || ask().0 == 200);
+    heed("ceiling_celsius = 80.0");
+    house.wait_until("kept out again", || ask().0 == 503);
     board.tell("ambient 15");
     house.wait_until("let in again", || ask().0 == 200);
 }

@@ -126,14 +126,14 @@ pub fn rope(pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// eˣ within 2 ε; 0 below −87, infinite above 88.7, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    let y = exp_to_1(if x > 88.0 { 88.0 } else { x });
+    let y = exp_up_to_88(if x > 88.0 { 88.0 } else { x });
     if x > 88.0 { f32::INFINITY } else { y }
 }
 
-/// The same for x ≤ 0 (or up to 88). Cody and Waite's reduction, x = n · ln 2 + r with |r| ≤ ln 2 / 2, and the Taylor series of eʳ to r⁷,
+/// The same for x ≤ 88. Cody and Waite's reduction, x = n · ln 2 + r with |r| ≤ ln 2 / 2, and the Taylor series of eʳ to r⁷,
 /// whose next term is below 2⁻²⁷.
 #[inline(always)]
-pub fn exp_to_1(x: f32) -> f32 {
+pub fn exp_up_to_88(x: f32) -> f32 {
     // The low bits of this sum's mantissa are the nearest integer.
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
     let inside = if x < -87.0 { -87.0 } else { x };

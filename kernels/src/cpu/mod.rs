@@ -246,6 +246,10 @@ impl Kernels {
     /// Attention of some queries to one head's cache: for each query the positions of its span, added to what `out` has seen already
     /// ([`Partial::clear`] before the first). `queries`: `[spans, key_dim]`: all query heads that share the key head, of one token or
     /// many; the more come together, the fewer times the cache is read. Tiles that no span touches are not read.
+    ///
+    /// # Panics
+    /// When lengths don't fit each other, a span ends beyond the last block, or a block (the one after the last span included) beyond the
+    /// memory.
     pub fn attend(&self, cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, scratch: &mut [u8]) {
         assert_eq!(queries.len(), spans.len() * cache.key_dim);
         assert_eq!((out.max.len(), out.sum.len(), out.acc.len()), (spans.len(), spans.len(), spans.len() * cache.value_dim));

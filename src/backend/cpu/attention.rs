@@ -6,17 +6,17 @@
 //! the number of threads.
 
 use super::running::{Scratch, View};
+use crate::backend::ALIKE;
 use crate::program::{Op, Rows as Domain};
 use hearth_kernels::cpu::kv::{Cache, GROUP, POSITIONS, Partial, Scoring, Span};
 use std::ops::Range;
 
 /// Lines of a prompt that are computed together: enough that reading the cache costs little beside computing on it, few enough that the
 /// accumulators of a head's queries stay in the second-level cache.
-const LINES: usize = 16;
-/// Lines of a step whose tiles are decoded first, however few of them a piece has: a prompt's, of which a cut must change no bit.
-const MANY_LINES: usize = 24;
-/// Positions of one split: a few microseconds of reading, and of one piece of memory.
-const SPLIT: usize = GROUP * POSITIONS;
+const LINES: usize = 32;
+/// Positions of one split: a few microseconds of reading, and whole groups of blocks.
+const SPLIT: usize = 512;
+const _: () = assert!(SPLIT.is_multiple_of(GROUP * POSITIONS));
 /// With so many pieces, threads are busy without splitting positions.
 const ENOUGH_PIECES: usize = 16;
 
@@ -100,7 +100,7 @@ impl<'a> View<'a> {
         let cache = Cache { kind: region.kind, memory, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
         self.run.kernels.attend(
             &cache,
-            Scoring { scale, softcap, decoded: self.step.all.len() >= MANY_LINES },
+            Scoring { scale, softcap, decoded: self.step.rows_of(lines[0].sequence) >= ALIKE },
             &scratch.queries,
             &scratch.spans,
             &mut partial,

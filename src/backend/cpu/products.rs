@@ -7,22 +7,22 @@ use crate::program::{Activation, Matrix, Op, Value};
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
 
-/// Most bytes of weights in one chunk, for one token and for a few, where kernels bring the activations into an order of their own in
-/// every chunk. On two cores of an Emerald Rapids 320 KiB are no better.
+/// Most bytes of weights in one chunk for one token. On two cores of an Emerald Rapids 320 KiB are no better.
 const CHUNK_BYTES: usize = 160 << 10;
+/// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
 const CHUNK_BYTES_FEW: usize = 192 << 10;
 /// Fewest, where there are more.
 const CHUNK_BYTES_LEAST: usize = 16 << 10;
-/// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. With half of it, or twice, 2 to 16
-/// cores of an Emerald Rapids are no faster.
+/// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. On 2 to 16 cores of an Emerald Rapids
+/// half of it and twice as much each win some cases and lose others.
 const START_BYTES: usize = 12 << 10;
 
 /// Bytes of one chunk where `workers` share products of `all` bytes for some tokens. Starts cost `START / chunk` of the time, and whoever
 /// claims the last chunk lets the others wait for `chunk / 2` on average, which is `chunk · workers / (2 · all)` of it: least in sum at
-/// the root of `2 · START · all / workers`.
+/// the root of `2 · START · all / workers`. (Of two products in one piece either counts, alone: the piece has two starts and two chunks.)
 pub fn chunk_bytes(all: usize, workers: usize, tokens: usize) -> usize {
     let most = if tokens == 1 { CHUNK_BYTES } else { CHUNK_BYTES_FEW };
-    (2 * START_BYTES * all / workers.max(1)).isqrt().clamp(CHUNK_BYTES_LEAST, most)
+    (2 * START_BYTES as u64 * all as u64 / workers as u64).isqrt().clamp(CHUNK_BYTES_LEAST as u64, most as u64) as usize
 }
 
 impl<'a> View<'a> {
@@ -42,10 +42,10 @@ impl<'a> View<'a> {
         let weights = self.weights(weight);
         let form = self.form(weights, tokens);
         let tile = self.run.kernels.row_tile(weights.format, form, tokens);
-        // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
         let chunks = weights.bytes.len().div_ceil(chunk);
         // As many for each worker, where there is one for each.
-        let chunks = if chunks > workers { chunks.next_multiple_of(workers) } else { chunks };
+        let chunks = if chunks > workers { (chunks + workers / 2) / workers * workers } else { chunks };
+        // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
         let each = if form.is_panel() { tile } else { weight.rows.div_ceil(chunks.max(1)).next_multiple_of(tile) };
         debug_assert_eq!(x.floats(), weight.columns);
         (each, weight.rows)

@@ -402,7 +402,7 @@ impl<'a> View<'a> {
     fn stage_plan(&self, number: usize, workers: usize) -> StagePlan {
         let mut plan = StagePlan::default();
         let works = &self.run.schedule.stages[number].works;
-        // What pieces are claimed of together.
+        // Works of a stage share one queue of pieces.
         let sizes = works.iter().filter_map(|work| match *work {
             Work::GatedLinear { gate, .. } => Some(self.product_size(gate)),
             Work::Step(index) => matches!(self.run.program.steps[index].op, Op::Linear { .. }).then(|| self.product_size(index)),

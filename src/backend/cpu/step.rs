@@ -39,6 +39,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// Rows of a sequence in this step.
+    pub fn rows_of(&self, sequence: usize) -> usize {
+        self.runs.iter().filter(|run| run.sequence == sequence).map(|run| run.rows.len()).sum()
+    }
+
     /// # Panics
     /// When the batch breaks its own rules (see [`Batch`]): a fault of the engine, not of a client.
     pub fn new(batch: &Batch, vocabulary: usize, context: usize, needs_slots: bool, turns: &[Turn]) -> Step {

@@ -97,8 +97,10 @@ pub fn loading(message: &str) -> Refusal {
 
 /// Refuses a request whose head is longer than [`HEAD_BYTES_MAX`].
 pub async fn within_head(request: Request, next: Next) -> Result<Response, Refusal> {
-    let line = request.uri().path_and_query().map_or(0, |line| line.as_str().len());
-    let bytes = request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len());
+    // With what stands between its parts: "GET / HTTP/1.1", ": " and the ends of lines.
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let line = request.method().as_str().len() + 1 + path + " HTTP/1.1\r\n\r\n".len();
+    let bytes = request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + ": \r\n".len());
     if bytes > HEAD_BYTES_MAX {
         let message = format!("the request's head of {bytes} bytes is larger than the {HEAD_BYTES_MAX} that are taken");
         return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", &message));

@@ -9,7 +9,7 @@
 //! 2. A tile of keys, and one of values, is read from memory once for all queries, and the next one asked for meanwhile. For few queries
 //!    it is converted anew for every four ([`storage`]; scores of int8 keys by [`rounded`] queries where the processor multiplies int8),
 //!    for many once ([`Scoring::decoded`]).
-//! 3. Values outside every span are not touched: that part of a tile may never have been written.
+//! 3. Values outside every span are not summed: that part of a tile may never have been written.
 
 mod rounded;
 mod storage;
@@ -231,11 +231,11 @@ fn weigh(
     let reference = largest.map(|x| if x == f32::NEG_INFINITY { 0.0 } else { x });
     let mut kept = [1.0; QUERIES];
     for q in 0..QUERIES {
-        kept[q] = if max[q] == largest[q] { 1.0 } else { lanes::exp_to_1(max[q] - reference[q]) };
+        kept[q] = if max[q] == largest[q] { 1.0 } else { lanes::exp_up_to_88(max[q] - reference[q]) };
     }
     for (scores, reference) in scores.iter_mut().zip(reference) {
         for s in scores.iter_mut() {
-            *s = lanes::exp_to_1(*s - reference);
+            *s = lanes::exp_up_to_88(*s - reference);
         }
     }
     for q in 0..QUERIES {

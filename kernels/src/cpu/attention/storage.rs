@@ -85,7 +85,7 @@ macro_rules! plain_queries {
 }
 
 /// Scores of keys in a line each.
-macro_rules! score_in_line {
+macro_rules! scores_in_line {
     () => {
         #[inline(always)]
         unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
@@ -150,7 +150,7 @@ pub struct Decoded;
 impl Storage for F16 {
     const KIND: Kind = Kind::F16;
     plain_queries!();
-    score_in_line!();
+    scores_in_line!();
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
@@ -162,7 +162,7 @@ impl Storage for F16 {
 impl Storage for F32 {
     const KIND: Kind = Kind::F32;
     plain_queries!();
-    score_in_line!();
+    scores_in_line!();
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
@@ -201,7 +201,7 @@ impl Storage for Q8 {
 /// As [`attend`](super::attend).
 #[inline(always)]
 unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-    // SAFETY: as in the provided method; the last four of a head's elements may be partly beyond it, and are left out.
+    // SAFETY: as in `score_in_line`; the last four of a head's elements may be partly beyond it, and are left out.
     unsafe {
         let scales = tile.keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
         for start in (0..POSITIONS).step_by(N * V::LANES) {
@@ -239,7 +239,7 @@ impl Storage for Decoded {
     const KIND: Kind = Kind::F32;
     const AHEAD: bool = false;
     plain_queries!();
-    score_in_line!();
+    scores_in_line!();
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
@@ -295,14 +295,14 @@ impl Coded for Q8 {
 
     #[inline(always)]
     unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32) {
-        let scales = Kind::Q8_0.value_codes(dim);
+        let codes = Kind::Q8_0.value_codes(dim);
         for run in (0..dim).step_by(32) {
             let end = dim.min(run + 32);
             let mut of_run = [0.0; POSITIONS];
             // SAFETY: a line of 64 scales each 32 elements, a line of `dim` codes each position.
             unsafe {
                 for p in (0..POSITIONS).step_by(V::LANES) {
-                    let scales = tile.values.as_ptr().add(scales).cast::<u16>();
+                    let scales = tile.values.as_ptr().add(codes).cast::<u16>();
                     V::load_f16(scales.add(run / 32 * POSITIONS + p)).store(of_run.as_mut_ptr().add(p));
                 }
                 for (p, scale) in of_run.into_iter().enumerate() {
