@@ -164,6 +164,13 @@ impl House {
     }
 
     /// Waits for the daemon's end.
+    /// SIGHUP, until it has been dealt with.
+    pub fn reload(&mut self) {
+        self.signal("HUP");
+        self.wait_for("RELOADING=1");
+        self.wait_for("READY=1");
+    }
+
     pub fn exit_code(&mut self) -> Option<i32> {
         wait(&mut self.daemon).code()
     }

@@ -167,14 +167,10 @@ fn sighup_loads_anew_and_a_faulty_configuration_changes_nothing() {
     house.wait_for("READY=1");
     assert!(name(&house).contains("\"id\":\"renamed\""), "{}", name(&house));
     fs::write(&house.config, "[model]\npath = \"/nowhere\"\nnonsense = 1\n").unwrap();
-    house.signal("HUP");
-    house.wait_for("RELOADING=1");
-    house.wait_for("READY=1");
+    house.reload();
     assert!(house.wait_for("STATUS=reload refused").contains(":3:"));
     write_config(&house.config, "/nowhere.gguf".as_ref(), "", &house.socket, "off", "");
-    house.signal("HUP");
-    house.wait_for("RELOADING=1");
-    house.wait_for("READY=1");
+    house.reload();
     assert!(house.wait_for("STATUS=reload failed").contains("/nowhere.gguf"));
     assert!(name(&house).contains("\"id\":\"renamed\""));
     assert_eq!(house.get("/health").0, 200);
@@ -188,9 +184,7 @@ fn sighup_leaves_a_model_alone_that_would_be_the_same() {
     let mut house = House::open(Plan { model: &path, ..Plan::default() });
     let config = house.config.clone();
     let mut loads_after_reload = || {
-        house.signal("HUP");
-        house.wait_for("RELOADING=1");
-        house.wait_for("READY=1");
+        house.reload();
         house.log().matches("ready: ").count()
     };
     assert_eq!(loads_after_reload(), 1, "nothing changed");

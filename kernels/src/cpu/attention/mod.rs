@@ -27,6 +27,15 @@ const QUERIES: usize = 4;
 /// Scores, then weights, of the queries computed together.
 type Scores = [[f32; POSITIONS]; QUERIES];
 
+/// What is to be computed, as `Kernels::attend` is asked for it.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub cache: &'a Cache<'a>,
+    pub scoring: Scoring,
+    pub queries: &'a [f32],
+    pub spans: &'a [Span],
+}
+
 /// Bytes of scratch for some queries: a decoded tile of keys and one of values, or the queries rounded.
 pub fn scratch_bytes(key_dim: usize, value_dim: usize, queries: usize) -> usize {
     let tiles = (key_dim + value_dim) * POSITIONS;
@@ -39,22 +48,15 @@ const ALIGNMENT: usize = 64;
 /// # Safety
 /// As [`Vector`]; lengths as `Kernels::attend` checks them. `4 · N` sums fit the registers; `N` is 2 or 4.
 #[inline(always)]
-pub unsafe fn attend<V: Vector, const N: usize>(
-    cache: &Cache,
-    scoring: Scoring,
-    queries: &[f32],
-    spans: &[Span],
-    out: &mut Partial,
-    scratch: &mut [u8],
-) {
+pub unsafe fn attend<V: Vector, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
     // SAFETY: passed on.
     unsafe {
-        match (cache.kind, scoring.decoded) {
-            (Kind::F32, _) => attend_stored::<V, F32, N>(cache, scoring, queries, spans, out, scratch),
-            (Kind::F16, false) => attend_stored::<V, F16, N>(cache, scoring, queries, spans, out, scratch),
-            (Kind::Q8_0, false) => attend_stored::<V, Q8, N>(cache, scoring, queries, spans, out, scratch),
-            (Kind::F16, true) => attend_decoded::<V, F16, N>(cache, scoring, queries, spans, out, scratch),
-            (Kind::Q8_0, true) => attend_decoded::<V, Q8, N>(cache, scoring, queries, spans, out, scratch),
+        match (asked.cache.kind, asked.scoring.decoded) {
+            (Kind::F32, _) => attend_stored::<V, F32, N>(asked, out, scratch),
+            (Kind::F16, false) => attend_stored::<V, F16, N>(asked, out, scratch),
+            (Kind::Q8_0, false) => attend_stored::<V, Q8, N>(asked, out, scratch),
+            (Kind::F16, true) => attend_decoded::<V, F16, N>(asked, out, scratch),
+            (Kind::Q8_0, true) => attend_decoded::<V, Q8, N>(asked, out, scratch),
         }
     }
 }
@@ -65,20 +67,13 @@ pub unsafe fn attend<V: Vector, const N: usize>(
 /// As [`attend`] and [`Dots`].
 #[inline(always)]
 #[allow(dead_code)] // not every architecture has a tier with it
-pub unsafe fn attend_by_dots<V: Dots, const N: usize>(
-    cache: &Cache,
-    scoring: Scoring,
-    queries: &[f32],
-    spans: &[Span],
-    out: &mut Partial,
-    scratch: &mut [u8],
-) {
+pub unsafe fn attend_by_dots<V: Dots, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
     // SAFETY: passed on.
     unsafe {
-        if cache.kind == Kind::Q8_0 && !scoring.decoded {
-            attend_stored::<V, Rounded<V>, N>(cache, scoring, queries, spans, out, scratch);
+        if asked.cache.kind == Kind::Q8_0 && !asked.scoring.decoded {
+            attend_stored::<V, Rounded<V>, N>(asked, out, scratch);
         } else {
-            attend::<V, N>(cache, scoring, queries, spans, out, scratch);
+            attend::<V, N>(asked, out, scratch);
         }
     }
 }
@@ -120,18 +115,11 @@ impl<'a> Tile<'a> {
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(
-    cache: &Cache,
-    scoring: Scoring,
-    queries: &[f32],
-    spans: &[Span],
-    out: &mut Partial,
-    scratch: &mut [u8],
-) {
-    let queries = S::prepare(queries, cache.key_dim, scratch);
-    for index in tiles(spans) {
+unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
+    let queries = S::prepare(asked.queries, asked.cache.key_dim, scratch);
+    for index in tiles(asked.spans) {
         // SAFETY: the tiles are of this kind and size.
-        unsafe { over_tile::<V, S, N>(&Tile::of(cache, index), cache, scoring, queries, spans, out) };
+        unsafe { over_tile::<V, S, N>(&Tile::of(asked.cache, index), asked, queries, out) };
     }
 }
 
@@ -140,14 +128,8 @@ unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(
-    cache: &Cache,
-    scoring: Scoring,
-    queries: &[f32],
-    spans: &[Span],
-    out: &mut Partial,
-    scratch: &mut [u8],
-) {
+unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
+    let Asked { cache, queries, spans, .. } = asked;
     let start = scratch.as_ptr().align_offset(ALIGNMENT);
     let (keys, values) = scratch[start..].split_at_mut(cache.key_dim * POSITIONS * size_of::<f32>());
     for index in tiles(spans) {
@@ -156,7 +138,7 @@ unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(
         unsafe {
             S::decode_keys::<V>(&tile, cache.key_dim, keys.as_mut_ptr().cast());
             S::decode_values::<V>(&tile, cache.value_dim, values.as_mut_ptr().cast());
-            over_tile::<V, Decoded, N>(&Tile { keys, values, ..tile }, cache, scoring, queries, spans, out);
+            over_tile::<V, Decoded, N>(&Tile { keys, values, ..tile }, asked, queries, out);
         }
     }
 }
@@ -166,14 +148,8 @@ unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(
 /// # Safety
 /// As [`attend`]; the tile is of the storage's kind and the cache's size.
 #[inline(always)]
-unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
-    tile: &Tile,
-    cache: &Cache,
-    scoring: Scoring,
-    queries: &[S::Number],
-    spans: &[Span],
-    out: &mut Partial,
-) {
+unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(tile: &Tile, asked: Asked, queries: &[S::Number], out: &mut Partial) {
+    let Asked { cache, scoring, spans, .. } = asked;
     let stride = S::stride(cache.key_dim);
     for q in (0..spans.len()).step_by(QUERIES) {
         let n = QUERIES.min(spans.len() - q);
@@ -370,7 +346,10 @@ macro_rules! attention {
         #[target_feature(enable = $features)]
         unsafe fn $attend(cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, scratch: &mut [u8]) {
             // SAFETY: passed on; 4 · N sums fit the registers.
-            unsafe { crate::cpu::attention::$attend::<$vector, $n>(cache, scoring, queries, spans, out, scratch) }
+            unsafe {
+                let asked = crate::cpu::attention::Asked { cache, scoring, queries, spans };
+                crate::cpu::attention::$attend::<$vector, $n>(asked, out, scratch)
+            }
         }
     };
 }
