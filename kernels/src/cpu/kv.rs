@@ -108,9 +108,7 @@ pub const fn place(block: usize, stride: usize, pair: usize) -> usize {
 /// What attention has to know besides the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Scoring {
-    /// `s = scale · q · k`
-    pub scale: f32,
-    /// then `s = cap · tanh(s / cap)`
+    /// `s = cap · tanh(q · k / cap)` instead of `q · k`.
     pub softcap: Option<f32>,
     /// Tiles are brought into f32 once for all queries of a call: pays from a dozen of them on. The caller says so, since it may differ in
     /// the last bits from what a few queries get, and a result must not depend on who happens to be computed beside it.

@@ -156,6 +156,12 @@ impl Kernels {
         self.routes(format).by_tokens(tokens).form
     }
 
+    /// Every form that [`form`](Self::form) tells for some number of tokens.
+    pub fn forms(&self, format: Format) -> [Form; 3] {
+        let Routes { one, few, many, .. } = self.routes(format);
+        [one.form, few.form, many.form]
+    }
+
     /// Rows of a matrix are best given to threads in multiples of it.
     pub fn row_tile(&self, format: Format, form: Form, tokens: usize) -> usize {
         self.route(format, form, tokens).row_tile
@@ -245,7 +251,8 @@ impl Kernels {
 
     /// Attention of some queries to one head's cache: for each query the positions of its span, added to what `out` has seen already
     /// ([`Partial::clear`] before the first). `queries`: `[spans, key_dim]`: all query heads that share the key head, of one token or
-    /// many; the more come together, the fewer times the cache is read. Tiles that no span touches are not read.
+    /// many, multiplied by the scale of scores; the more come together, the fewer times the cache is read. Tiles that no span touches are not
+    /// read.
     ///
     /// # Panics
     /// When lengths don't fit each other, a span ends beyond the last block, or a block (the one after the last span included) beyond the

@@ -15,7 +15,12 @@ pub trait Vector: Copy {
     unsafe fn mul(self, by: Self) -> Self;
     /// `self · by + plus`
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    /// The larger of both in each lane; where `self` is NaN, the other.
+    unsafe fn max(self, other: Self) -> Self;
     unsafe fn sum(self) -> f32;
+    /// Of all lanes. None is NaN.
+    unsafe fn largest(self) -> f32;
     /// Asks for the line of an address that is read a microsecond from now: a hint, so any address will do.
     fn prefetch(at: *const u8);
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// Lines of a prompt that are computed together: enough that reading the cache costs little beside computing on it, few enough that the
 /// accumulators of a head's queries stay in the second-level cache.
-const LINES: usize = 32;
+const LINES: usize = 64;
 /// Positions of one split: a few microseconds of reading, and whole groups of blocks.
 const SPLIT: usize = 512;
 const _: () = assert!(SPLIT.is_multiple_of(GROUP * POSITIONS));
@@ -71,7 +71,8 @@ impl<'a> View<'a> {
         scratch.spans.clear();
         for (row, line) in group.clone().zip(lines) {
             let q_row = self.rows(q, row..row + 1);
-            scratch.queries.extend_from_slice(&q_row[head * shared * region.k_dim..(head + 1) * shared * region.k_dim]);
+            let heads = &q_row[head * shared * region.k_dim..(head + 1) * shared * region.k_dim];
+            scratch.queries.extend(heads.iter().map(|x| x * scale));
             let seen_to = line.position + 1;
             let seen_from = window.map_or(0, |w| seen_to.saturating_sub(w));
             let (from, to) = if splits == 1 {
@@ -100,7 +101,7 @@ impl<'a> View<'a> {
         let cache = Cache { kind: region.kind, memory, stride: region.stride, blocks, key_dim: region.k_dim, value_dim: region.v_dim };
         self.run.kernels.attend(
             &cache,
-            Scoring { scale, softcap, decoded: self.step.rows_of(lines[0].sequence) >= ALIKE },
+            Scoring { softcap, decoded: self.step.rows_of(lines[0].sequence) >= ALIKE },
             &scratch.queries,
             &scratch.spans,
             &mut partial,

@@ -2,7 +2,7 @@
 //! product that reads it takes the same: q, k and v, or gate and up. Which form that is depends on the formats of the weights and on the
 //! number of rows, so it is looked up every step.
 
-use super::arena::{AlignedBytes, Shared, bytes_of};
+use super::arena::{AlignedBytes, Shared};
 use super::schedule::{Schedule, fed_value, steps_of};
 use crate::gguf::Gguf;
 use crate::program::{Op, Program, Rows, Value, ValueId};
@@ -134,23 +134,22 @@ pub fn form(kernels: &Kernels, format: Format, width: usize, tokens: usize, exac
     if exact || form.per().is_some_and(|per| !width.is_multiple_of(per)) { Form::F32 } else { form }
 }
 
+/// Whether [`form`] is F32 for any number of tokens.
+pub fn may_be_numbers(kernels: &Kernels, format: Format, width: usize, exact: bool) -> bool {
+    kernels.forms(format).into_iter().any(|form| exact || form.per().is_none_or(|per| !width.is_multiple_of(per)))
+}
+
 impl<'a> Fed<'a> {
     /// The forms of a feed, with their memory.
     pub fn forms(&self, feed: usize) -> &[(Form, Shared<'a, u8>)] {
         &self.by_feed[feed]
     }
 
-    /// `x`, the rows of value `id` as f32, or their bytes in `form`.
+    /// Value `id`, `[tokens, width]`, in one of its forms.
     ///
     /// # Safety
     /// The stage that makes the feed is over, and none that reuses its memory has begun.
-    pub unsafe fn bytes<'b>(&self, id: ValueId, form: Form, x: &'b [f32], width: usize, tokens: usize) -> &'b [u8]
-    where
-        'a: 'b,
-    {
-        if form == Form::F32 {
-            return bytes_of(x);
-        }
+    pub unsafe fn bytes(&self, id: ValueId, form: Form, width: usize, tokens: usize) -> &'a [u8] {
         let feed = self.feed_of[id.0 as usize].expect("products read fed values");
         let (_, memory) = self.by_feed[feed].iter().find(|(f, _)| *f == form).expect("every reader's form is made");
         // SAFETY: by the caller's promise nobody writes to it now.

@@ -69,7 +69,8 @@ impl Backend for Cpu {
     fn fit(&self, program: &Program, options: &LoadOptions) -> Fit {
         let vectors = program.weights.iter().filter(|w| w.role == Role::Vector);
         let held: usize = vectors.map(|w| w.shape.iter().product::<usize>()).sum();
-        let schedule = Schedule::new(program);
+        // Which products read numbers as they are is known with the file: here at most all of them.
+        let schedule = Schedule::new(program, &|_| true);
         Fit {
             weights: Bytes((held * 4) as u64),
             cache: Bytes((cache::bytes(program, options.kv, options.blocks) + program.slot_floats() * 4 * options.slots) as u64),

@@ -1,5 +1,6 @@
 //! Matrix products: rows of weights where they lie in the file, times the activations of all rows of the step.
 
+use super::arena::bytes_of;
 use super::feeds;
 use super::rowwise::activation as kernel_activation;
 use super::running::{Scratch, View};
@@ -11,6 +12,8 @@ use std::ops::Range;
 const CHUNK_BYTES: usize = 160 << 10;
 /// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
 const CHUNK_BYTES_FEW: usize = 192 << 10;
+/// The same for a worker by itself: nobody waits for its last chunk. What is left to mind is a neighbour, who gets the core between two.
+const CHUNK_BYTES_ALONE: usize = 640 << 10;
 /// Fewest, where there are more.
 const CHUNK_BYTES_LEAST: usize = 16 << 10;
 /// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. On 2 to 16 cores of an Emerald Rapids
@@ -21,6 +24,9 @@ const START_BYTES: usize = 12 << 10;
 /// claims the last chunk lets the others wait for `chunk / 2` on average, which is `chunk · workers / (2 · all)` of it: least in sum at
 /// the root of `2 · START · all / workers`. (Of two products in one piece either counts, alone: the piece has two starts and two chunks.)
 pub fn chunk_bytes(all: usize, workers: usize, tokens: usize) -> usize {
+    if workers == 1 {
+        return CHUNK_BYTES_ALONE;
+    }
     let most = if tokens == 1 { CHUNK_BYTES } else { CHUNK_BYTES_FEW };
     (2 * START_BYTES as u64 * all as u64 / workers as u64).isqrt().clamp(CHUNK_BYTES_LEAST as u64, most as u64) as usize
 }
@@ -92,9 +98,11 @@ impl<'a> View<'a> {
     fn multiply(&self, weight: Matrix, rows: Range<usize>, x: Value, tokens: usize, out: Columns, scratch: &mut [u8]) {
         let weights = self.weights(weight);
         let form = self.form(weights, tokens);
-        let numbers = self.rows(x, 0..tokens);
-        // SAFETY: the feed was finished by the stage before, and its memory is not reused while this value is read.
-        let bytes = unsafe { self.fed.bytes(x.id, form, numbers, weights.cols, tokens) };
+        let bytes = match form {
+            Form::F32 => bytes_of(self.rows(x, 0..tokens)),
+            // SAFETY: the feed was finished by the stage before, and its memory is not reused while this value is read.
+            _ => unsafe { self.fed.bytes(x.id, form, weights.cols, tokens) },
+        };
         let row_bytes = weights.bytes.len() / weight.rows;
         let part = Weights { bytes: &weights.bytes[rows.start * row_bytes..rows.end * row_bytes], ..weights };
         self.run.kernels.mat_mul(part, Activations { form, bytes, tokens }, out, scratch);

@@ -4,7 +4,7 @@ use super::arena::{AlignedBytes, Shared};
 use super::cache::{Cache, Layout};
 use super::cores::Cores;
 use super::counts::{self, Choice};
-use super::feeds::{Fed, FeedList, Feeds};
+use super::feeds::{self, Fed, FeedList, Feeds};
 use super::plan::{Plan, StagePlan};
 use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
@@ -143,7 +143,10 @@ impl Running {
                 turns.push(Turn { rope, frequencies: rope.frequencies(factors), magnitude: rope.magnitude() });
             }
         }
-        let schedule = Schedule::new(&program);
+        let schedule = Schedule::new(&program, &|matrix| {
+            let format = file.tensor(&program.weight(matrix.weight).name).expect("every weight was found above").format;
+            feeds::may_be_numbers(&kernels, format, matrix.columns, options.exact)
+        });
         let (fast, all) = (cores.workers(), cores.workers_of_all());
         let kept = cores.clone();
         let pool = Pool::new(options.threads.unwrap_or(all), move |index| kept.keep(index));

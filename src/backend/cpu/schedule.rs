@@ -7,7 +7,7 @@
 //!
 //! Values get their place in memory by the stages they live through.
 
-use crate::program::{Activation, Op, Program, Rows, StateId, Step, Value, ValueId};
+use crate::program::{Activation, Matrix, Op, Program, Rows, StateId, Step, Value, ValueId};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -78,7 +78,9 @@ fn is_work(op: &Op) -> bool {
 }
 
 impl Schedule {
-    pub fn new(program: &Program) -> Schedule {
+    /// `as_numbers` tells of a matrix whether its product may read its operand as f32. Of others a fed operand's numbers are not kept
+    /// beyond the stage that converts them.
+    pub fn new(program: &Program, as_numbers: &dyn Fn(Matrix) -> bool) -> Schedule {
         let fused = fuse_gated(program);
         let stage_of = stages_of(program, &fused);
         let mut stages: Vec<Stage> = Vec::new();
@@ -93,7 +95,7 @@ impl Schedule {
             }
         }
         add_feeds(program, &mut stages);
-        let (place_of, sizes) = places(program, &stages);
+        let (place_of, sizes) = places(program, &stages, as_numbers);
         Schedule { stages, place_of, sizes }
     }
 
@@ -224,29 +226,31 @@ fn add_feeds(program: &Program, stages: &mut [Stage]) {
     }
 }
 
-/// Memory by stages: a value holds its place from the stage that writes it to the last that reads it. Widest first, each at the lowest
-/// offset that nobody holds who lives at the same time: that comes to the most that is alive at once, or close to it.
-fn places(program: &Program, stages: &[Stage]) -> (Vec<Option<Place>>, [usize; Memory::ALL.len()]) {
+/// Memory by moments, two a stage: its works, and then its end. A value holds its place from the moment that writes it to the last that
+/// reads it. Widest first, each at the lowest offset that nobody holds who lives at the same time: that comes to the most that is alive at
+/// once, or close to it.
+fn places(program: &Program, stages: &[Stage], as_numbers: &dyn Fn(Matrix) -> bool) -> (Vec<Option<Place>>, [usize; Memory::ALL.len()]) {
     let mut life: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
-    let mut touch = |id: ValueId, stage: usize| {
-        let span = life[id.0 as usize].get_or_insert((stage, stage));
-        span.1 = stage;
+    let mut touch = |id: ValueId, moment: usize| {
+        let span = life[id.0 as usize].get_or_insert((moment, moment));
+        span.1 = moment;
     };
+    let converted = |op: &Op| matches!(*op, Op::Linear { weight, .. } if !as_numbers(weight));
     for (number, stage) in stages.iter().enumerate() {
+        let (works, end) = (2 * number, 2 * number + 1);
         for &work in &stage.works {
-            for step in steps_of(work) {
-                for operand in program.steps[step].op.operands() {
-                    touch(operand.id, number);
-                }
+            for step in steps_of(work).into_iter().map(|step| &program.steps[step].op).filter(|op| !converted(op)) {
+                step.operands().iter().for_each(|operand| touch(operand.id, works));
             }
-            touch(result_of(program, work), number);
+            touch(result_of(program, work), works);
         }
         for &step in stage.tail.iter().chain(&stage.stores) {
             let Step { op, out, .. } = &program.steps[step];
             for id in op.operands().iter().map(|v| v.id).chain(*out) {
-                touch(id, number);
+                touch(id, end);
             }
         }
+        stage.feeds.iter().for_each(|value| touch(value.id, end));
     }
 
     let floats = |value: usize| program.values[value].floats.next_multiple_of(LINE_FLOATS);
@@ -304,9 +308,14 @@ mod tests {
         b.finish("llama", logits).expect("it fits together")
     }
 
+    /// Of a program whose products take converted operands.
+    fn schedule(program: &Program) -> Schedule {
+        Schedule::new(program, &|_| false)
+    }
+
     #[test]
     fn a_layer_has_five_meetings() {
-        let (two, three) = (Schedule::new(&llama(2)), Schedule::new(&llama(3)));
+        let (two, three) = (schedule(&llama(2)), schedule(&llama(3)));
         assert_eq!(three.stages.len() - two.stages.len(), 5, "qkv, attention, output, gate and up, down");
     }
 
@@ -314,7 +323,7 @@ mod tests {
     fn every_step_is_run_once() {
         let program = llama(3);
         let mut ran = vec![0; program.steps.len()];
-        for stage in &Schedule::new(&program).stages {
+        for stage in &schedule(&program).stages {
             for &work in &stage.works {
                 steps_of(work).into_iter().for_each(|s| ran[s] += 1);
                 if let Work::GatedLinear { gated, .. } = work {
@@ -348,30 +357,36 @@ mod tests {
     #[test]
     fn operands_are_there_and_not_written_over_before_they_are_read() {
         let program = llama(3);
-        let schedule = Schedule::new(&program);
-        let mut held = Held::default();
-        let operands = |work: Work| steps_of(work).into_iter().flat_map(|s| program.steps[s].op.operands());
-        for stage in &schedule.stages {
-            // Works of a stage run at the same time: all read before any writes, and all have written before the tail.
-            stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
-            stage.works.iter().for_each(|&w| held.write(&program, &schedule, result_of(&program, w)));
-            stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
-            for &step in stage.tail.iter().chain(&stage.stores) {
-                let Step { op, out, .. } = &program.steps[step];
-                op.operands().iter().for_each(|&x| held.reads(&program, x));
-                if let Some(out) = *out {
-                    held.write(&program, &schedule, out);
-                    // A result does not lie over its own operands.
-                    op.operands().iter().for_each(|&x| held.reads(&program, x));
+        for numbers in [false, true] {
+            let schedule = Schedule::new(&program, &|_| numbers);
+            let mut held = Held::default();
+            // Of converted operands their feed is read instead.
+            let read = |step: usize| numbers || !matches!(program.steps[step].op, Op::Linear { .. });
+            let operands = |work: Work| steps_of(work).into_iter().filter(|s| read(*s)).flat_map(|s| program.steps[s].op.operands());
+            for stage in &schedule.stages {
+                // Works of a stage run at the same time: all read before any writes, and all have written before the tail.
+                stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
+                stage.works.iter().for_each(|&w| held.write(&program, &schedule, result_of(&program, w)));
+                stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
+                let mut of_tail = Vec::new();
+                for &step in stage.tail.iter().chain(&stage.stores) {
+                    let Step { op, out, .. } = &program.steps[step];
+                    of_tail.extend(op.operands());
+                    if let Some(out) = *out {
+                        held.write(&program, &schedule, out);
+                    }
+                    // Some rows are at this step while others are anywhere in the tail: no result lies over what any step reads.
+                    of_tail.iter().for_each(|&x| held.reads(&program, x));
                 }
+                stage.feeds.iter().for_each(|&x| held.reads(&program, x));
             }
+            held.reads(&program, program.logits);
         }
-        held.reads(&program, program.logits);
     }
 
     #[test]
     fn memory_does_not_grow_with_the_layers_and_is_what_lives_at_once() {
-        let (three, thirty) = (Schedule::new(&llama(3)), Schedule::new(&llama(30)));
+        let (three, thirty) = (schedule(&llama(3)), schedule(&llama(30)));
         assert_eq!(three.sizes, thirty.sizes);
         // When rows are narrower than a line each takes a line: residual, q, k and v, what rope makes of them or what goes in.
         assert!(three.size(Memory::Rows) <= 6 * LINE_FLOATS, "{:?}", three.sizes);
@@ -381,7 +396,7 @@ mod tests {
     fn attention_comes_after_the_meeting_that_ends_its_store() {
         let program = llama(2);
         let mut stored = HashMap::new();
-        for (number, stage) in Schedule::new(&program).stages.iter().enumerate() {
+        for (number, stage) in schedule(&program).stages.iter().enumerate() {
             for &work in &stage.works {
                 if let Work::Step(s) = work
                     && let Op::Attention { cache, .. } = program.steps[s].op

@@ -64,9 +64,27 @@ impl Vector for float32x4_t {
     }
 
     #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { vaddq_f32(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: as above. Of NaN and a number it gives the number.
+        unsafe { vmaxnmq_f32(self, other) }
+    }
+
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         // SAFETY: as above.
         unsafe { vaddvq_f32(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: as above.
+        unsafe { vmaxvq_f32(self) }
     }
 
     #[inline(always)]

@@ -13,13 +13,15 @@
 
 mod rounded;
 mod storage;
+mod weigh;
 
+use super::plain;
 use super::vector::{Dots, Vector};
-use super::{lanes, plain};
 use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
 use rounded::Rounded;
 use std::ops::Range;
 use storage::{Coded, Decoded, F16, F32, Q8, Storage, ask_for, multiply, size};
+use weigh::{WEIGHED, weigh};
 
 /// Queries computed together: 4 × 4 vectors of sums of 32 registers, or 4 × 2 of 16.
 const QUERIES: usize = 4;
@@ -151,94 +153,45 @@ unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(asked: Asked, out:
 unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(tile: &Tile, asked: Asked, queries: &[S::Number], out: &mut Partial) {
     let Asked { cache, scoring, spans, .. } = asked;
     let stride = S::stride(cache.key_dim);
-    for q in (0..spans.len()).step_by(QUERIES) {
-        let n = QUERIES.min(spans.len() - q);
-        let seen = spans[q..q + n].iter().map(|s| tile.inside(s)).filter(|r| !r.is_empty());
-        let Some(seen) = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)) else { continue };
-        let mut scores: Scores = [[0.0; POSITIONS]; QUERIES];
-        // A query that is not there is the first one again; its weights are not used.
-        let mut rows = [&queries[q * stride..][..stride]; QUERIES];
-        for (i, row) in rows.iter_mut().enumerate().take(n) {
-            *row = &queries[(q + i) * stride..][..stride];
-        }
-        // SAFETY: by the contract.
-        unsafe { S::score::<V, N>(tile, cache.key_dim, rows, &mut scores) };
-        let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0; QUERIES]);
-        max[..n].copy_from_slice(&out.max[q..q + n]);
-        sum[..n].copy_from_slice(&out.sum[q..q + n]);
-        let insides = std::array::from_fn(|i| if i < n { tile.inside(&spans[q + i]) } else { 0..0 });
-        let kept = weigh(scoring, insides, &mut scores, &mut max, &mut sum);
-        out.max[q..q + n].copy_from_slice(&max[..n]);
-        out.sum[q..q + n].copy_from_slice(&sum[..n]);
-        let acc = &mut out.acc[q * cache.value_dim..][..n * cache.value_dim];
-        // SAFETY: as above.
-        unsafe { gather::<V, S, N>(tile, cache.value_dim, &scores, kept, seen, acc) };
-    }
-}
-
-/// Scores to weights, of all queries together, so that none waits for its own sums alone; what each had summed up before has to be
-/// multiplied by the result.
-#[inline(always)]
-fn weigh(
-    scoring: Scoring,
-    seen: [Range<usize>; QUERIES],
-    scores: &mut Scores,
-    max: &mut [f32; QUERIES],
-    sum: &mut [f32; QUERIES],
-) -> [f32; QUERIES] {
-    let mut largest = *max;
-    for ((scores, seen), largest) in scores.iter_mut().zip(seen).zip(&mut largest) {
-        for s in scores.iter_mut() {
-            *s *= scoring.scale;
-        }
-        if let Some(cap) = scoring.softcap {
-            for s in scores.iter_mut() {
-                *s = lanes::capped(*s, cap);
+    let mut scores = [[0.0; POSITIONS]; WEIGHED];
+    let mut kept = [0.0; WEIGHED];
+    for first in (0..spans.len()).step_by(WEIGHED) {
+        let spans = &spans[first..spans.len().min(first + WEIGHED)];
+        let strips = spans.chunks(QUERIES).enumerate();
+        for (strip, spans) in strips.clone() {
+            if seen_by_any(tile, spans).is_none() {
+                continue;
             }
+            // A query that is not there is the first one again; its weights are not used.
+            let row = |i: usize| &queries[(first + strip * QUERIES + if i < spans.len() { i } else { 0 }) * stride..][..stride];
+            let rows = [row(0), row(1), row(2), row(3)];
+            // SAFETY: by the contract.
+            unsafe { S::score::<V, N>(tile, cache.key_dim, rows, strip_of(&mut scores, strip)) };
         }
-        if seen != (0..POSITIONS) {
-            scores[..seen.start].fill(f32::NEG_INFINITY);
-            scores[seen.end..].fill(f32::NEG_INFINITY);
-        }
-        let parts = folded(scores, |a, b| if b > a { b } else { a });
-        *largest = if parts > *largest { parts } else { *largest };
-    }
-    // Where nothing weighs, any reference will do; NaN gets to the result by way of the sum.
-    let reference = largest.map(|x| if x == f32::NEG_INFINITY { 0.0 } else { x });
-    let mut kept = [1.0; QUERIES];
-    for q in 0..QUERIES {
-        kept[q] = if max[q] == largest[q] { 1.0 } else { lanes::exp_up_to_88(max[q] - reference[q]) };
-    }
-    for (scores, reference) in scores.iter_mut().zip(reference) {
-        for s in scores.iter_mut() {
-            *s = lanes::exp_up_to_88(*s - reference);
+        let here = first..first + spans.len();
+        let insides: [Range<usize>; WEIGHED] = std::array::from_fn(|i| spans.get(i).map_or(0..0, |span| tile.inside(span)));
+        let (max, sum) = (&mut out.max[here.clone()], &mut out.sum[here]);
+        // SAFETY: by the contract.
+        unsafe { weigh::<V>(scoring, &insides[..spans.len()], &mut scores, max, sum, &mut kept) };
+        for (strip, spans) in strips {
+            let Some(seen) = seen_by_any(tile, spans) else { continue };
+            let kept = kept.as_chunks().0[strip];
+            let acc = &mut out.acc[(first + strip * QUERIES) * cache.value_dim..][..spans.len() * cache.value_dim];
+            // SAFETY: as above.
+            unsafe { gather::<V, S, N>(tile, cache.value_dim, strip_of(&mut scores, strip), kept, seen, acc) };
         }
     }
-    for q in 0..QUERIES {
-        sum[q] = sum[q] * kept[q] + folded(&scores[q], |a, b| a + b);
-    }
-    *max = largest;
-    kept
 }
 
-/// All of them by one operation, half with half: whole vectors at a time, where one after the other would be sixty-four steps. (Each
-/// half has an array of its own: the compiler knows no widths of a loop over widths, and goes by single numbers through memory.)
-#[inline(always)]
-fn folded(x: &[f32; POSITIONS], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let (mut sixteen, mut eight, mut four, mut two) = ([0.0; 16], [0.0; 8], [0.0; 4], [0.0; 2]);
-    for i in 0..16 {
-        sixteen[i] = f(f(x[i], x[i + 16]), f(x[i + 32], x[i + 48]));
-    }
-    for i in 0..8 {
-        eight[i] = f(sixteen[i], sixteen[i + 8]);
-    }
-    for i in 0..4 {
-        four[i] = f(eight[i], eight[i + 4]);
-    }
-    for i in 0..2 {
-        two[i] = f(four[i], four[i + 2]);
-    }
-    f(two[0], two[1])
+/// The scores of the queries that are computed together as number `strip`.
+fn strip_of(scores: &mut [[f32; POSITIONS]; WEIGHED], strip: usize) -> &mut Scores {
+    &mut scores.as_chunks_mut().0[strip]
+}
+
+/// The part of a tile in which all lies that some queries see of it, if there is any.
+fn seen_by_any(tile: &Tile, spans: &[Span]) -> Option<Range<usize>> {
+    let seen = spans.iter().map(|s| tile.inside(s)).filter(|r| !r.is_empty());
+    seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
 }
 
 /// `acc[q] = acc[q] · kept[q] + Σ_p weights[q, p] · v[p]`, for as many queries as `acc` has lines.
@@ -255,7 +208,7 @@ unsafe fn gather<V: Vector, S: Storage, const N: usize>(
     acc: &mut [f32],
 ) {
     let values = tile.values;
-    let mut scaled: Scores = *weights;
+    let mut of_run: Scores = [[0.0; POSITIONS]; QUERIES];
     let mut start = 0;
     while start < dim {
         let mut room = dim - start;
@@ -267,21 +220,22 @@ unsafe fn gather<V: Vector, S: Storage, const N: usize>(
                 let scales = values.as_ptr().add(S::KIND.value_codes(dim)).cast::<u16>().add(start / 32 * POSITIONS);
                 for p in (0..POSITIONS).step_by(V::LANES) {
                     let scale = V::load_f16(scales.add(p));
-                    for (scaled, weights) in scaled.iter_mut().zip(weights) {
-                        V::load(weights.as_ptr().add(p)).mul(scale).store(scaled.as_mut_ptr().add(p));
+                    for (of_run, weights) in of_run.iter_mut().zip(weights) {
+                        V::load(weights.as_ptr().add(p)).mul(scale).store(of_run.as_mut_ptr().add(p));
                     }
                 }
             }
         }
+        let scaled = if S::KIND == Kind::Q8_0 { &of_run } else { weights };
         let seen = seen.clone();
         // SAFETY: `start` and as many elements as are computed are within a line of the tile.
         start += unsafe {
             if room >= N * V::LANES {
-                add_values::<V, S, N>(tile, dim, start, &scaled, kept, seen, acc)
+                add_values::<V, S, N>(tile, dim, start, scaled, kept, seen, acc)
             } else if room >= 2 * V::LANES {
-                add_values::<V, S, 2>(tile, dim, start, &scaled, kept, seen, acc)
+                add_values::<V, S, 2>(tile, dim, start, scaled, kept, seen, acc)
             } else if room >= V::LANES {
-                add_values::<V, S, 1>(tile, dim, start, &scaled, kept, seen, acc)
+                add_values::<V, S, 1>(tile, dim, start, scaled, kept, seen, acc)
             } else {
                 for (q, acc) in acc.chunks_exact_mut(dim).enumerate() {
                     for (i, acc) in acc.iter_mut().enumerate().skip(start).take(room) {

@@ -85,8 +85,7 @@ pub fn attend(cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], 
             let tile = cache.key_tile(p / POSITIONS);
             let dot: f64 =
                 (0..cache.key_dim).map(|i| f64::from(q[i]) * f64::from(key(cache.kind, cache.key_dim, tile, p % POSITIONS, i))).sum();
-            let s = dot * f64::from(scoring.scale);
-            scoring.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
+            scoring.softcap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh())
         };
         let positions = span.from as usize..span.to as usize;
         // A score of NaN makes the maximum NaN, and with it everything.
