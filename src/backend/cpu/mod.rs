@@ -1,7 +1,8 @@
 //! Programs on the CPU: the kernels' best tier, and one crew of threads. Weights are read where they lie in the mapped file.
 //!
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows.
-//! - [`pool`], [`cores`]: the crew, and where it may run (`stint`: beside whom); `counts`, `remembered`: how many of it compute what.
+//! - [`pool`], [`cores`]: the crew, and where it may run (`stint`: beside whom; `spread`: each on a core of its own); `counts`, `remembered`:
+//!   how many of it compute what.
 //! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`,
 //!   `attention`, `recurrent`, `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want,
 //!   `vectors` has the weights that are no matrices.
@@ -23,6 +24,7 @@ mod remembered;
 mod rowwise;
 mod running;
 mod schedule;
+mod spread;
 mod step;
 mod stint;
 mod vectors;

@@ -16,6 +16,7 @@
 //!
 //! Which cores the crew may use is [`cores`](super::cores)' business; what it computes is the caller's.
 
+use super::spread::Spread;
 use super::stint::{Between, Stint};
 use rustix::thread::futex;
 use std::cell::{RefCell, UnsafeCell};
@@ -59,6 +60,7 @@ struct Shared {
     active: AtomicU32,
     /// How often a worker lost its core, since the start.
     losses: AtomicU32,
+    spread: Spread,
     stop: AtomicBool,
     poisoned: AtomicBool,
     /// The open step's body and phases; written by the caller while no helper is inside.
@@ -94,7 +96,7 @@ struct Release {
 /// A cache line of its own (128 bytes: some cores fetch lines in pairs).
 #[derive(Default)]
 #[repr(align(128))]
-struct Line<T>(T);
+pub struct Line<T>(pub T);
 
 /// What one worker sees of a step.
 pub struct Crew<'a> {
@@ -114,6 +116,7 @@ impl Pool {
             inside: Line::default(),
             active: AtomicU32::new(0),
             losses: AtomicU32::new(0),
+            spread: Spread::new(threads.max(1)),
             stop: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             step: UnsafeCell::new(Step { body: None, phases: Vec::new() }),
@@ -179,6 +182,7 @@ impl Pool {
         }
         self.stint.borrow_mut().begin();
         let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, stint: &self.stint, shared, phases })));
+        shared.spread.leave(0);
         if mine.is_err() {
             poison(phases);
         }
@@ -248,21 +252,29 @@ impl Crew<'_> {
                 _ = futex::wake(&release.state, futex::Flags::PRIVATE, u32::MAX >> 1);
             }
         } else if wait_while(&release.state, Some(&release.sleepers), |state| state == 0) {
+            self.shared.spread.settle(self.worker);
             self.stint.borrow_mut().begin();
         }
         assert!(release.state.load(Acquire) & POISON == 0, "left a step that another worker failed in");
     }
 
-    /// This worker holds no chunk: the moment to give its core away, if somebody else wants it. Returns what time it is.
+    /// This worker holds no chunk: the moment to give its core away, if somebody else wants it, and to leave one that another worker of
+    /// the crew has. Returns what time it is.
     fn between_chunks(&self, now: Instant, before: Instant) -> Instant {
-        match self.stint.borrow_mut().between(now, now - before) {
+        let mut stint = self.stint.borrow_mut();
+        let now = match stint.between(now, now - before) {
+            Between::Stayed => return now,
             Between::Went(now) => now,
-            Between::Stayed => now,
             Between::WasTaken => {
                 self.shared.losses.fetch_add(1, Relaxed);
                 now
             }
+        };
+        if !self.shared.spread.settle(self.worker) {
+            return now;
         }
+        stint.begin();
+        Instant::now()
     }
 }
 
@@ -304,10 +316,12 @@ impl Shared {
             if let Some(body) = body {
                 // SAFETY: as above: the body is borrowed by the `run` that waits for us.
                 let body = unsafe { &*body };
+                self.spread.settle(index);
                 if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, stint, shared: self, phases }))).is_err() {
                     self.poisoned.store(true, SeqCst);
                     poison(phases);
                 }
+                self.spread.leave(index);
             }
         }
         if self.inside.0.fetch_sub(1, SeqCst) == 1 {
