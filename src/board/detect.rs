@@ -34,6 +34,8 @@ pub struct Cluster {
     pub policy: String,
     /// `schedutil`, `ondemand`, `performance` …; empty without cpufreq.
     pub governor: String,
+    /// The driver that sets the clock: `cpufreq-dt`, `intel_pstate` …; empty without cpufreq.
+    pub driver: String,
     pub cpus: Vec<u32>,
     /// 0–1024 against the strongest core, where the kernel says.
     pub capacity: Option<u32>,
@@ -135,6 +137,7 @@ fn clusters(root: &Root) -> Vec<Cluster> {
             Cluster {
                 policy: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
                 governor: list("scaling_governor"),
+                driver: list("scaling_driver"),
                 capacity: cpus.first().and_then(|&c| capacity(c)),
                 cpus,
                 min_khz: khz("cpuinfo_min_freq"),

@@ -55,7 +55,7 @@ fn some_avg10(text: &str) -> Option<f64> {
 /// The share of all processors' time that was worked, from one read to the next.
 struct Busy {
     root: Root,
-    last: Option<[u64; 2]>,
+    last: Option<Ticks>,
 }
 
 impl Source for Busy {
@@ -66,19 +66,37 @@ impl Source for Busy {
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
         let path = self.root.at("proc/stat");
         let text = self.root.text("proc/stat")?;
-        let now =
-            idle_and_all(&text).ok_or_else(|| Miss::Nonsense { path: path.clone(), text: text.lines().next().unwrap_or("").into() })?;
-        let last = self.last.replace(now);
-        let passed = last.map(|last| [now[0].saturating_sub(last[0]), now[1].saturating_sub(last[1])]);
-        let share = passed.filter(|[_, all]| *all > 0).map(|[idle, all]| 1.0 - (idle as f64 / all as f64).min(1.0));
+        let now = Ticks::of(&text).ok_or_else(|| Miss::Nonsense { path: path.clone(), text: text.lines().next().unwrap_or("").into() })?;
+        let passed = self.last.replace(now).map(|last| now.since(last)).filter(|t| t.all > 0);
+        let share = passed.map(|t| 1.0 - (t.idle as f64 / t.all as f64).min(1.0));
         Ok(share.map(|share| Reading::new(What::Busy, share, path.display())).into_iter().collect())
     }
 }
 
-/// From `cpu  user nice system idle iowait …`: ticks of rest (waiting for a disk is rest to a thermometer), and of all.
-fn idle_and_all(text: &str) -> Option<[u64; 2]> {
-    let ticks: Vec<u64> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|t| t.parse().ok()).take(8).collect();
-    (ticks.len() >= 4).then(|| [ticks[3] + ticks.get(4).unwrap_or(&0), ticks.iter().sum()])
+/// What all processors did since the start, in the kernel's ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticks {
+    /// Rest; waiting for a disk is rest to a thermometer.
+    pub idle: u64,
+    /// A virtual machine wanted to work and its host did not let it.
+    pub stolen: u64,
+    pub all: u64,
+}
+
+impl Ticks {
+    /// From `/proc/stat`, whose first line is `cpu  user nice system idle iowait irq softirq steal …`.
+    pub fn of(text: &str) -> Option<Ticks> {
+        let ticks: Vec<u64> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|t| t.parse().ok()).take(8).collect();
+        let at = |n: usize| ticks.get(n).copied().unwrap_or(0);
+        let all = ticks.iter().try_fold(0u64, |sum, t| sum.checked_add(*t))?;
+        (ticks.len() >= 4).then(|| Ticks { idle: at(3).saturating_add(at(4)), stolen: at(7), all })
+    }
+
+    /// What passed since an earlier look. A count that went back counts as none.
+    pub fn since(self, earlier: Ticks) -> Ticks {
+        let passed = |now: u64, then: u64| now.saturating_sub(then);
+        Ticks { idle: passed(self.idle, earlier.idle), stolen: passed(self.stolen, earlier.stolen), all: passed(self.all, earlier.all) }
+    }
 }
 
 /// Where `/proc/stat` is hidden: the kernel's load average of the last minute.
