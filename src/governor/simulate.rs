@@ -8,20 +8,34 @@ use super::policy::{KernelPolicy, Policy, Prior};
 use super::profile::{Profile, Throttle};
 use super::{Cause, Level, Mechanism, State, decide};
 use crate::units::{Celsius, Hertz, Seconds};
+use serde::{Deserialize, Serialize};
 
 /// Noise of a measured rate, rms of one second (assumed).
 const RATE_NOISE: f32 = 0.01;
 /// A voice turn at peak speed: prompt, answer, silence.
-const TURN_S: [f32; 3] = [5.0, 12.0, 8.0];
+pub const TURN_S: [f32; 3] = [5.0, 12.0, 8.0];
 /// Prefill tokens per second at peak, only to give prompts a length.
-const PREFILL_TOKENS_S: f32 = 100.0;
+pub const PREFILL_TOKENS_S: f32 = 100.0;
 
 /// What the board is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Load {
     Decode,
     Prefill,
+    /// Turns of prompt, answer and silence.
     Voice,
+}
+
+impl Load {
+    /// Its name wherever people see it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Load::Decode => "decode",
+            Load::Prefill => "prefill",
+            Load::Voice => "voice",
+        }
+    }
 }
 
 /// One run.
@@ -252,7 +266,8 @@ fn mhz(value: f32) -> Hertz {
 }
 
 /// The load over time.
-struct Course {
+#[derive(Clone, Debug)]
+pub struct Course {
     load: Load,
     peak: [f32; 2],
     /// 0 prompt, 1 answer, 2 silence.
@@ -264,11 +279,12 @@ struct Course {
 }
 
 impl Course {
-    fn new(load: Load, peak: [f32; 2]) -> Course {
+    /// `peak`: rates of prefill and decode with all cores at full clock, which give the parts of a turn their lengths.
+    pub fn new(load: Load, peak: [f32; 2]) -> Course {
         Course { load, peak, part: 0, left: TURN_S[0] * peak[0], at_s: 0.0, ttft_s: 0.0, rate: peak[0] }
     }
 
-    fn phase(&self) -> Phase {
+    pub fn phase(&self) -> Phase {
         match (self.load, self.part) {
             (Load::Decode, _) | (Load::Voice, 1) => Phase::Decode,
             (Load::Prefill, _) | (Load::Voice, 0) => Phase::Prefill,
@@ -277,12 +293,12 @@ impl Course {
     }
 
     /// Prompt length is known; the answer's is not.
-    fn prefill_left_s(&self) -> Option<Seconds> {
+    pub fn prefill_left_s(&self) -> Option<Seconds> {
         (self.load == Load::Voice && self.part == 0).then(|| Seconds((self.left / self.peak[0]) as f64))
     }
 
     /// One tick at `rate`; returns (seconds to first token, seconds of the turn) when a turn ends.
-    fn advance(&mut self, rate: f32, resting: bool) -> Option<(f32, f32)> {
+    pub fn advance(&mut self, rate: f32, resting: bool) -> Option<(f32, f32)> {
         if resting && self.part < 2 {
             self.at_s += TICK_S;
             return None;

@@ -360,6 +360,11 @@ fn poison(phases: &[Phase]) {
     }
 }
 
+/// How workers wait for each other, in words, for the record of a measurement.
+pub fn wait_policy() -> String {
+    format!("spins {} µs, then sleeps", SPIN.as_micros())
+}
+
 /// Looks for [`SPIN`] at most; whether it came about.
 fn spin_until(ready: impl Fn() -> bool) -> bool {
     let start = Instant::now();
