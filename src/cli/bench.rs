@@ -15,22 +15,22 @@ pub struct Args {
     #[command(flatten)]
     heat: sustained::Options,
     /// Two results side by side: records of --sustained, JSON of this command, JSON of llama-bench
-    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["sustained", "model"])]
     compare: Option<Vec<PathBuf>>,
-    /// Tokens of the prompt, computed in one request
-    #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
-    prefill: usize,
-    /// Tokens after the prompt, one at a time
-    #[arg(short = 'n', long, value_name = "M", default_value_t = 64)]
-    decode: usize,
+    /// Tokens of the prompt, computed in one request [default: 512; with --sustained what the load has]
+    #[arg(short = 'p', long, value_name = "N")]
+    prefill: Option<usize>,
+    /// Tokens after the prompt, one at a time [default: 64; with --sustained what the load has]
+    #[arg(short = 'n', long, value_name = "M")]
+    decode: Option<usize>,
     /// Tokens already in the cache before the prompt, untimed
-    #[arg(long, value_name = "D", default_value_t = 0)]
+    #[arg(long, value_name = "D", default_value_t = 0, conflicts_with = "sustained")]
     depth: usize,
     /// Sequences decoded together
-    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "B", default_value_t = 1, conflicts_with = "sustained", value_parser = clap::value_parser!(u16).range(1..=256))]
     batch: u16,
     /// Rounds, of which the median counts
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, default_value_t = 1, conflicts_with = "sustained", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Print one JSON object
     #[arg(long)]
@@ -38,8 +38,13 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let work =
-        Workload { prefill: args.prefill, decode: args.decode, depth: args.depth, batch: args.batch.into(), rounds: args.rounds.into() };
+    let work = Workload {
+        prefill: args.prefill.unwrap_or(512),
+        decode: args.decode.unwrap_or(64),
+        depth: args.depth,
+        batch: args.batch.into(),
+        rounds: args.rounds.into(),
+    };
     if let Some([a, b]) = args.compare.as_deref() {
         let comparison = compare(&read(a)?, &read(b)?);
         if args.json {
@@ -50,14 +55,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     if args.heat.is_simulated() {
-        return sustained::simulate(&args.heat, args.json);
+        return sustained::simulate(&args.heat, [args.prefill, args.decode], args.json);
     }
     let chosen = args.options.0.context("a model is needed: -m FILE")?;
+    if args.heat.sustained {
+        return sustained::measure(&args.heat, &chosen, [args.prefill, args.decode], args.json);
+    }
     // Without --ctx just room enough.
     let options = chosen.load_options(chosen.context.unwrap_or(0) as usize, work.batch);
-    if args.heat.sustained {
-        return sustained::measure(&args.heat, &chosen.model, chosen.backend.into(), options, args.json);
-    }
     let progress = Progress::new("measuring");
     let speed = speed::measure(&chosen.model, chosen.backend.into(), options, &work, |done, all| progress.at(done, all))?;
     drop(progress);

@@ -12,6 +12,15 @@ pub struct Progress(ProgressBar);
 impl Progress {
     /// `what` stands before the bar: `reading the model`.
     pub fn new(what: &'static str) -> Progress {
+        Progress::shown(what, "{prefix} {bar:24} {percent:>3} %, {eta} left  {msg}")
+    }
+
+    /// As [`Progress::new`], for work by the clock, whose caller knows the time left better than its pace tells, and says it.
+    pub fn timed(what: &'static str) -> Progress {
+        Progress::shown(what, "{prefix} {bar:24} {percent:>3} %, {msg}")
+    }
+
+    fn shown(what: &'static str, template: &'static str) -> Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let later = bar.clone();
         // A thread, since the work may not say a word for minutes. indicatif shows nothing where stderr is no terminal.
@@ -19,7 +28,7 @@ impl Progress {
         let started = thread.spawn(move || {
             std::thread::sleep(AFTER);
             if !later.is_finished() {
-                let style = ProgressStyle::with_template("{prefix} {bar:24} {percent:>3} %, {eta} left  {msg}");
+                let style = ProgressStyle::with_template(template);
                 later.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 later.set_prefix(what);
                 later.set_draw_target(ProgressDrawTarget::stderr());

@@ -1,18 +1,21 @@
 //! `hearth bench --sustained`: what heat leaves of the speed, as a table, a record, a series and a picture.
 
+use super::model_options::ModelOptions;
 use super::progress::Progress;
-use crate::backend;
-use crate::board::{Identity, Kind, Root, thermal};
+use crate::board::{Identity, Kind, Miss, Root, thermal};
 use crate::gguf::file_type;
 use crate::governor::Goal;
 use crate::governor::plant::Model as Plant;
 use crate::governor::profile::Throttle;
-use crate::measure::here::{CYCLE_TOKENS, Opening, PROMPT_TOKENS, ThisMachine};
+use crate::measure::here::{Opening, ThisMachine};
+use crate::measure::load::{Load, Turn};
+use crate::measure::machine::machine;
 use crate::measure::picture;
 use crate::measure::record::{self, Machine, ModelFacts, Record};
 use crate::measure::series::{Second, Source};
 use crate::measure::session::Session;
 use crate::measure::simulated::SimulatedBoard;
+use crate::measure::steady::Times;
 use crate::measure::sustained::{Plan, judge, run};
 use crate::measure::versus::{self, Governed, Legs, Versus};
 use anyhow::{Context, bail};
@@ -25,37 +28,52 @@ pub struct Options {
     /// Measure what heat leaves: rest until cold, then decode until the speed is steady
     #[arg(long)]
     pub sustained: bool,
-    /// With --sustained: a simulated board (pi5-bare, rk3588-cliff75 …) in place of this machine
-    #[arg(long, value_name = "PLANT")]
+    /// With --sustained: what is asked of the machine; `voice` is prompts, answers and silence in turn
+    #[arg(long, value_enum, default_value = "decode", value_name = "LOAD", requires = "sustained")]
+    load: LoadChoice,
+    /// A simulated board (pi5-bare, rk3588-cliff75 …) in place of this machine
+    #[arg(long, value_name = "PLANT", requires = "sustained", conflicts_with_all = ["model", "threads", "context"])]
     simulate: Option<String>,
     /// Hearth's governor during the run, on boards (a PC's is always off)
-    #[arg(long, value_enum, default_value = "off", value_name = "GOAL")]
+    #[arg(long, value_enum, default_value = "off", value_name = "GOAL", requires = "sustained")]
     governor: GoalChoice,
     /// Measure the governor against off: eight legs in the order ABBA BAAB
-    #[arg(long)]
+    #[arg(long, requires = "sustained")]
     against_off: bool,
     /// Length of each of these legs in minutes; five time constants of the board forget how it began
-    #[arg(long, default_value_t = 25.0, value_name = "MIN", value_parser = minutes)]
+    #[arg(long, default_value_t = 25.0, value_name = "MIN", value_parser = minutes, allow_negative_numbers = true, requires = "against_off")]
     leg: f64,
     /// Temperature of the room, for the record (and for --simulate)
-    #[arg(long, value_name = "CELSIUS")]
+    #[arg(long, value_name = "CELSIUS", requires = "sustained", allow_negative_numbers = true)]
     room: Option<f32>,
     /// A thermometer of the room: a file with thousandths of a degree, as 1-wire and hwmon sensors have
-    #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
+    #[arg(long, value_name = "FILE", requires = "sustained", conflicts_with = "simulate")]
     room_sensor: Option<PathBuf>,
-    /// Longest run in minutes; less than the rule's 20 is never called steady
-    #[arg(long, default_value_t = 120.0, value_name = "MIN", value_parser = minutes)]
+    /// Longest run in minutes; less than the rule's 20 is measured and never called steady
+    #[arg(long, default_value_t = 120.0, value_name = "MIN", value_parser = minutes, allow_negative_numbers = true, requires = "sustained", conflicts_with = "against_off")]
     minutes: f64,
     /// Longest wait for a cold start in minutes
-    #[arg(long, default_value_t = 30.0, value_name = "MIN", value_parser = minutes)]
+    #[arg(long, default_value_t = 30.0, value_name = "MIN", value_parser = minutes, allow_negative_numbers = true, requires = "sustained")]
     cool: f64,
     /// Case, fan and supply in words, for the record
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", requires = "sustained")]
     note: String,
     /// Write record (JSON), series (CSV) and picture (SVG, PNG) into this folder
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "sustained")]
     out: Option<PathBuf>,
 }
+
+/// `45 s`, `12 min`, `1 h 52 min`.
+fn time_words(seconds: u64) -> String {
+    match seconds {
+        0..=90 => format!("{seconds} s"),
+        91..=5999 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// Of a leg its end is counted, and that takes some seconds.
+const LEG_MIN_S: usize = 5;
 
 /// Minutes of an option: a share of one too, up to ten hours.
 fn minutes(text: &str) -> Result<f64, String> {
@@ -64,6 +82,23 @@ fn minutes(text: &str) -> Result<f64, String> {
 
 fn seconds(minutes: f64) -> usize {
     (minutes * 60.0).round() as usize
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LoadChoice {
+    Decode,
+    Prefill,
+    Voice,
+}
+
+impl From<LoadChoice> for Load {
+    fn from(choice: LoadChoice) -> Load {
+        match choice {
+            LoadChoice::Decode => Load::Decode,
+            LoadChoice::Prefill => Load::Prefill,
+            LoadChoice::Voice => Load::Voice,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -102,11 +137,34 @@ impl Options {
     }
 
     fn plan(&self) -> Plan {
-        Plan { cool_s: seconds(self.cool), run_s: seconds(self.minutes).max(1) }
+        Plan { cool_s: seconds(self.cool), run_s: seconds(self.minutes) }
     }
 
     fn legs(&self) -> Legs {
-        Legs { leg_s: seconds(self.leg).max(2), cool_s: seconds(self.cool) }
+        Legs { leg_s: seconds(self.leg), cool_s: seconds(self.cool) }
+    }
+
+    /// Seconds of work done, and of all there may be.
+    fn progress(&self, leg: usize, so_far: &[Second], is_work: bool) -> [u64; 2] {
+        let (length, legs) = if self.against_off { (self.legs().leg_s, 8) } else { (self.plan().run_s, 1) };
+        let done = if is_work { so_far.len().min(length) } else { 0 };
+        [leg * length + done, legs * length].map(|s| s as u64)
+    }
+
+    /// The time left in words, `most` being the seconds of work that there may be. Legs have a length; a run may be steady sooner. Rest
+    /// comes on top: how long a board takes to cool nobody knows before.
+    fn left(&self, most: u64, so_far: &[Second], is_work: bool) -> String {
+        let least = match (self.against_off, is_work) {
+            (true, _) => most,
+            (false, true) => Times::of(so_far).shortest_s().saturating_sub(so_far.len()) as u64,
+            (false, false) => Times::of(&[]).shortest_s() as u64,
+        };
+        let rest = if is_work && !self.against_off { "" } else { " and rest" };
+        match least {
+            least if least >= most => format!("{} left{rest}", time_words(most)),
+            0 => format!("at most {} left{rest}", time_words(most)),
+            least => format!("{} to {} left{rest}", time_words(least), time_words(most)),
+        }
     }
 
     fn governor_word(&self) -> String {
@@ -117,6 +175,12 @@ impl Options {
         if self.against_off && self.governor == GoalChoice::Off {
             bail!("--against-off needs a --governor other than `off` to measure");
         }
+        if let Some(room) = self.room.filter(|c| !(-20.0..=60.0).contains(c)) {
+            bail!("--room {room}: a room has −20 to 60 °C");
+        }
+        if self.plan().run_s == 0 || self.legs().leg_s < LEG_MIN_S {
+            bail!("nothing can be measured in no time: --minutes and --leg take a minute, or a share of one");
+        }
         if let Some(folder) = &self.out {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
         }
@@ -124,15 +188,22 @@ impl Options {
     }
 }
 
-/// Measures a model on this machine.
-pub fn measure(options: &Options, model: &Path, kind: backend::Kind, load: backend::LoadOptions, json: bool) -> anyhow::Result<()> {
+/// Measures a model on this machine. `lengths`: of prompt and answer, where the caller says them.
+pub fn measure(options: &Options, model: &ModelOptions, lengths: [Option<usize>; 2], json: bool) -> anyhow::Result<()> {
     options.check()?;
-    answer(options, this_machine(options, model, kind, load)?, json)
+    let turn = Turn::of(options.load.into(), lengths[0], lengths[1]);
+    if let Some(fault) = turn.fault() {
+        bail!("{fault}");
+    }
+    answer(options, this_machine(options, model, turn)?, json)
 }
 
 /// Measures a simulated board.
-pub fn simulate(options: &Options, json: bool) -> anyhow::Result<()> {
+pub fn simulate(options: &Options, lengths: [Option<usize>; 2], json: bool) -> anyhow::Result<()> {
     options.check()?;
+    if lengths.iter().any(Option::is_some) {
+        bail!("-p and -n: the turns of a simulated board have lengths of their own");
+    }
     answer(options, simulated(options)?, json)
 }
 
@@ -176,13 +247,16 @@ fn simulated(options: &Options) -> anyhow::Result<Measured> {
     let names = || Plant::all().into_iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
     let plant = Plant::named(name).with_context(|| format!("no simulated board `{name}`; there are {}", names()))?;
     let room = options.room.unwrap_or(22.0);
-    if !(-20.0..=60.0).contains(&room) {
-        bail!("--room {room}: a simulated room has −20 to 60 °C");
-    }
     let trips = trip(&plant.throttle).map(|t| ("throttles at".to_owned(), f64::from(t))).into_iter().collect();
     let threads = usize::from(plant.soc.cores);
-    let mut board = SimulatedBoard::new(plant, room, options.governor.into(), 1);
-    let Ok((cold, hot, versus)) = go(&mut board, options, |_, _, _, _| ());
+    let mut board = SimulatedBoard::new(plant, options.load.into(), room, options.governor.into(), 1);
+    let bar = Progress::new("simulating");
+    let Ok((cold, hot, versus)) = go(&mut board, options, |_, leg, so_far, is_work| {
+        let [done, all] = options.progress(leg, so_far, is_work);
+        bar.at(done, all);
+    });
+    drop(bar);
+    let turn = board.turn();
     let model = ModelFacts { file: "a model of 1.2 billion weights".into(), file_type: "Q4_K_M".into(), ..ModelFacts::default() };
     let record = Record {
         source: Source::Simulated,
@@ -194,7 +268,7 @@ fn simulated(options: &Options) -> anyhow::Result<Measured> {
         room_c: Some(f64::from(room)),
         power_place: Some("supply (modelled)".into()),
         versus,
-        ..blank(options, &cold, &hot)
+        ..blank(options, turn, &cold, &hot)
     };
     Ok(Measured { record, cold, hot, trips })
 }
@@ -209,64 +283,65 @@ fn trip(throttle: &Throttle) -> Option<f32> {
     }
 }
 
-fn this_machine(options: &Options, model: &Path, kind: backend::Kind, load: backend::LoadOptions) -> anyhow::Result<Measured> {
+fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow::Result<Measured> {
+    let model = &chosen.model;
     let root = Root::machine();
     let identity = Identity::of(&root);
     let zones = thermal::zones(&root);
     let trips =
         zones.iter().flat_map(|z| z.trips.iter().filter(|t| t.kind == "passive").map(|t| (z.kind.clone(), f64::from(t.celsius)))).collect();
     let sha256 = hash(model)?;
-    let room = options.room_sensor.clone().map(thermal::room);
-    let mut machine = ThisMachine::open(&root, Opening { path: model, kind, options: load, room }, &Progress::new("loading the model"))?;
-    let bar = Progress::new(if options.against_off { "eight legs" } else { "sustained" });
-    let (cold, hot, versus) =
-        go(&mut machine, options, |machine, leg, so_far, is_work| show(&bar, options, machine, leg, so_far, is_work))?;
+    let mut room = options.room_sensor.clone().map(thermal::room);
+    match room.as_mut().map(|sensor| sensor.read()) {
+        // A slow thermometer may need a second try, and gets one every second.
+        None | Some(Ok(_) | Err(Miss::NotReady { .. })) => (),
+        Some(Err(miss)) => bail!("--room-sensor: {miss}"),
+    }
+    // Without --ctx just room enough.
+    let load = chosen.load_options(chosen.context.unwrap_or(0) as usize, 1);
+    let opening = Opening { path: model, kind: chosen.backend.into(), options: load, turn, room };
+    let mut runner = ThisMachine::open(&root, opening, &Progress::new("loading the model"))?;
+    let bar = Progress::timed(if options.against_off { "eight legs" } else { "sustained" });
+    let (cold, hot, versus) = go(&mut runner, options, |runner, leg, so_far, is_work| show(&bar, options, runner, leg, so_far, is_work))?;
     drop(bar);
-    let cluster = identity.big();
-    let info = machine.session().loaded.info().clone();
+    let info = runner.session().loaded.info().clone();
     let record = Record {
         source: if identity.kind == Kind::Board { Source::Real } else { Source::Pc },
         board: identity.model.clone(),
-        machine: Machine {
-            memory_bytes: identity.memory_bytes,
-            kernel: identity.kernel.clone(),
-            firmware: identity.firmware.clone(),
-            clock_governor: cluster.map(|c| c.governor.clone()).unwrap_or_default(),
-            cores: identity.clusters.iter().map(|c| c.cpus.len()).sum(),
-            device: info.detail.clone(),
-        },
-        model: facts(model, machine.session(), sha256),
+        machine: machine(&identity, &info),
+        model: facts(model, runner.session(), sha256),
         backend: info.backend.to_owned(),
-        threads: info.threads,
-        power_place: machine.power_place(),
+        threads: if turn.load == Load::Prefill { info.prefill_threads } else { info.decode_threads },
+        power_place: runner.power_place(),
         governor: if identity.kind == Kind::Board { options.governor_word() } else { "off".into() },
         versus,
-        ..blank(options, &cold, &hot)
+        ..blank(options, turn, &cold, &hot)
     };
     Ok(Measured { record, cold, hot, trips })
 }
 
-/// The line on stderr: how far, how fast, how warm.
+/// The line on stderr: how far, how fast, how warm, and how long it will take.
 fn show(bar: &Progress, options: &Options, machine: &mut ThisMachine, leg: usize, so_far: &[Second], is_work: bool) {
     for notice in machine.notices() {
         bar.note(&notice);
     }
     let last = so_far.last().cloned().unwrap_or_default();
     let heat = last.celsius.map_or(String::new(), |c| format!(" {c:.0} °C"));
-    let length = if options.against_off { options.legs().leg_s } else { options.plan().run_s };
-    let done = if is_work { so_far.len() } else { 0 };
-    let legs = if options.against_off { 8 } else { 1 };
-    bar.at((leg * length + done) as u64, (legs * length) as u64);
-    bar.say(match (is_work, last.rate()) {
-        (false, _) => format!("resting until cold:{heat}"),
-        (true, Some(rate)) if options.against_off => format!("leg {}: {rate:.1} tok/s{heat}", leg + 1),
-        (true, Some(rate)) => format!("at most; steady ends it sooner. {rate:.1} tok/s{heat}"),
-        (true, None) => heat,
-    });
+    let [done, all] = options.progress(leg, so_far, is_work);
+    bar.at(done, all);
+    let legs = if options.against_off { format!("leg {} of 8: ", leg + 1) } else { String::new() };
+    let doing = match (is_work, last.rate()) {
+        (false, _) => "resting until cold".to_owned(),
+        (true, Some(rate)) => format!("{rate:.1} tok/s"),
+        (true, None) if last.prompt_seconds > 0.0 => "reading a prompt".to_owned(),
+        (true, None) => "silent".to_owned(),
+    };
+    let crowd = last.contention.filter(|c| c.is_too_much()).map_or(String::new(), |c| format!(", {}", c.words()));
+    bar.say(format!("{}, {legs}{doing}{heat}{crowd}", options.left(all - done, so_far, is_work)));
 }
 
 /// What is the same wherever a run was.
-fn blank(options: &Options, cold: &[Second], hot: &[Second]) -> Record {
+fn blank(options: &Options, turn: Turn, cold: &[Second], hot: &[Second]) -> Record {
     Record {
         kind: record::KIND.into(),
         version: record::VERSION,
@@ -278,9 +353,9 @@ fn blank(options: &Options, cold: &[Second], hot: &[Second]) -> Record {
         note: options.note.clone(),
         room_c: options.room.map(f64::from),
         model: ModelFacts::default(),
-        workload: format!(
-            "decode of one sequence, begun anew after {CYCLE_TOKENS} tokens with a prompt of {PROMPT_TOKENS}, which is not counted"
-        ),
+        workload: turn.words(),
+        turn: Some(turn),
+        boards: 1,
         threads: 0,
         backend: String::new(),
         governor: options.governor_word(),
@@ -337,4 +412,41 @@ fn write(folder: &Path, measured: &Measured) -> anyhow::Result<()> {
     put("png", &picture::png(&svg)?)?;
     eprintln!("record, series and picture: {}", folder.join(format!("{stem}.{{json,csv,svg,png}}")).display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        _model: super::super::model_options::OptionalModel,
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(arguments: &[&str]) -> Options {
+        Line::parse_from([&["bench", "--sustained"], arguments].concat()).options
+    }
+
+    #[test]
+    fn the_time_left_is_what_the_rule_may_still_ask_for() {
+        let seconds = |n: usize| vec![Second { tokens: 10.0, seconds: 1.0, ..Second::default() }; n];
+        let left = |options: &Options, leg: usize, done: usize, is_work: bool| {
+            let so_far = seconds(done);
+            let [done, all] = options.progress(leg, &so_far, is_work);
+            options.left(all - done, &so_far, is_work)
+        };
+        let run = options(&[]);
+        assert_eq!(left(&run, 0, 30, false), "20 min to 2 h 0 min left and rest");
+        assert_eq!(left(&run, 0, 600, true), "10 min to 1 h 50 min left");
+        assert_eq!(left(&run, 0, 1500, true), "at most 95 min left");
+        assert_eq!(left(&options(&["--minutes", "2"]), 0, 45, true), "75 s left");
+        // Three legs and a half of eight, 25 min each.
+        let legs = options(&["--against-off", "--governor", "eco"]);
+        assert_eq!(left(&legs, 3, 750, true), "1 h 52 min left and rest");
+        assert_eq!(left(&legs, 7, 1500, true), "0 s left and rest");
+    }
 }

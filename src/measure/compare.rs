@@ -1,10 +1,14 @@
 //! Two runs side by side: records of `hearth bench --sustained`, the JSON of `hearth bench`, and the JSON or JSON lines of llama.cpp's
 //! `llama-bench`, whose figures are peaks without heat and are shown as such.
 
-use super::record::{KIND, Record, VERSION};
+use super::load::Load;
+use super::record::{KIND, Record, VERSION, source_words};
+use super::series::Source;
 use super::sustained::Sustained;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Files longer than this are none of ours.
@@ -60,10 +64,12 @@ pub struct Row {
 pub fn read(path: &Path) -> Result<Entry, CompareError> {
     let file = |source| CompareError::File { path: path.to_owned(), source };
     let foreign = |reason: String| CompareError::Foreign { path: path.to_owned(), reason };
-    if std::fs::metadata(path).map_err(file)?.len() > BYTES_MAX {
+    // A pipe will do, and has no length to ask for.
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|f| f.take(BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(file)?;
+    if bytes.len() as u64 > BYTES_MAX {
         return Err(foreign(format!("longer than {BYTES_MAX} bytes")));
     }
-    let bytes = std::fs::read(path).map_err(file)?;
     parse(&String::from_utf8_lossy(&bytes)).map_err(foreign)
 }
 
@@ -77,7 +83,11 @@ pub fn parse(text: &str) -> Result<Entry, String> {
             if one["version"] != VERSION {
                 return Err(format!("a record of version {}, and this Hearth reads {VERSION}", one["version"]));
             }
-            serde_json::from_value(one.clone()).map(|record| Entry::Sustained(Box::new(record))).map_err(|e| e.to_string())
+            let record: Record = serde_json::from_value(one.clone()).map_err(|e| format!("a record, but {e}"))?;
+            match fault(&record) {
+                Some(fault) => Err(format!("a record, but {fault}")),
+                None => Ok(Entry::Sustained(Box::new(record))),
+            }
         }
         [one] if one["decode_tok_s"].is_number() => Ok(Entry::Peak(Peak {
             tool: "hearth bench",
@@ -92,19 +102,42 @@ pub fn parse(text: &str) -> Result<Entry, String> {
     }
 }
 
-/// The best run of each kind: prompts (`n_prompt`) and generation (`n_gen`); mixed ones are neither.
+/// Why a record's figures cannot be what was measured.
+fn fault(record: &Record) -> Option<&'static str> {
+    let f = &record.figures;
+    let [low, high] = f.sustained_95;
+    if f.peak_tok_s < 0.0 || f.sustained_tok_s < 0.0 {
+        Some("a speed below 0")
+    } else if low > high {
+        Some("`sustained_95` ends before it begins")
+    } else if f.steady && f.sustained_tok_s == 0.0 {
+        Some("steady at 0 tok/s")
+    } else {
+        None
+    }
+}
+
+/// The best run of each kind: prompts (`n_prompt`) and generation (`n_gen`), into an empty context where there are such; mixed ones are
+/// neither. Of one model: the best of several would be nobody's.
 fn llama_bench(runs: &[Value]) -> Result<Entry, String> {
+    let file = |r: &Value| r["model_filename"].as_str().and_then(|f| f.rsplit('/').next()).or(r["model_type"].as_str()).map(str::to_owned);
+    let models: BTreeSet<String> = runs.iter().filter_map(file).collect();
+    if models.len() > 1 {
+        return Err(format!("{} models in one file: {}", models.len(), models.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    let shallow = |r: &&Value| r["n_depth"].as_u64().unwrap_or(0) == 0;
     let best = |of: &str, not: &str| {
-        let runs = runs.iter().filter(|r| r[of].as_u64().is_some_and(|n| n > 0) && r[not].as_u64().unwrap_or(0) == 0);
+        let of_kind: Vec<&Value> =
+            runs.iter().filter(|r| r[of].as_u64().is_some_and(|n| n > 0) && r[not].as_u64().unwrap_or(0) == 0).collect();
+        let has_shallow = of_kind.iter().any(shallow);
+        let runs = of_kind.into_iter().filter(|r| !has_shallow || shallow(r));
         runs.filter_map(|r| Some((positive(&r["avg_ts"])?, r))).max_by(|a, b| a.0.total_cmp(&b.0))
     };
     let (prefill, decode) = (best("n_prompt", "n_gen"), best("n_gen", "n_prompt"));
     let run = decode.or(prefill).ok_or("no run with n_prompt or n_gen, and avg_ts")?.1;
-    let file = run["model_filename"].as_str().and_then(|f| f.rsplit('/').next());
-    let model = file.or(run["model_type"].as_str()).unwrap_or("unknown").to_owned();
     Ok(Entry::Peak(Peak {
         tool: "llama-bench",
-        model,
+        model: models.into_iter().next().unwrap_or_else(|| "unknown".to_owned()),
         threads: run["n_threads"].as_u64().unwrap_or(0),
         prefill_tok_s: prefill.map(|p| p.0),
         decode_tok_s: decode.map(|d| d.0),
@@ -118,7 +151,9 @@ fn positive(value: &Value) -> Option<f64> {
 impl Entry {
     fn name(&self) -> String {
         match self {
-            Entry::Sustained(r) => format!("{}, {}, {} threads, governor {}", r.board, r.model.file, r.threads, r.governor),
+            Entry::Sustained(r) => {
+                format!("{} ({}), {}, {} threads, governor {}", r.board, source_words(r.source), r.model.file, r.threads, r.governor)
+            }
             Entry::Peak(p) => format!("{}, {}, {} threads", p.tool, p.model, p.threads),
         }
     }
@@ -144,16 +179,24 @@ impl Entry {
         }
     }
 
+    /// Under what load a record was made; older ones were decode.
+    fn load(&self) -> Option<Load> {
+        match self {
+            Entry::Sustained(r) => Some(r.turn.map_or(Load::Decode, |t| t.load)),
+            Entry::Peak(_) => None,
+        }
+    }
+
     fn peak(&self) -> Option<f64> {
         match self {
-            Entry::Sustained(r) => Some(r.figures.peak_tok_s),
+            Entry::Sustained(r) => (self.load() != Some(Load::Prefill)).then_some(r.figures.peak_tok_s),
             Entry::Peak(p) => p.decode_tok_s,
         }
     }
 
     fn prefill(&self) -> Option<f64> {
         match self {
-            Entry::Sustained(_) => None,
+            Entry::Sustained(r) => (self.load() == Some(Load::Prefill)).then_some(r.figures.peak_tok_s),
             Entry::Peak(p) => p.prefill_tok_s,
         }
     }
@@ -175,10 +218,16 @@ pub fn compare(a: &Entry, b: &Entry) -> Comparison {
     row("sustained", "tok/s", a.figure(steady), b.figure(steady));
     row("of its peak", "", a.figure(|f| f.steady.then_some(f.ratio)), b.figure(|f| f.steady.then_some(f.ratio)));
     row("slowest 5 %", "tok/s", a.figure(|f| Some(f.p5_tok_s)), b.figure(|f| Some(f.p5_tok_s)));
+    let first = |f: &Sustained| f.turns.as_ref().map(|t| t.first_token_ms);
+    row("first token", "ms", a.figure(|f| first(f).map(|t| t.p50)), b.figure(|f| first(f).map(|t| t.p50)));
+    row("… at 95 %", "ms", a.figure(|f| first(f).map(|t| t.p95)), b.figure(|f| first(f).map(|t| t.p95)));
+    row("turn", "s", a.figure(|f| f.turns.as_ref().map(|t| t.turn_s)), b.figure(|f| f.turns.as_ref().map(|t| t.turn_s)));
     row("at 99 %", "ms/token", a.figure(|f| f.token_ms.map(|t| t.p99)), b.figure(|f| f.token_ms.map(|t| t.p99)));
     row("temperature", "°C", a.figure(|f| f.steady_c), b.figure(|f| f.steady_c));
     row("clock", "MHz", a.figure(|f| f.measured_mhz), b.figure(|f| f.measured_mhz));
+    row("… slowest 5 %", "MHz", a.figure(|f| f.measured_p5_mhz), b.figure(|f| f.measured_p5_mhz));
     row("energy", "J/token", a.figure(|f| f.joules_per_token), b.figure(|f| f.joules_per_token));
+    row("… net of rest", "J/token", a.figure(|f| f.joules_per_token_net), b.figure(|f| f.joules_per_token_net));
     Comparison { a: a.name(), b: b.name(), rows, careful: warnings(a, b) }
 }
 
@@ -212,6 +261,9 @@ fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
             if a.source != b.source {
                 all.push(format!("one is {:?}, the other {:?}: these figures do not belong in one table", a.source, b.source));
             }
+            if a.turn.is_some() && b.turn.is_some() && a.turn != b.turn {
+                all.push(format!("the loads differ: {} / {}", a.workload, b.workload));
+            }
             if a.model.file == b.model.file && a.model.sha256 != b.model.sha256 {
                 all.push("the model files have the same name and are not the same".into());
             }
@@ -227,9 +279,19 @@ fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
                 if !r.figures.steady {
                     all.push(format!("{name} was not steady, so it has no sustained figure: {}", r.figures.unsteady_because));
                 }
+                if let Some(early) = r.figures.peak_contention.filter(|c| c.is_too_much()) {
+                    all.push(format!(
+                        "{name} did not have its machine to itself in the first minute ({}), so its peak may be too low",
+                        early.words()
+                    ));
+                }
                 if r.figures.cold_start.is_cold == Some(false) {
                     all.push(format!("{name} did not start cold, so its peak may be too low"));
                 }
+            }
+            if a.source != Source::Simulated && b.source != Source::Simulated {
+                let boards = if a.board == b.board { "boards of one name" } else { "boards" };
+                all.push(format!("n = 1 run each, of {boards}: others have to repeat it before the difference is more than an anecdote"));
             }
         }
         (Entry::Peak(p), Entry::Sustained(_)) | (Entry::Sustained(_), Entry::Peak(p)) => {
@@ -265,7 +327,9 @@ mod tests {
     fn real_and_simulated_are_never_compared_in_silence() {
         let told = compare(&ours(Source::Real), &ours(Source::Simulated)).table();
         assert!(told.contains("do not belong in one table"), "{told}");
-        assert!(compare(&ours(Source::Real), &ours(Source::Real)).careful.is_empty());
+        let alike = compare(&ours(Source::Real), &ours(Source::Real)).careful;
+        assert!(alike.len() == 1 && alike[0].contains("n = 1 run each, of boards of one name"), "{alike:?}");
+        assert!(compare(&ours(Source::Simulated), &ours(Source::Simulated)).careful.is_empty());
     }
 
     #[test]
@@ -290,12 +354,51 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_of_llama_bench_counts_its_best_run_into_an_empty_context_and_two_models_are_nobodys_figure() {
+        let run = |model: &str, threads: u32, depth: u32, rate: f64| {
+            serde_json::json!({"model_filename": format!("m/{model}"), "n_threads": threads, "n_prompt": 0, "n_gen": 128,
+                "n_depth": depth, "avg_ts": rate})
+        };
+        let sweep = serde_json::json!([run("a.gguf", 2, 0, 7.0), run("a.gguf", 4, 0, 11.0), run("a.gguf", 3, 512, 12.0)]);
+        let Entry::Peak(peak) = parse(&sweep.to_string()).unwrap() else { panic!("a peak") };
+        assert_eq!((peak.decode_tok_s, peak.threads, peak.model.as_str()), (Some(11.0), 4, "a.gguf"));
+        let deep = serde_json::json!([run("a.gguf", 2, 512, 7.0)]);
+        assert!(matches!(parse(&deep.to_string()), Ok(Entry::Peak(Peak { decode_tok_s: Some(7.0), .. }))));
+        let two = serde_json::json!([run("a.gguf", 4, 0, 11.0), run("b.gguf", 4, 0, 30.0)]);
+        assert_eq!(parse(&two.to_string()).unwrap_err(), "2 models in one file: a.gguf, b.gguf");
+    }
+
+    #[test]
     fn plain_benches_compare_prompt_and_decode() {
         let bench = r#"{"model":"m.gguf","prefill_tok_s":180.0,"decode_tok_s":23.0,"threads":4}"#;
         let told = compare(&parse(LLAMA).unwrap(), &parse(bench).unwrap());
         let changes: Vec<f64> = told.rows.iter().filter_map(|r| r.change).collect();
         assert_eq!(changes, [1.0, 1.0]);
         assert!(told.careful.is_empty(), "{:?}", told.careful);
+    }
+
+    #[test]
+    fn a_mixed_load_compares_its_first_tokens_and_unlike_loads_are_told() {
+        use super::super::load::Turn;
+        use super::super::sustained::{FirstTokenMs, Turns};
+        let voice = |ms: f64, prompt| {
+            let mut r = record(Source::Simulated);
+            r.turn = Some(Turn::of(Load::Voice, Some(prompt), None));
+            r.figures.turns = Some(Turns {
+                count: 20,
+                first_token_ms_at_first: 1000.0,
+                first_token_ms: FirstTokenMs { p50: ms, p95: 1.2 * ms, max: 2.0 * ms },
+                prompt_tok_s: 100.0,
+                turn_s: 20.0,
+                joules_per_turn: None,
+            });
+            Entry::Sustained(Box::new(r))
+        };
+        let told = compare(&voice(2000.0, 256), &voice(1500.0, 256));
+        let change = |what: &str| told.rows.iter().find(|r| r.what == what).and_then(|r| r.change);
+        assert_eq!((change("first token"), change("… at 95 %"), change("turn")), (Some(-0.25), Some(-0.25), Some(0.0)));
+        assert!(told.careful.is_empty(), "{:?}", told.careful);
+        assert!(compare(&voice(2000.0, 256), &voice(1500.0, 100)).careful[0].starts_with("the loads differ"));
     }
 
     #[test]
@@ -311,6 +414,18 @@ mod tests {
             "{\"kind\":\"hearth-sustained\",\"version\":1}",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        for (at, value, want) in [
+            ("/figures/peak_tok_s", serde_json::json!("fast"), "invalid type"),
+            ("/figures/peak_tok_s", serde_json::json!(-1.0), "a speed below 0"),
+            ("/figures/sustained_95", serde_json::json!([12.0, 8.0]), "ends before"),
+            ("/figures/sustained_tok_s", serde_json::json!(0.0), "steady at 0"),
+            ("/source", serde_json::json!("dreamt"), "unknown variant"),
+        ] {
+            let mut record = serde_json::to_value(record(Source::Real)).unwrap();
+            *record.pointer_mut(at).unwrap() = value;
+            let told = parse(&record.to_string()).unwrap_err();
+            assert!(told.contains(want) && told.lines().count() == 1, "{at}: {told}");
         }
         let told = parse("{\"kind\":\"hearth-sustained\",\"version\":7}").unwrap_err();
         assert!(told.contains("version 7"), "{told}");

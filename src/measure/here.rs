@@ -1,12 +1,15 @@
-//! This machine as a runner for the sustained measurement: one sequence decodes, the board's sensors are read beside it, and a governor
-//! steers, if it is asked to.
+//! This machine as a runner for the sustained measurement: one sequence takes turn after turn, the board's sensors are read beside it, and
+//! a governor steers, if it is asked to.
 
+use super::contention::{Contention, Watch};
+use super::load::{Load, Turn};
 use super::series::{Bins, Second};
 use super::session::{Session, SessionError, Wants};
+use super::speed::{SETTLING_PROMPT, settle, token};
 use super::steered::Steered;
 use super::sustained::Runner;
 use super::versus::Governed;
-use crate::backend::{Kind as BackendKind, LoadOptions, Pace, Progress};
+use crate::backend::{Kind as BackendKind, LoadOptions, Progress};
 use crate::board::poll::Poll;
 use crate::board::sense::FRESH_S;
 use crate::board::{Identity, Root, Sense, Source as Sensor, sources};
@@ -15,17 +18,18 @@ use crate::units::TokenId;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Decode slows as the context grows; each cycle starts anew after this many tokens, so that minutes are alike.
-pub const CYCLE_TOKENS: usize = 256;
-pub const PROMPT_TOKENS: usize = 32;
-
 pub struct ThisMachine {
     session: Session,
+    turn: Turn,
+    prompt: Vec<TokenId>,
+    part: Part,
+    /// When this turn began, in seconds since the first of work.
+    turn_s: f64,
     poll: Poll,
+    watch: Watch,
     /// The cpufreq policies of the cores that work.
     policies: Vec<String>,
     governor: Steered,
-    used: usize,
     bins: Bins,
     /// When the first second of work began; `None` at rest.
     begun: Option<Instant>,
@@ -35,11 +39,22 @@ pub struct ThisMachine {
     notices: Vec<String>,
 }
 
+/// Where in a turn this is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Prompt,
+    /// So many tokens of the answer are left.
+    Answer(usize),
+    /// Until then, in seconds since the first of work.
+    Silence(f64),
+}
+
 /// What to open.
 pub struct Opening<'a> {
     pub path: &'a Path,
     pub kind: BackendKind,
     pub options: LoadOptions,
+    pub turn: Turn,
     /// A thermometer of the room, if there is one.
     pub room: Option<Box<dyn Sensor>>,
 }
@@ -47,28 +62,34 @@ pub struct Opening<'a> {
 impl ThisMachine {
     /// Opens the model and starts reading the sensors below `root`.
     pub fn open(root: &Root, opening: Opening, progress: &dyn Progress) -> Result<ThisMachine, SessionError> {
-        let options = LoadOptions { context: opening.options.context.max(PROMPT_TOKENS + CYCLE_TOKENS), ..opening.options };
-        let session = Session::open(opening.path, opening.kind, options, 1, progress)?;
+        let turn = opening.turn;
+        let options = LoadOptions { context: opening.options.context.max(turn.context()).max(SETTLING_PROMPT), ..opening.options };
+        let mut session = Session::open(opening.path, opening.kind, options, 1, progress)?;
         let identity = Identity::of(root);
         let all = sources(root).into_iter().chain(opening.room).collect();
-        let threads = session.loaded.info().threads;
-        let mut machine = ThisMachine {
+        // One pass over the weights, so that reading them from disk is no part of the first second; in huge pages, as a daemon brings them
+        // in its first pause; and with the numbers of threads that are best here.
+        let tokens: Vec<TokenId> = (0..SETTLING_PROMPT.max(turn.prompt_tokens)).map(|i| token(i, session.vocabulary())).collect();
+        session.feed(0, &tokens[..1], Wants::Last(1))?;
+        session.file.gather(&|| true)?;
+        settle(&mut session, &tokens)?;
+        let threads = session.loaded.info().decode_threads;
+        Ok(ThisMachine {
+            prompt: tokens[..turn.prompt_tokens].to_vec(),
             session,
+            turn,
+            part: Part::Prompt,
+            turn_s: 0.0,
             poll: Poll::start_metering(all),
+            watch: Watch::new(root),
             policies: identity.working_policies(),
-            governor: Steered::new(root, &identity, threads),
-            used: CYCLE_TOKENS,
+            governor: Steered::new(root, &identity, threads, turn.load),
             bins: Bins::default(),
             begun: None,
             joules: None,
             power_place: None,
             notices: Vec::new(),
-        };
-        // One pass over the weights, so that reading them from disk is no part of the first second.
-        machine.start_cycle()?;
-        // A daemon does so in its first pause.
-        machine.session.file.gather(&|| true)?;
-        Ok(machine)
+        })
     }
 
     pub fn session(&self) -> &Session {
@@ -85,26 +106,73 @@ impl ThisMachine {
         std::mem::take(&mut self.notices)
     }
 
-    fn start_cycle(&mut self) -> Result<(), SessionError> {
+    /// Reads the turn's prompt into an empty context.
+    fn read_prompt(&mut self) -> Result<(), SessionError> {
         self.session.reset();
-        let vocabulary = self.session.vocabulary() as u32;
-        let prompt: Vec<TokenId> = (0..PROMPT_TOKENS as u32).map(|i| TokenId((i * 7919 + 13) % vocabulary)).collect();
-        self.session.feed(0, &prompt, Wants::Last(1))?;
-        self.used = 0;
+        self.session.feed(0, &self.prompt, Wants::Last(1))?;
         Ok(())
     }
 
-    /// What the sensors say now, put beside the work of a second; the governor sees it too.
-    fn look(&mut self, work: Second) -> Second {
+    /// One piece of the turn: a prompt, a token, or up to a second of silence. Returns the seconds that it completed.
+    fn step(&mut self, begun: Instant) -> Result<Vec<Second>, SessionError> {
+        let since = || begun.elapsed().as_secs_f64();
+        let from = since();
+        match self.part {
+            Part::Prompt => {
+                self.turn_s = from;
+                self.read_prompt()?;
+                let (to, tokens) = (since(), self.turn.prompt_tokens);
+                if self.turn.load == Load::Prefill {
+                    return Ok(self.bins.tokens(from, to, tokens));
+                }
+                let done = self.bins.prompt(from, to, tokens);
+                if self.turn.load == Load::Voice {
+                    self.bins.current().first_token_ms.push(((to - from) * 1000.0) as f32);
+                }
+                self.part = Part::Answer(self.turn.answer_tokens);
+                Ok(done)
+            }
+            Part::Answer(left) => {
+                self.session.feed_each(&[TokenId(13)])?;
+                let to = since();
+                self.part = match left.saturating_sub(1) {
+                    0 if self.turn.silence_s > 0.0 => Part::Silence(to + self.turn.silence_s),
+                    0 => Part::Prompt,
+                    left => Part::Answer(left),
+                };
+                Ok(self.bins.token(from, to))
+            }
+            Part::Silence(until) => {
+                // Nothing wakes this thread; parking it is resting.
+                std::thread::park_timeout(Duration::from_secs_f64((until - from).clamp(0.0, 1.0)));
+                let to = since();
+                let done = self.bins.pass(to);
+                if to >= until {
+                    self.bins.current().turn_s.push((to - self.turn_s) as f32);
+                    self.part = Part::Prompt;
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    /// What the sensors say now, put beside the work of the seconds just done; the governor sees them too. A step may take seconds, and
+    /// nobody looked meanwhile: they share one look.
+    fn look(&mut self, works: Vec<Second>) -> Vec<Second> {
         let now = Instant::now();
         let latest = self.poll.latest(now);
         self.notices.extend(latest.notices.iter().cloned());
         let sense = Sense::of(&latest, now, &self.policies);
-        let fresh = |v: Option<(f64, f64)>| v.filter(|v| v.1 <= FRESH_S).map(|v| v.0);
-        let watts = self.watts(&sense, now);
-        if let Some(threads) = self.governor.tick(&sense, latest.slept.is_some(), &work) {
-            self.session.loaded.limit(Pace { decode_threads: Some(threads), prefill_threads: None });
+        let (watts, contention) = (self.watts(&sense, now), self.watch.look());
+        let see = |work: Second| self.see(&sense, latest.slept.is_some(), watts, contention, work);
+        works.into_iter().map(see).collect()
+    }
+
+    fn see(&mut self, sense: &Sense, slept: bool, watts: Option<f64>, contention: Option<Contention>, work: Second) -> Second {
+        if let Some(pace) = self.governor.tick(sense, slept, &work) {
+            self.session.loaded.limit(pace);
         }
+        let fresh = |v: Option<(f64, f64)>| v.filter(|v| v.1 <= FRESH_S).map(|v| v.0);
         Second {
             celsius: fresh(sense.soc),
             skin_celsius: fresh(sense.skin),
@@ -114,6 +182,7 @@ impl ThisMachine {
             throttled: sense.slowed.map(|s| s.word()).unwrap_or_default().into(),
             watts,
             threads: u8::try_from(self.governor.threads()).ok(),
+            contention,
             ..work
         }
     }
@@ -134,20 +203,13 @@ impl Runner for ThisMachine {
 
     fn work(&mut self, done: &mut Vec<Second>) -> Result<(), SessionError> {
         let begun = *self.begun.get_or_insert_with(|| {
-            self.bins = Bins::default();
+            (self.bins, self.part) = (Bins::default(), Part::Prompt);
             Instant::now()
         });
-        let since = || begun.elapsed().as_secs_f64();
         loop {
-            if self.used >= CYCLE_TOKENS {
-                self.start_cycle()?;
-            }
-            let from = since();
-            self.session.feed_each(&[TokenId(13)])?;
-            self.used += 1;
-            let full = self.bins.token(from, since());
+            let full = self.step(begun)?;
             if !full.is_empty() {
-                done.extend(full.into_iter().map(|second| self.look(second)));
+                done.extend(self.look(full));
                 return Ok(());
             }
         }
@@ -157,7 +219,7 @@ impl Runner for ThisMachine {
         self.begun = None;
         // Nothing wakes this thread; parking it is resting.
         std::thread::park_timeout(Duration::from_secs(1));
-        Ok(self.look(Second::default()))
+        Ok(self.look(vec![Second::default()]).pop().unwrap_or_default())
     }
 }
 
@@ -165,7 +227,7 @@ impl Governed for ThisMachine {
     type Setting = Goal;
 
     fn govern(&mut self, goal: Goal) {
-        let threads = self.governor.set(goal);
-        self.session.loaded.limit(Pace { decode_threads: Some(threads), prefill_threads: None });
+        let pace = self.governor.set(goal);
+        self.session.loaded.limit(pace);
     }
 }

@@ -4,6 +4,7 @@
 use super::record::{Record, source_words, threads_words};
 use super::series::{Second, Source, totals};
 use super::statistics::mean;
+use super::sustained::length_words;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -19,6 +20,7 @@ const SPEED: RGBColor = RGBColor(31, 95, 168);
 const HEAT: RGBColor = RGBColor(200, 60, 40);
 const CLOCK: RGBColor = RGBColor(96, 72, 150);
 const POWER: RGBColor = RGBColor(20, 130, 90);
+const FIRST: RGBColor = RGBColor(150, 90, 20);
 const SIMULATED: RGBColor = RGBColor(190, 90, 0);
 /// What throttling is shaded with, by cause.
 const CAUSES: [(&str, RGBColor); 3] =
@@ -84,13 +86,18 @@ fn title(area: &Area, record: &Record, hot: &[Second]) -> Drawn {
     let f = &record.figures;
     let end = if f.steady { "sustained" } else { "at the end, NOT steady" };
     let story = format!("{:.1} tok/s at its peak, {:.1} {end} ({:.0} %)", f.peak_tok_s, f.sustained_tok_s, 100.0 * f.ratio);
+    let story = match &f.turns {
+        Some(t) => format!("{story}; first token {:.1} → {:.1} s", t.first_token_ms_at_first / 1000.0, t.first_token_ms.p50 / 1000.0),
+        None => story,
+    };
     area.draw_text(&story, &ink(30, INK), (24, 14))?;
     let color = if record.source == Source::Simulated { SIMULATED } else { INK };
     let what = format!("{}: {}", record.board, source_words(record.source));
     area.draw_text(&cut(&what, 100), &ink(18, color), (24, 52))?;
+    let load = record.turn.map_or(String::new(), |t| format!(" under the load `{}`", t.load.word()));
     let note = if record.note.is_empty() { String::new() } else { format!(", {}", record.note) };
     let line = format!(
-        "{}, {}, governor {}, {}{note}",
+        "{}{load}, {}, governor {}, {}{note}",
         record.model.file,
         threads_words(record.threads),
         record.governor,
@@ -99,7 +106,7 @@ fn title(area: &Area, record: &Record, hot: &[Second]) -> Drawn {
     area.draw_text(&cut(&line, 150), &ink(14, FAINT), (24, 78))?;
     // The legend, right: the thick line is the window that the figure is of; then what the shades are.
     let mut entries: Vec<(String, RGBColor, i32)> =
-        vec![(format!("{} of the last {} min", if f.steady { "sustained" } else { "mean" }, f.window_s / 60), SPEED, 5)];
+        vec![(format!("{} of the last {}", if f.steady { "sustained" } else { "mean" }, length_words(f.window_s)), SPEED, 5)];
     for (cause, color) in CAUSES.iter().filter(|(cause, _)| hot.iter().any(|s| s.throttled == *cause)) {
         let words = if *cause == "thermal" { "throttled by heat".to_owned() } else { format!("throttled: {cause}") };
         entries.push((words, *color, 15));
@@ -153,6 +160,19 @@ fn panels(record: &Record, hot: &[Second], trips: &[(String, f64)]) -> Vec<Panel
         band: Some([low, high]),
     };
     let level = |(name, level): &(String, f64)| Mark { name: format!("{name} {level:.0} °C"), level: *level, span: None, band: None };
+    let first: Vec<(f64, f64)> = hot
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| s.first_token_ms.iter().map(move |ms| (i as f64 / 60.0, f64::from(*ms) / 1000.0)))
+        .collect();
+    let first_marks = f.turns.iter().flat_map(|turns| {
+        let mark = |name: String, ms: f64, span| Mark { name, level: ms / 1000.0, span, band: None };
+        let [early, middle] = [turns.first_token_ms_at_first, turns.first_token_ms.p50];
+        [
+            mark(format!("at first {:.1}", early / 1000.0), early, None),
+            mark(format!("{:.1}; 95 % within {:.1}", middle / 1000.0, turns.first_token_ms.p95 / 1000.0), middle, Some(window)),
+        ]
+    });
     let (heat, skin) = (series(&|s| s.celsius), series(&|s| s.skin_celsius));
     let (measured, asked) = (series(&|s| s.measured_mhz.map(|m| m / 1000.0)), series(&|s| s.requested_mhz.map(|m| m / 1000.0)));
     let power = series(&|s| s.watts);
@@ -180,6 +200,13 @@ fn panels(record: &Record, hot: &[Second], trips: &[(String, f64)]) -> Vec<Panel
             curves: vec![rates(hot, 10), rates(hot, 1)],
             from_zero: true,
             marks: vec![peak, sustained],
+        },
+        Panel {
+            name: "seconds from a turn's begin to its first token".into(),
+            color: FIRST,
+            curves: vec![first],
+            from_zero: true,
+            marks: first_marks.collect(),
         },
         Panel { name: heat_name.into(), color: HEAT, curves: heats, from_zero: false, marks: near },
         Panel { name: clock_name.into(), color: CLOCK, curves: clocks, from_zero: true, marks: Vec::new() },
@@ -237,7 +264,8 @@ impl Panel {
         // A level of the whole run is named above its line, at the left; one of a window below all that happens in it.
         for mark in &self.marks {
             let from = mark.span.map_or(0.0, |s| s.0);
-            let lowest = self.curves.iter().flatten().filter(|p| p.0 >= from).map(|p| p.1).fold(mark.level, f64::min);
+            let levels = self.marks.iter().map(|m| m.level);
+            let lowest = self.curves.iter().flatten().filter(|p| p.0 >= from).map(|p| p.1).chain(levels).fold(mark.level, f64::min);
             let level = if mark.span.is_some() { lowest } else { mark.level };
             let (x, y) = chart.backend_coord(&(from, level));
             let (left, above) = area.get_base_pixel();
@@ -348,6 +376,24 @@ mod tests {
         let blind = picture(Source::Pc, false);
         assert!(blind.contains("does not tell its temperature, clock, power") && blind.contains("not a board") && !blind.contains("GHz"));
         assert!(picture(Source::Simulated, true).contains("SIMULATED"));
+        assert!(!whole.contains("first token"));
+    }
+
+    #[test]
+    fn a_mixed_load_shows_how_long_the_first_token_takes() {
+        let second = |i: usize| Second {
+            tokens: if i % 20 < 10 { 10.0 } else { 0.0 },
+            seconds: if i % 20 < 10 { 1.0 } else { 0.0 },
+            first_token_ms: if i.is_multiple_of(20) { vec![if i < 600 { 2000.0 } else { 3500.0 }] } else { vec![] },
+            turn_s: if i % 20 == 19 { vec![20.0] } else { vec![] },
+            ..Second::default()
+        };
+        let hot: Vec<Second> = (0..1500).map(second).collect();
+        let record = Record { figures: judge(&[], &hot), ..record(Source::Pc) };
+        let drawn = svg(&record, &hot, &[]).unwrap();
+        for part in ["first token 2.0 → 3.5 s", "seconds from a turn", "at first 2.0", "3.5; 95 % within 3.5"] {
+            assert!(drawn.contains(part), "`{part}` is missing");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The series that a measurement is judged by: one entry a second, and how pieces of work fall into seconds.
 
+use super::contention::Contention;
 use serde::{Deserialize, Serialize};
 
 /// What a series was measured on; figures of different sources never stand in one table.
@@ -16,10 +17,14 @@ pub enum Source {
 /// One second by the clock on the wall.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Second {
-    /// Tokens generated in it; a token that took from one second into the next counts in both by its share.
+    /// Tokens that count in it: generated ones, or under the prefill load the prompts'. What took from one second into the next counts in
+    /// both by its share.
     pub tokens: f64,
     /// The part of the second that was spent on them. The rest went to prompts, or to rest.
     pub seconds: f64,
+    /// The same of prompts that lead to answers.
+    pub prompt_tokens: f64,
+    pub prompt_seconds: f64,
     pub celsius: Option<f64>,
     pub skin_celsius: Option<f64>,
     pub room_celsius: Option<f64>,
@@ -30,9 +35,17 @@ pub struct Second {
     /// The mean over the second, at the meter's place.
     pub watts: Option<f64>,
     pub threads: Option<u8>,
+    /// What others took of the machine.
+    pub contention: Option<Contention>,
     /// Milliseconds of each token that ended in this second.
     #[serde(skip)]
     pub token_ms: Vec<f32>,
+    /// Milliseconds from a turn's begin to its first token, of turns whose first token came in this second.
+    #[serde(skip)]
+    pub first_token_ms: Vec<f32>,
+    /// Seconds of each turn that ended in this second, its silence included.
+    #[serde(skip)]
+    pub turn_s: Vec<f32>,
 }
 
 impl Second {
@@ -53,14 +66,39 @@ pub fn rate_of(span: &[Second]) -> f64 {
     if seconds > 0.0 { tokens / seconds } else { 0.0 }
 }
 
-/// Rates of all windows of `width` seconds.
+/// Work of less than this in a window is the end of an answer, whose few tokens tell no rate.
+const WORK_MIN_S: f64 = 1.0;
+
+/// Rates of all windows of `width` seconds in which there was work.
 pub fn window_rates(span: &[Second], width: usize) -> Vec<f64> {
-    span.windows(width).filter(|w| totals(w).1 > 0.0).map(rate_of).collect()
+    span.windows(width).filter(|w| totals(w).1 >= WORK_MIN_S).map(rate_of).collect()
+}
+
+/// Whether a span alternates between work that counts and other things (prompts, silence) for more than a tenth of its time.
+pub fn is_mixed(span: &[Second]) -> bool {
+    span.len() as f64 - totals(span).1 > 0.1 * span.len() as f64
+}
+
+/// Speeds at equal distances, and that distance in seconds: of each second; of each minute where seconds are of different kinds.
+pub fn speeds(span: &[Second]) -> (Vec<f64>, usize) {
+    if !is_mixed(span) {
+        return (values(span, Second::rate), 1);
+    }
+    const MINUTE: usize = 60;
+    // From the end, so that a beginning too short for a minute is what is left out.
+    let mut speeds: Vec<f64> = span.rchunks_exact(MINUTE).filter(|w| totals(w).1 >= WORK_MIN_S).map(rate_of).collect();
+    speeds.reverse();
+    (speeds, MINUTE)
 }
 
 /// What there is of one figure.
 pub fn values(span: &[Second], pick: impl Fn(&Second) -> Option<f64>) -> Vec<f64> {
     span.iter().filter_map(pick).collect()
+}
+
+/// All of what happens any number of times a second.
+pub fn each(span: &[Second], pick: impl Fn(&Second) -> &Vec<f32>) -> Vec<f64> {
+    span.iter().flat_map(|s| pick(s).iter().map(|&v| f64::from(v))).collect()
 }
 
 /// Sorts work into seconds. Times are in seconds since the beginning, and only rise.
@@ -74,19 +112,45 @@ pub struct Bins {
 impl Bins {
     /// Takes a token that was worked on from `from` to `to`. Returns the seconds that it completed.
     pub fn token(&mut self, from: f64, to: f64) -> Vec<Second> {
+        let done = self.tokens(from, to, 1);
+        self.current.token_ms.push(((to - from).max(1e-9) * 1000.0) as f32);
+        done
+    }
+
+    /// Takes `tokens` that count and were worked on together.
+    pub fn tokens(&mut self, from: f64, to: f64, tokens: usize) -> Vec<Second> {
+        self.spread(from, to, |second, share, time| {
+            second.tokens += share * tokens as f64;
+            second.seconds += time;
+        })
+    }
+
+    /// Takes a prompt of `tokens` that an answer follows.
+    pub fn prompt(&mut self, from: f64, to: f64, tokens: usize) -> Vec<Second> {
+        self.spread(from, to, |second, share, time| {
+            second.prompt_tokens += share * tokens as f64;
+            second.prompt_seconds += time;
+        })
+    }
+
+    /// The second that is not complete yet.
+    pub fn current(&mut self) -> &mut Second {
+        &mut self.current
+    }
+
+    /// `add` gets each second's share of a piece of work, and its time of it.
+    fn spread(&mut self, from: f64, to: f64, add: impl Fn(&mut Second, f64, f64)) -> Vec<Second> {
         let span = (to - from).max(1e-9);
         let mut done = self.pass(from);
         let mut at = from;
         while at < to {
             let end = to.min((self.at + 1) as f64);
-            self.current.tokens += (end - at) / span;
-            self.current.seconds += end - at;
+            add(&mut self.current, (end - at) / span, end - at);
             at = end;
             if at < to {
                 done.push(self.turn());
             }
         }
-        self.current.token_ms.push((span * 1000.0) as f32);
         done
     }
 
@@ -123,6 +187,36 @@ mod tests {
         assert!((done[1].seconds - 0.5).abs() < 1e-9 && done[2].rate().is_none());
         assert_eq!(done.iter().map(|s| s.token_ms.len()).sum::<usize>(), 7);
         assert!((rate_of(&done) - 7.0 / 2.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn prompts_stand_beside_what_counts_and_make_a_span_mixed() {
+        let mut bins = Bins::default();
+        let mut done = bins.prompt(0.0, 2.5, 100);
+        bins.current().first_token_ms.push(2500.0);
+        done.extend(bins.tokens(2.5, 4.0, 15));
+        done.extend(bins.pass(6.0));
+        assert_eq!(done.iter().map(|s| s.prompt_tokens.round()).collect::<Vec<_>>(), [40.0, 40.0, 20.0, 0.0, 0.0, 0.0]);
+        assert_eq!(done.iter().map(|s| (s.tokens * 10.0).round() / 10.0).collect::<Vec<_>>(), [0.0, 0.0, 5.0, 10.0, 0.0, 0.0]);
+        assert_eq!((done[2].first_token_ms.len(), done[2].seconds, done[2].prompt_seconds), (1, 0.5, 0.5));
+        assert!(is_mixed(&done) && !is_mixed(&done[3..4]));
+    }
+
+    #[test]
+    fn speeds_of_a_mixed_load_are_of_minutes_and_weigh_no_scrap_of_an_answer() {
+        // Turns of 20 s, of which 10 work; the first second of each has a hundredth of work and a mad rate.
+        let second = |i: usize| match i % 20 {
+            0 => Second { tokens: 5.0, seconds: 0.01, ..Second::default() },
+            1..=10 => Second { tokens: 8.0, seconds: 1.0, ..Second::default() },
+            _ => Second::default(),
+        };
+        let span: Vec<Second> = (0..650).map(second).collect();
+        let (each, step) = speeds(&span);
+        assert!(step == 60 && each.len() == 10 && each.iter().all(|v| (v - 8.5).abs() < 0.02), "{each:?}");
+        let lowest = window_rates(&span, 10).into_iter().fold(f64::INFINITY, f64::min);
+        assert!((7.9..8.6).contains(&lowest), "{lowest}");
+        let plain = vec![Second { tokens: 8.0, seconds: 1.0, ..Second::default() }; 100];
+        assert_eq!(speeds(&plain), (vec![8.0; 100], 1));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Instant;
 /// At most so many prompts and so many single tokens each are run to choose numbers of threads.
 const SETTLING_ROUNDS: usize = 8;
 const SETTLING_TOKENS: usize = 24;
-const SETTLING_PROMPT: usize = 128;
+pub(super) const SETTLING_PROMPT: usize = 128;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct Speed {
 }
 
 /// The prompts that bench tools feed: any ids will do, but not all the same.
-fn token(i: usize, vocabulary: usize) -> TokenId {
+pub(super) fn token(i: usize, vocabulary: usize) -> TokenId {
     TokenId(((i * 7919 + 13) % vocabulary.min(4096)) as u32)
 }
 
@@ -149,7 +149,8 @@ pub fn measure(
 }
 
 /// Runs until the numbers of threads are chosen, where they are measured and not remembered: what comes after is timed with them.
-fn settle(session: &mut Session, tokens: &[TokenId]) -> Result<(), SessionError> {
+/// `tokens`: [`SETTLING_PROMPT`] at least.
+pub(super) fn settle(session: &mut Session, tokens: &[TokenId]) -> Result<(), SessionError> {
     for _ in 0..SETTLING_ROUNDS {
         if session.loaded.settled() {
             break;

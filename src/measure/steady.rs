@@ -3,10 +3,13 @@
 //! - **Cold**: at rest, over the last five minutes the temperature moved by less than 0.1 K/min. So even a heavy case, whose time
 //!   constant is 20 min, has less than 2 K left to fall, and a bare board less than 1 K.
 //! - **τ**, the slow time constant, is the run's own: from its warming, and from the fall of its speed once it throttles.
-//! - **Steady**, over the last W = max(10 min, 2 τ): the temperature moves by less than 0.3 K/min, the speed's slope is less than 1 % in
-//!   10 min and not told from 0, and the throttled share of both halves agrees within 5 points. Never sooner than 3 τ + W, nor 20 min.
+//! - **Steady**, over the last W = max(10 min, 2 τ, 6 periods of what swings: a limit cycle of the clock, or the turns of a load): others took no more than 3 % of the machine, the temperature moves by less than
+//!   0.3 K/min, the speed's slope is less than 1 % in 10 min and not told from 0, and the throttled share of both halves agrees within 5
+//!   points. Never sooner than 3 τ + W, nor 20 min.
+//! - **Without a thermometer** nobody waits for cold, τ is assumed, and the speed alone is judged, over the same times.
 
-use super::series::{Second, values};
+use super::contention::Contention;
+use super::series::{Second, each, is_mixed, speeds, values};
 use super::statistics::{mean, slope};
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +18,17 @@ const COLD_KELVIN_PER_MIN: f64 = 0.1;
 /// A line is laid through this much rest: at that slope a sensor with steps of 0.5 K takes one.
 const COLD_S: usize = 300;
 const WINDOW_MIN_S: usize = 600;
+/// Of what swings, a window holds so many: three of the bootstrap's blocks of two.
+const PERIODS: usize = 6;
 /// The shortest run of a bare board; others take what their τ asks for.
 pub const RUN_MIN_S: usize = 1200;
 const PERCENT_IN_10_MIN: f64 = 1.0;
 const HALVES_POINTS: f64 = 0.05;
 /// Below this rise a warming tells no time constant.
 const RISE_K: f64 = 2.0;
+/// Half the width of the mean that stands for a second of warming; under a mixed load the temperature swings with every turn.
+const SMOOTH_S: usize = 5;
+const SMOOTH_MIXED_S: usize = 30;
 /// The die has jumped by then; what follows is the slow part.
 const JUMPED_S: usize = 20;
 /// Of a machine without a thermometer nothing is known: the τ of a bare board with a small heatsink.
@@ -54,14 +62,49 @@ pub fn is_cold(rest: &[Second]) -> bool {
     (slope(&t[from..]).0 * 60.0).abs() < COLD_KELVIN_PER_MIN
 }
 
-/// The window that a run is judged by, in seconds.
-pub fn window_s(tau: f64) -> usize {
-    WINDOW_MIN_S.max((2.0 * tau).ceil() as usize)
+/// How long things take on this machine, as a run tells it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Times {
+    /// The slow time constant in seconds, and whether the run tells it.
+    pub tau_s: f64,
+    pub tau_known: bool,
+    /// Of what swings, in seconds; 0 where nothing does.
+    pub period_s: usize,
 }
 
-/// The shortest run whose end may be called sustained, in seconds.
-pub fn shortest_s(tau: f64) -> usize {
-    RUN_MIN_S.max((3.0 * tau).ceil() as usize + window_s(tau))
+impl Times {
+    pub fn of(hot: &[Second]) -> Times {
+        let (tau_s, tau_known) = tau_s(hot);
+        let turn_s = mean(&each(hot, |s| &s.turn_s)).ceil() as usize;
+        Times { tau_s, tau_known, period_s: cycle_s(&hot[hot.len() / 2..]).max(turn_s) }
+    }
+
+    /// The window that a run is judged by. Of a swing it holds several periods: from one or two nobody can tell how sure a mean is.
+    pub fn window_s(&self) -> usize {
+        WINDOW_MIN_S.max((2.0 * self.tau_s).ceil() as usize).max(PERIODS * self.period_s)
+    }
+
+    /// The shortest run whose end may be called sustained.
+    pub fn shortest_s(&self) -> usize {
+        RUN_MIN_S.max((3.0 * self.tau_s).ceil() as usize + self.window_s())
+    }
+
+    /// The part of a run that its end is judged by: the window; of a run too short for the rule its last half, lest the first minute's
+    /// peak be counted in.
+    pub fn end_of<'a>(&self, hot: &'a [Second]) -> &'a [Second] {
+        let is_short = hot.len() < self.shortest_s();
+        let length = if is_short { self.window_s().min(hot.len().div_ceil(2)) } else { self.window_s() };
+        &hot[hot.len() - length..]
+    }
+}
+
+/// Period of a limit cycle: twice the mean distance of crossings of the mean clock; 0 without one.
+fn cycle_s(span: &[Second]) -> usize {
+    let clock = values(span, |s| s.measured_mhz);
+    let middle = mean(&clock);
+    let swing = clock.iter().any(|c| (c - middle).abs() > 0.1 * middle);
+    let crossings = clock.windows(2).filter(|w| (w[0] < middle) != (w[1] < middle)).count();
+    if swing && crossings >= 2 { 2 * clock.len() / crossings } else { 0 }
 }
 
 /// The slow time constant of a run in seconds, and whether the run tells it.
@@ -70,16 +113,18 @@ pub fn tau_s(hot: &[Second]) -> (f64, bool) {
     // Held at its limit, a board gets no hotter; its clock goes on falling.
     let first = hot.iter().position(|s| !s.throttled.is_empty());
     let speed: Vec<f64> = first.map(|from| values(&hot[from..], |s| s.measured_mhz.or(s.rate()).map(|v| -v))).unwrap_or_default();
-    let by_speed = settling_s(&speed, 0, 0.03 * speed.first().map_or(f64::INFINITY, |v| v.abs()));
-    match settling_s(&heat, JUMPED_S, RISE_K).into_iter().chain(by_speed).reduce(f64::max) {
+    let smooth = if is_mixed(hot) { SMOOTH_MIXED_S } else { SMOOTH_S };
+    let by_speed = settling_s(&speed, 0, 0.03 * speed.first().map_or(f64::INFINITY, |v| v.abs()), smooth);
+    match settling_s(&heat, JUMPED_S, RISE_K, smooth).into_iter().chain(by_speed).reduce(f64::max) {
         Some(tau) => (tau.max(30.0), true),
         None => (if heat.is_empty() { TAU_UNKNOWN_S } else { 60.0 }, false),
     }
 }
 
-/// Seconds from `from` until 63 % of the rise to the end of a curve; `None` where it rises by less than `least`.
-fn settling_s(curve: &[f64], from: usize, least: f64) -> Option<f64> {
-    let smooth = |i: usize| mean(&curve[i.saturating_sub(5)..(i + 5).min(curve.len())]);
+/// Seconds from `from` until 63 % of the rise to the end of a curve; `None` where it rises by less than `least`. Each value stands for the
+/// mean of `half` values to either side.
+fn settling_s(curve: &[f64], from: usize, least: f64, half: usize) -> Option<f64> {
+    let smooth = |i: usize| mean(&curve[i.saturating_sub(half)..(i + half).min(curve.len())]);
     if curve.len() < from + 100 {
         return None;
     }
@@ -99,21 +144,24 @@ pub struct Steadiness {
     pub drift_half: f64,
     /// Throttled share of the first half less that of the second.
     pub halves: f64,
+    /// What others took of the machine.
+    pub contention: Option<Contention>,
 }
 
 impl Steadiness {
     pub fn of(window: &[Second]) -> Steadiness {
-        let speed = values(window, Second::rate);
-        let (slope_s, half) = slope(&speed);
-        let in_10_min = |per_s: f64| 100.0 * 600.0 * per_s / mean(&speed).max(1e-9);
+        let (speed, step_s) = speeds(window);
+        let (slope_step, half) = slope(&speed);
+        let in_10_min = |per_step: f64| 100.0 * 600.0 / step_s as f64 * per_step / mean(&speed).max(1e-9);
         let t = values(window, |s| s.celsius);
         let share = |half: &[Second]| half.iter().filter(|s| !s.throttled.is_empty()).count() as f64 / half.len().max(1) as f64;
         let (first, second) = window.split_at(window.len() / 2);
         Steadiness {
             kelvin_per_min: (t.len() >= 8).then(|| slope(&t).0 * 60.0),
-            drift_percent: in_10_min(slope_s),
+            drift_percent: in_10_min(slope_step),
             drift_half: in_10_min(half),
             halves: share(first) - share(second),
+            contention: Contention::mean(window.iter().filter_map(|s| s.contention)),
         }
     }
 
@@ -121,22 +169,33 @@ impl Steadiness {
         self.why_not().is_none()
     }
 
+    /// In words, how the end of a run looks that is too short for the rule: it may be level, and that is no verdict.
+    pub fn words(&self) -> String {
+        let level = || match self.drift_half {
+            half if half < PERCENT_IN_10_MIN => "the speed is level at its end".to_owned(),
+            half if half.is_finite() => format!("whether the speed is level cannot be told (± {half:.0} % in 10 min)"),
+            _ => "whether the speed is level cannot be told".to_owned(),
+        };
+        self.why_not().unwrap_or_else(level)
+    }
+
     /// In words, the first test that fails.
     pub fn why_not(&self) -> Option<String> {
+        let crowded = self.contention.filter(|c| c.is_too_much()).map(Contention::words);
         let warming =
             self.kelvin_per_min.filter(|k| k.abs() >= KELVIN_PER_MIN).map(|k| format!("the temperature still moves by {k:+.1} K/min"));
         let drifts = self.drift_percent.abs() >= PERCENT_IN_10_MIN || self.drift_percent.abs() > self.drift_half;
         let drifting = drifts.then(|| format!("the speed still moves by {:+.1} ± {:.1} % in 10 min", self.drift_percent, self.drift_half));
         let halves = (self.halves.abs() > HALVES_POINTS)
             .then(|| format!("the throttled share of the halves differs by {:.0} points", 100.0 * self.halves.abs()));
-        warming.or(drifting).or(halves)
+        crowded.or(warming).or(drifting).or(halves)
     }
 }
 
 /// Whether a run has gone on long enough and ends in a steady window.
 pub fn is_done(hot: &[Second]) -> bool {
-    let (tau, _) = tau_s(hot);
-    hot.len() >= shortest_s(tau) && Steadiness::of(&hot[hot.len() - window_s(tau)..]).is_steady()
+    let times = Times::of(hot);
+    hot.len() >= times.shortest_s() && Steadiness::of(times.end_of(hot)).is_steady()
 }
 
 #[cfg(test)]
@@ -187,6 +246,7 @@ mod tests {
 
     #[test]
     fn each_test_of_steadiness_names_what_fails_it() {
+        let alone = Some(Contention { others: 0.02, stolen: 0.0 });
         let window = |celsius: f64, slowing: f64, late: bool| -> Vec<Second> {
             (0..600)
                 .map(|i| Second {
@@ -194,6 +254,7 @@ mod tests {
                     seconds: 1.0,
                     celsius: Some(60.0 + celsius * f64::from(i)),
                     throttled: if late && i > 300 { "thermal".into() } else { String::new() },
+                    contention: alone,
                     ..Second::default()
                 })
                 .collect()
@@ -203,5 +264,55 @@ mod tests {
         assert!(why(&window(0.01, 0.0, false)).contains("+0.6 K/min"));
         assert!(why(&window(0.0, 0.001, false)).contains("speed still moves"), "{}", why(&window(0.0, 0.001, false)));
         assert!(why(&window(0.0, 0.0, true)).contains("differs by 100 points"));
+        let mut crowded = window(0.0, 0.0, false);
+        crowded.iter_mut().for_each(|s| s.contention = Some(Contention { others: 0.05, stolen: 0.01 }));
+        assert_eq!(why(&crowded), "others took 5.0 % of the machine, its host 1.0 %");
+        assert_eq!(Steadiness::of(&window(0.0, 0.0, false)).words(), "the speed is level at its end");
+        assert!(Steadiness::of(&window(0.0, 0.0, false)[..5]).words().contains("cannot be told"));
+    }
+
+    #[test]
+    fn a_mixed_load_is_judged_by_its_minutes_and_its_swings_are_not_taken_for_warming() {
+        // Turns of 25 s: 12 of answers, the chip 4 K warmer in them; over it a warming by 30 K with τ = 300 s.
+        let second = |i: usize, speed: f64| {
+            let works = i % 25 < 12;
+            let slow = 30.0 * (1.0 - (-(i as f64) / 300.0).exp());
+            Second {
+                tokens: if works { speed } else { 0.0 },
+                seconds: if works { 1.0 } else { 0.0 },
+                celsius: Some(45.0 + slow + if works { 4.0 } else { 0.0 }),
+                ..Second::default()
+            }
+        };
+        let run: Vec<Second> = (0..2400).map(|i| second(i, 10.0)).collect();
+        let (tau, known) = tau_s(&run);
+        assert!(known && (tau - 300.0).abs() < 60.0, "{tau}");
+        assert!(is_done(&run), "{:?}", Steadiness::of(Times::of(&run).end_of(&run)));
+        let slowing: Vec<Second> = (0..2400).map(|i| second(i, 10.0 - i as f64 / 600.0)).collect();
+        let drift = Steadiness::of(&slowing[1800..]).drift_percent;
+        assert!((drift + 15.4).abs() < 1.0, "1 tok/s of 6.5 in 10 min: {drift}");
+    }
+
+    #[test]
+    fn the_end_of_a_short_run_leaves_its_beginning_out() {
+        let run = vec![Second::default(); 1300];
+        let times = Times { tau_s: 200.0, tau_known: false, period_s: 0 };
+        assert_eq!([0, 1, 5, 300, 1199, 1200, 1300].map(|n| times.end_of(&run[..n]).len()), [0, 1, 3, 150, 600, 600, 600]);
+    }
+
+    #[test]
+    fn a_window_holds_several_of_the_swings_that_it_is_of() {
+        // Two clocks in turn, 150 s each: ten minutes would be two of them.
+        let run: Vec<Second> = (0..3000)
+            .map(|i| Second {
+                tokens: if i / 150 % 2 == 0 { 12.0 } else { 6.0 },
+                seconds: 1.0,
+                measured_mhz: Some(if i / 150 % 2 == 0 { 2400.0 } else { 1000.0 }),
+                ..Second::default()
+            })
+            .collect();
+        let times = Times::of(&run);
+        assert!((times.period_s as i64 - 300).abs() <= 40 && times.window_s() >= 1500, "{times:?}");
+        assert_eq!(Times::of(&run[..100]).period_s, 0);
     }
 }

@@ -2,12 +2,14 @@
 //! simulated board, or from a test, and says which.
 //!
 //! - **Peak**: the best 10 s of the first 60 s; longer where 10 s have not made 20 tokens.
+//! - **Turns** of a mixed load: time to the first token at first and over the window, and the length of a turn.
 //! - **Sustained**: tokens ÷ time over the window that [`super::steady`] finds steady, with the 95 % interval of a moving-block bootstrap.
 //!   A run that is not steady at its limit says so, with its drift.
 
-use super::series::{Second, rate_of, totals, values, window_rates};
+use super::contention::Contention;
+use super::series::{Second, each, rate_of, totals, values, window_rates};
 use super::statistics::{mean, percentile, ratio_interval};
-use super::steady::{ColdStart, Steadiness, is_cold, is_done, shortest_s, tau_s, window_s};
+use super::steady::{ColdStart, Steadiness, Times, is_cold, is_done};
 use serde::{Deserialize, Serialize};
 
 const PEAK_WITHIN_S: usize = 60;
@@ -54,6 +56,9 @@ pub struct Sustained {
     pub steady: bool,
     /// Why it is not; empty when it is.
     pub unsteady_because: String,
+    /// What the verdict rests on: `temperature and speed`, or `speed alone` where there is no thermometer.
+    #[serde(default)]
+    pub judged_by: String,
     /// Of the speed, percent in 10 min over the window.
     pub drift_percent: f64,
     pub window_s: usize,
@@ -61,8 +66,19 @@ pub struct Sustained {
     pub tau_s: f64,
     /// Whether the run told τ; without a thermometer it is assumed.
     pub tau_known: bool,
+    /// Of what swings in seconds: the clock between its limits, or the turns of a load; 0 where nothing does.
+    #[serde(default)]
+    pub period_s: usize,
     /// Milliseconds between tokens over the window.
     pub token_ms: Option<TokenMs>,
+    /// Of a load that alternates between prompts and answers.
+    #[serde(default)]
+    pub turns: Option<Turns>,
+    /// What others took of the machine over the window, and over the first minute that the peak is of.
+    #[serde(default)]
+    pub contention: Option<Contention>,
+    #[serde(default)]
+    pub peak_contention: Option<Contention>,
     pub start_c: Option<f64>,
     pub steady_c: Option<f64>,
     pub max_c: Option<f64>,
@@ -77,6 +93,7 @@ pub struct Sustained {
     pub throttled: Vec<(String, f64)>,
     pub watts: Option<f64>,
     pub idle_watts: Option<f64>,
+    /// All energy of the window, that of prompts and silence included, over the tokens that count.
     pub joules_per_token: Option<f64>,
     /// Less what the board draws at rest.
     pub joules_per_token_net: Option<f64>,
@@ -87,6 +104,28 @@ pub struct TokenMs {
     pub p50: f64,
     pub p95: f64,
     pub p99: f64,
+    pub max: f64,
+}
+
+/// Turns over the window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Turns {
+    pub count: usize,
+    /// From the begin of a turn to its first token, in the first turns: those whose first token came within the first minute, or the
+    /// very first. The median.
+    pub first_token_ms_at_first: f64,
+    pub first_token_ms: FirstTokenMs,
+    /// How fast prompts were read.
+    pub prompt_tok_s: f64,
+    /// Mean length in seconds, silence included.
+    pub turn_s: f64,
+    pub joules_per_turn: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FirstTokenMs {
+    pub p50: f64,
+    pub p95: f64,
     pub max: f64,
 }
 
@@ -118,23 +157,28 @@ pub fn run<R: Runner>(
 
 /// The figures of a run; `cold` is what was seen at rest before it.
 pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
-    let (tau, tau_known) = tau_s(hot);
-    let window = &hot[hot.len() - window_s(tau).min(hot.len())..];
+    let times = Times::of(hot);
+    let window = times.end_of(hot);
     let peak = peak(hot);
     let (tokens, seconds): (Vec<f64>, Vec<f64>) = window.iter().map(|s| (s.tokens, s.seconds)).unzip();
     let sustained = rate_of(window);
-    let (low, high) = ratio_interval(&tokens, &seconds, BLOCK_MIN_S.max(2 * cycle_s(window)), DRAWS, SEED);
+    // Of a run too short for three such blocks at least three: one block's interval would be a point, which nothing is.
+    let block = BLOCK_MIN_S.max(2 * times.period_s).min(window.len().div_ceil(3));
+    let (low, high) = ratio_interval(&tokens, &seconds, block, DRAWS, SEED);
     let steadiness = Steadiness::of(window);
-    let length = |s: usize| if s < 120 { format!("{s} s") } else { format!("{} min", s / 60) };
-    let too_short = (hot.len() < shortest_s(tau))
-        .then(|| format!("{} are too short: the rule asks for {} min", length(hot.len()), shortest_s(tau).div_ceil(60)));
+    let too_short = (hot.len() < times.shortest_s()).then(|| {
+        let asked = times.shortest_s().div_ceil(60);
+        format!("{} are too short: the rule asks for {asked} min ({})", length_words(hot.len()), steadiness.words())
+    });
     let unsteady_because = too_short.or_else(|| steadiness.why_not()).unwrap_or_default();
     let average = |values: Vec<f64>| (!values.is_empty()).then(|| mean(&values));
     let measured = values(window, |s| s.measured_mhz);
     let watts = average(values(window, |s| s.watts));
     let idle_watts = average(values(&cold[cold.len().saturating_sub(120)..], |s| s.watts));
     let room = values(hot, |s| s.room_celsius);
-    let per_token = |watts: f64| watts / sustained.max(1e-9);
+    // Not by the rate: what prompts and silence took is paid for by the tokens.
+    let per_token = |watts: f64| watts * window.len() as f64 / totals(window).0.max(1e-9);
+    let contention = |span: &[Second]| Contention::mean(span.iter().filter_map(|s| s.contention));
     Sustained {
         cold_start: ColdStart::of(cold),
         peak_tok_s: peak,
@@ -145,12 +189,17 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
         p5_tok_s: percentile(&window_rates(window, TEN_S), 0.05),
         steady: unsteady_because.is_empty(),
         unsteady_because,
+        judged_by: if hot.iter().any(|s| s.celsius.is_some()) { "temperature and speed" } else { "speed alone" }.into(),
         drift_percent: steadiness.drift_percent,
         window_s: window.len(),
         run_s: hot.len(),
-        tau_s: tau,
-        tau_known,
+        tau_s: times.tau_s,
+        tau_known: times.tau_known,
+        period_s: times.period_s,
         token_ms: TokenMs::of(window),
+        turns: Turns::of(hot, window, watts),
+        contention: contention(window),
+        peak_contention: contention(&hot[..hot.len().min(PEAK_WITHIN_S)]),
         start_c: cold.last().or(hot.first()).and_then(|s| s.celsius),
         steady_c: average(values(window, |s| s.celsius)),
         max_c: values(hot, |s| s.celsius).into_iter().reduce(f64::max),
@@ -169,9 +218,17 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
 }
 
 /// The best window of the first minute: 10 s, or as much longer as 20 tokens take. A machine that makes no 20 tokens in the minute has
-/// the minute's rate.
+/// the minute's rate; one that reads its prompt all that time has the rate of its first 20 tokens.
 pub fn peak(hot: &[Second]) -> f64 {
-    let first = &hot[..hot.len().min(PEAK_WITHIN_S)];
+    let mut first = &hot[..hot.len().min(PEAK_WITHIN_S)];
+    if totals(first).1 <= 0.0 {
+        let mut tokens = 0.0;
+        let enough = hot.iter().position(|s| {
+            tokens += s.tokens;
+            tokens >= PEAK_TOKENS
+        });
+        first = &hot[..enough.map_or(hot.len(), |at| at + 1)];
+    }
     let best = (0..first.len()).filter_map(|from| {
         let to = (from + TEN_S..=first.len()).find(|&to| totals(&first[from..to]).0 >= PEAK_TOKENS)?;
         Some(rate_of(&first[from..to]))
@@ -191,21 +248,41 @@ pub fn shares(window: &[Second]) -> Vec<(String, f64)> {
     shares
 }
 
-impl TokenMs {
-    fn of(window: &[Second]) -> Option<TokenMs> {
-        let all: Vec<f64> = window.iter().flat_map(|s| s.token_ms.iter().map(|&ms| f64::from(ms))).collect();
-        let at = |share| percentile(&all, share);
-        (!all.is_empty()).then(|| TokenMs { p50: at(0.50), p95: at(0.95), p99: at(0.99), max: at(1.0) })
+/// `45 s`, `150 s`, `25 min`.
+pub fn length_words(seconds: usize) -> String {
+    if seconds < 300 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
+}
+
+impl Turns {
+    /// `None` without a turn that had its first token in the window and one that ended in it.
+    fn of(hot: &[Second], window: &[Second], watts: Option<f64>) -> Option<Turns> {
+        let first_token = each(window, |s| &s.first_token_ms);
+        let turns = each(window, |s| &s.turn_s);
+        if first_token.is_empty() || turns.is_empty() {
+            return None;
+        }
+        let first_minute = each(&hot[..hot.len().min(PEAK_WITHIN_S)], |s| &s.first_token_ms);
+        let early = if first_minute.is_empty() { each(hot, |s| &s.first_token_ms).into_iter().take(1).collect() } else { first_minute };
+        let (prompt_tokens, prompt_s) = window.iter().fold((0.0, 0.0), |(t, s), w| (t + w.prompt_tokens, s + w.prompt_seconds));
+        let at = |share| percentile(&first_token, share);
+        let turn_s = mean(&turns);
+        Some(Turns {
+            count: turns.len(),
+            first_token_ms_at_first: percentile(&early, 0.5),
+            first_token_ms: FirstTokenMs { p50: at(0.50), p95: at(0.95), max: at(1.0) },
+            prompt_tok_s: prompt_tokens / f64::max(prompt_s, 1e-9),
+            turn_s,
+            joules_per_turn: watts.map(|w| w * turn_s),
+        })
     }
 }
 
-/// Period of a limit cycle: twice the mean distance of crossings of the mean clock; 0 without one.
-fn cycle_s(window: &[Second]) -> usize {
-    let clock = values(window, |s| s.measured_mhz);
-    let middle = mean(&clock);
-    let swing = clock.iter().any(|c| (c - middle).abs() > 0.1 * middle);
-    let crossings = clock.windows(2).filter(|w| (w[0] < middle) != (w[1] < middle)).count();
-    if swing && crossings >= 2 { 2 * clock.len() / crossings } else { 0 }
+impl TokenMs {
+    fn of(window: &[Second]) -> Option<TokenMs> {
+        let all = each(window, |s| &s.token_ms);
+        let at = |share| percentile(&all, share);
+        (!all.is_empty()).then(|| TokenMs { p50: at(0.50), p95: at(0.95), p99: at(0.99), max: at(1.0) })
+    }
 }
 
 #[cfg(test)]
@@ -254,7 +331,55 @@ mod tests {
     fn a_run_too_short_is_not_called_steady() {
         let s = judge(&[], &board(300));
         assert!(!s.steady && s.unsteady_because.contains("5 min are too short"), "{}", s.unsteady_because);
+        assert!(s.unsteady_because.contains("temperature still moves") && s.window_s == 150, "{s:?}");
         assert!(!judge(&[], &[]).steady);
+    }
+
+    #[test]
+    fn without_a_thermometer_the_speed_alone_is_judged_and_a_short_run_says_what_it_is() {
+        let blind = |n: usize, contention| -> Vec<Second> {
+            let noise = |i: usize| 0.02 * ((i * 7919 % 13) as f64 / 6.0 - 1.0);
+            (0..n).map(|i| Second { tokens: 10.0 + noise(i), seconds: 1.0, contention, ..Second::default() }).collect()
+        };
+        let long = judge(&[], &blind(1200, None));
+        assert!(long.steady && long.judged_by == "speed alone" && !long.tau_known && long.cold_start.is_cold.is_none(), "{long:?}");
+        assert_eq!(judge(&[], &board(1500)).judged_by, "temperature and speed");
+        let short = judge(&[], &blind(300, None));
+        assert_eq!(short.unsteady_because, "5 min are too short: the rule asks for 20 min (the speed is level at its end)");
+        assert!(short.sustained_95[0] < 10.0 && short.sustained_95[1] > 10.0 && short.window_s == 150);
+        let crowd = |others| Some(Contention { others, stolen: 0.0 });
+        let shared = judge(&[], &blind(1200, crowd(0.2)));
+        assert!(!shared.steady && shared.unsteady_because == "others took 20.0 % of the machine", "{}", shared.unsteady_because);
+        assert!(judge(&[], &blind(1200, crowd(0.02))).steady);
+    }
+
+    #[test]
+    fn turns_tell_how_long_the_first_token_takes_cold_and_warm_and_what_a_turn_costs() {
+        // Turns of 20 s: a prompt of 100 tokens in 4 s, later 8 s; 40 tokens in 8 s; the rest silence.
+        let turn = |n: usize| {
+            let prompt_s = if n < 10 { 4 } else { 8 };
+            (0..20).map(move |i| Second {
+                tokens: if (prompt_s..prompt_s + 8).contains(&i) { 5.0 } else { 0.0 },
+                seconds: if (prompt_s..prompt_s + 8).contains(&i) { 1.0 } else { 0.0 },
+                prompt_tokens: if i < prompt_s { 100.0 / prompt_s as f64 } else { 0.0 },
+                prompt_seconds: if i < prompt_s { 1.0 } else { 0.0 },
+                first_token_ms: if i == prompt_s { vec![prompt_s as f32 * 1000.0] } else { vec![] },
+                turn_s: if i == 19 { vec![20.0] } else { vec![] },
+                watts: Some(6.0),
+                ..Second::default()
+            })
+        };
+        let hot: Vec<Second> = (0..75).flat_map(turn).collect();
+        let s = judge(&[], &hot);
+        let turns = s.turns.clone().unwrap();
+        assert_eq!((turns.first_token_ms_at_first, turns.first_token_ms.p50, turns.first_token_ms.p95), (4000.0, 8000.0, 8000.0));
+        assert!((turns.prompt_tok_s - 12.5).abs() < 1e-9 && turns.count == 30 && turns.turn_s == 20.0);
+        assert_eq!(turns.joules_per_turn, Some(120.0));
+        // 40 tokens a turn.
+        assert!((s.joules_per_token.unwrap() - 3.0).abs() < 1e-9 && s.sustained_tok_s == 5.0 && s.peak_tok_s == 5.0, "{s:?}");
+        // A prompt that takes more than the first minute: the peak is that of what follows.
+        let slow: Vec<Second> = (0..90).map(|_| Second::default()).chain(hot).collect();
+        assert_eq!(peak(&slow), 5.0);
     }
 
     #[test]

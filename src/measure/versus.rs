@@ -1,8 +1,10 @@
 //! Two settings of the governor against each other, in eight legs ABBA BAAB: the order cancels a room that warms steadily, within each
-//! four and between them. What counts is the paired difference; a pair whose legs started unlike, or whose room moved, is rejected.
+//! four and between them. What counts is the paired difference; a pair whose legs started unlike, whose room moved, or who shared the
+//! machine with others, is rejected.
 
-use super::series::{Second, rate_of, values};
-use super::statistics::mean;
+use super::contention::Contention;
+use super::series::{Second, each, rate_of, totals, values};
+use super::statistics::{mean, percentile};
 use super::steady::{is_cold, tau_s};
 use super::sustained::{Runner, shares};
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,14 @@ pub struct Leg {
     pub setting: char,
     pub tok_s: f64,
     pub joules_per_token: Option<f64>,
+    /// Of a mixed load: the median time to the first token, and the mean length of a turn.
+    #[serde(default)]
+    pub first_token_ms: Option<f64>,
+    #[serde(default)]
+    pub turn_s: Option<f64>,
+    /// What others took of the machine.
+    #[serde(default)]
+    pub contention: Option<Contention>,
     pub start_c: Option<f64>,
     pub end_c: Option<f64>,
     /// The room before and after, where it is measured.
@@ -62,6 +72,13 @@ pub struct Versus {
     /// Mean of the pairs that count, relative, with its 95 % interval; `None` with fewer than two.
     pub speed: Option<Difference>,
     pub joules: Option<Difference>,
+    #[serde(default)]
+    pub first_token: Option<Difference>,
+    #[serde(default)]
+    pub turn: Option<Difference>,
+    /// What could not be seen and so was not checked, a sentence each.
+    #[serde(default)]
+    pub unchecked: Vec<String>,
     /// Whether B is not worse than A; `None` while that cannot be said.
     pub not_worse: Option<bool>,
 }
@@ -70,6 +87,10 @@ pub struct Versus {
 pub struct Pair {
     pub speed: f64,
     pub joules: Option<f64>,
+    #[serde(default)]
+    pub first_token: Option<f64>,
+    #[serde(default)]
+    pub turn: Option<f64>,
     /// Why it does not count; empty when it does.
     pub rejected: String,
 }
@@ -125,10 +146,15 @@ impl Leg {
         let tok_s = rate_of(counted);
         let average = |values: Vec<f64>| (!values.is_empty()).then(|| mean(&values));
         let room = values(hot, |s| s.room_celsius);
+        let first_token = each(counted, |s| &s.first_token_ms);
+        let per_token = |watts: f64| watts * counted.len() as f64 / totals(counted).0.max(1e-9);
         Leg {
             setting,
             tok_s,
-            joules_per_token: average(values(counted, |s| s.watts)).map(|w| w / tok_s.max(1e-9)),
+            joules_per_token: average(values(counted, |s| s.watts)).map(per_token),
+            first_token_ms: (!first_token.is_empty()).then(|| percentile(&first_token, 0.5)),
+            turn_s: average(each(counted, |s| &s.turn_s)),
+            contention: Contention::mean(counted.iter().filter_map(|s| s.contention)),
             start_c: rest.last().or(hot.first()).and_then(|s| s.celsius),
             end_c: hot.last().and_then(|s| s.celsius),
             room_c: room.first().zip(room.last()).map(|(a, b)| [*a, *b]),
@@ -143,9 +169,26 @@ impl Versus {
         let forgotten = leg_s as f64 >= FORGOTTEN_TAU * tau;
         let pairs: Vec<Pair> = PAIRS.iter().map(|&(a, b)| Pair::of(&legs[a], &legs[b], forgotten)).collect();
         let counted = || pairs.iter().filter(|p| p.rejected.is_empty());
-        let speed = difference(&counted().map(|p| p.speed).collect::<Vec<_>>());
-        let joules = difference(&counted().filter_map(|p| p.joules).collect::<Vec<_>>());
-        Versus { not_worse: speed.map(|d| d.low >= NON_INFERIOR), legs, leg_s, tau_s: tau, pairs, speed, joules }
+        let of = |pick: fn(&Pair) -> Option<f64>| difference(&counted().filter_map(pick).collect::<Vec<_>>());
+        let speed = of(|p| Some(p.speed));
+        let (joules, first_token, turn) = (of(|p| p.joules), of(|p| p.first_token), of(|p| p.turn));
+        let hidden = |why: &str, tells: fn(&Leg) -> bool| legs.iter().any(|l| !tells(l)).then(|| why.to_owned());
+        let unchecked = [
+            hidden("whether the legs started alike: there is no thermometer", |l| l.start_c.is_some()),
+            hidden("whether the room moved: it has no thermometer (--room-sensor)", |l| l.room_c.is_some()),
+        ];
+        Versus {
+            not_worse: speed.map(|d| d.low >= NON_INFERIOR),
+            unchecked: unchecked.into_iter().flatten().collect(),
+            legs,
+            leg_s,
+            tau_s: tau,
+            pairs,
+            speed,
+            joules,
+            first_token,
+            turn,
+        }
     }
 }
 
@@ -159,11 +202,19 @@ impl Pair {
             format!("the room moved by {moved:.1} K")
         } else if starts > START_K && !forgotten {
             format!("the starts are {starts:.1} K apart")
+        } else if let Some(crowded) = [a, b].iter().filter_map(|leg| leg.contention).find(|c| c.is_too_much()) {
+            crowded.words()
         } else {
             String::new()
         };
-        let joules = a.joules_per_token.zip(b.joules_per_token).map(|(a, b)| b / a.max(1e-9) - 1.0);
-        Pair { speed: b.tok_s / a.tok_s.max(1e-9) - 1.0, joules, rejected }
+        let change = |pick: fn(&Leg) -> Option<f64>| pick(a).zip(pick(b)).map(|(a, b)| b / a.max(1e-9) - 1.0);
+        Pair {
+            speed: b.tok_s / a.tok_s.max(1e-9) - 1.0,
+            joules: change(|l| l.joules_per_token),
+            first_token: change(|l| l.first_token_ms),
+            turn: change(|l| l.turn_s),
+            rejected,
+        }
     }
 }
 
@@ -185,6 +236,9 @@ mod tests {
             setting,
             tok_s,
             joules_per_token: Some(8.0 / tok_s),
+            first_token_ms: Some(1e4 / tok_s),
+            turn_s: None,
+            contention: Some(Contention { others: 0.01, stolen: 0.0 }),
             start_c: Some(45.0),
             end_c: None,
             room_c: room,
@@ -205,7 +259,8 @@ mod tests {
         let speed = versus.speed.unwrap();
         assert!((speed.mean - 0.05).abs() < 0.001 && speed.low < 0.05 && speed.high > 0.05, "{speed:?}");
         assert_eq!(versus.not_worse, Some(true));
-        assert!((versus.joules.unwrap().mean + 0.0476).abs() < 0.001);
+        assert!((versus.joules.unwrap().mean + 0.0476).abs() < 0.001 && (versus.first_token.unwrap().mean + 0.0476).abs() < 0.001);
+        assert!(versus.turn.is_none() && versus.unchecked.is_empty());
     }
 
     #[test]
@@ -220,5 +275,15 @@ mod tests {
         unlike[7].room_c = Some([20.0, 22.0]);
         let versus = Versus::of(unlike, 600, 300.0);
         assert_eq!((rejected(&versus), versus.speed, versus.not_worse), (3, None, None));
+    }
+
+    #[test]
+    fn a_pair_beside_somebody_elses_work_does_not_count_and_what_nobody_sees_is_named() {
+        let mut legs = legs();
+        legs[5].contention = Some(Contention { others: 0.3, stolen: 0.0 });
+        let versus = Versus::of(legs.clone(), 1500, 300.0);
+        assert_eq!(versus.pairs.iter().map(|p| p.rejected.as_str()).collect::<Vec<_>>(), ["", "", "others took 30.0 % of the machine", ""]);
+        legs.iter_mut().for_each(|leg| (leg.start_c, leg.room_c) = (None, None));
+        assert_eq!(Versus::of(legs, 1500, 300.0).unchecked.len(), 2);
     }
 }

@@ -96,6 +96,68 @@ fn a_governor_is_measured_against_off() {
 }
 
 #[test]
+fn a_mixed_load_tells_how_long_its_first_tokens_take_and_draws_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let run = ["bench", "--sustained", "--simulate", "rk3588-bare-stepwise", "--load", "voice", "--out", out];
+    let answer = json(&printed(&[&run[..], &["--json"]].concat()));
+    let turns = &answer["figures"]["turns"];
+    let ms = |name: &str| turns["first_token_ms"][name].as_f64().unwrap();
+    let at_first = turns["first_token_ms_at_first"].as_f64().unwrap();
+    assert!((4700.0..5300.0).contains(&at_first) && ms("p50") > at_first && ms("p50") <= ms("p95") && ms("p95") <= ms("max"), "{turns}");
+    assert_eq!((answer["turn"]["load"].as_str(), answer["boards"].as_u64()), (Some("voice"), Some(1)));
+    // Every first token stands in the series.
+    let series = std::fs::read_to_string(only(dir.path(), "csv")).unwrap();
+    let column = series.lines().next().unwrap().split(',').position(|c| c == "first_token_ms").unwrap();
+    let told = series.lines().skip(1).filter(|l| !l.split(',').nth(column).unwrap().is_empty()).count();
+    assert!(told as u64 >= turns["count"].as_u64().unwrap(), "{told}");
+    let picture = std::fs::read_to_string(only(dir.path(), "svg")).unwrap();
+    assert!(picture.contains("first token 5.0") && picture.contains("to its first token"));
+    // Prompts alone are a load too.
+    let prompts = printed(&["bench", "--sustained", "--simulate", "pi5-bare", "--load", "prefill"]);
+    assert!(
+        prompts.contains("100.00 tok/s") && prompts.contains("tokens are the prompts'") && !prompts.contains("first token"),
+        "{prompts}"
+    );
+    // In eight legs the first tokens are compared as well.
+    let legs = printed(&[
+        "bench",
+        "--sustained",
+        "--simulate",
+        "rk3588-bare-stepwise",
+        "--load",
+        "voice",
+        "--governor",
+        "performance",
+        "--against-off",
+    ]);
+    assert!(legs.contains("to the first token") && legs.contains("first token after"), "{legs}");
+}
+
+#[test]
+fn this_machine_takes_turns_and_says_where_its_threads_are_and_what_others_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("m.gguf");
+    printed(&["synth", "tiny", "F32", model.to_str().unwrap()]);
+    let model = model.to_str().unwrap();
+    // Short turns but for their silence of 8 s: one ends in 12 s, and its first token is long past.
+    let run =
+        ["bench", "--sustained", "-m", model, "-t", "1", "--load", "voice", "-p", "8", "-n", "4", "--minutes", "0.4", "--cool", "0.02"];
+    let answer = json(&printed(&[&run[..], &["--json"]].concat()));
+    let f = &answer["figures"];
+    assert!(f["turns"]["turn_s"].as_f64().unwrap() >= 8.0 && f["turns"]["first_token_ms"]["p50"].as_f64().unwrap() > 0.0, "{f}");
+    assert_eq!((&answer["turn"]["prompt_tokens"], &answer["turn"]["answer_tokens"]), (&Value::from(8), &Value::from(4)));
+    let machine = &answer["machine"];
+    assert!(!machine["affinity"].as_str().unwrap().is_empty() && machine["wait_policy"].as_str().unwrap().contains("sleeps"), "{machine}");
+    if Path::new("/proc/stat").exists() {
+        let [others, stolen] = ["others", "stolen"].map(|part| f["contention"][part].as_f64().unwrap());
+        assert!((0.0..=1.0).contains(&others) && (0.0..=1.0).contains(&stolen), "{f}");
+    }
+    let prompts = ["bench", "--sustained", "-m", model, "-t", "1", "--load", "prefill", "-p", "16", "--minutes", "0.05", "--cool", "0.02"];
+    assert!(json(&printed(&[&prompts[..], &["--json"]].concat()))["figures"]["peak_tok_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn records_compare_with_each_other_with_plain_benches_and_with_llama_bench() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -115,6 +177,12 @@ fn records_compare_with_each_other_with_plain_benches_and_with_llama_bench() {
     let wrong = file("wrong.json", "{\"a\": 1}");
     assert!(refused(&["bench", "--compare", &bare, &wrong]).contains("wrong.json: neither JSON"));
     assert!(refused(&["bench", "--compare", &bare, "/no/such.json"]).contains("/no/such.json"));
+    assert!(refused(&["bench", "--compare", &bare, dir.path().to_str().unwrap()]).contains("directory"));
+    assert!(refused(&["bench", "--compare", "/dev/zero", &bare]).contains("longer than"));
+    let cut = of("pi5-bare");
+    assert!(refused(&["bench", "--compare", &file("cut.json", &cut[..cut.len() / 2]), &bare]).contains("cut.json"));
+    let lame = cut.replace("\"peak_tok_s\":", "\"peak_tok_s\":\"\",\"was\":");
+    assert!(refused(&["bench", "--compare", &file("lame.json", &lame), &bare]).contains("lame.json: neither"));
 }
 
 #[test]
@@ -126,7 +194,51 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
     assert!(refused(&["bench", "--sustained", "-m", "/no/such.gguf"]).contains("/no/such.gguf"));
     let out = tempfile::NamedTempFile::new().unwrap();
     assert!(refused(&["bench", "--sustained", "--simulate", "pi5-bare", "--out", out.path().to_str().unwrap()]).contains("cannot be made"));
-    assert_eq!(hearth(&["bench", "--sustained", "--minutes", "-1"]).status.code(), Some(2));
+    for (wrong, word) in [
+        (&["--simulate", "pi5-bare", "-p", "8"][..], "lengths of their own"),
+        (&["--simulate", "pi5-bare", "--minutes", "0"], "in no time"),
+        (&["--simulate", "pi5-bare", "--governor", "eco", "--against-off", "--leg", "0"], "in no time"),
+        (&["--simulate", "pi5-bare", "--room", "NaN"], "−20 to 60"),
+        (&["-m", "/no/such.gguf", "--room", "-60"], "−20 to 60"),
+        (&["-m", "/no/such.gguf", "--load", "voice", "-n", "0"], "-n"),
+        (&["-m", "/no/such.gguf", "-p", "0"], "-p"),
+    ] {
+        let told = refused(&[&["bench", "--sustained"], wrong].concat());
+        assert!(told.contains(word), "{wrong:?}: {told}");
+    }
+    // Wrong usage names what it was, before anything is done.
+    for (wrong, word) in [
+        (&["--sustained", "--minutes", "-1"][..], "--minutes"),
+        (&["--simulate", "pi5-bare"], "--sustained"),
+        (&["-m", "m.gguf", "--against-off", "--governor", "eco"], "--sustained"),
+        (&["-m", "m.gguf", "--out", "runs"], "--sustained"),
+        (&["--sustained", "--simulate", "pi5-bare", "-m", "m.gguf"], "--model"),
+        (&["--sustained", "--simulate", "pi5-bare", "-t", "2"], "--threads"),
+        (&["--sustained", "--simulate", "pi5-bare", "--leg", "5"], "--against-off"),
+        (&["--sustained", "--simulate", "pi5-bare", "--load", "dance"], "voice"),
+        (&["--sustained", "--simulate", "pi5-bare", "--governor", "turbo"], "performance"),
+        (&["--sustained", "-m", "m.gguf", "--batch", "4"], "--batch"),
+        (&["--sustained", "-m", "m.gguf", "-r", "4"], "--rounds"),
+        (&["--sustained", "--simulate", "pi5-bare", "--room-sensor", "/x"], "--room-sensor"),
+        (&["--compare", "a.json"], "--compare"),
+        (&["--compare", "a.json", "b.json", "--sustained"], "--compare"),
+    ] {
+        let output = hearth(&[&["bench"], wrong].concat());
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && told.contains(word) && output.stdout.is_empty(), "{wrong:?}: {told}");
+    }
+}
+
+#[test]
+fn a_room_without_a_thermometer_where_one_is_named_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("m.gguf");
+    printed(&["synth", "tiny", "F32", model.to_str().unwrap()]);
+    let sensor = dir.path().join("room");
+    let run = |sensor: &Path| refused(&["bench", "--sustained", "-m", model.to_str().unwrap(), "--room-sensor", sensor.to_str().unwrap()]);
+    assert!(run(&sensor).contains("--room-sensor") && run(&sensor).contains("not there"));
+    std::fs::write(&sensor, "warm\n").unwrap();
+    assert!(run(&sensor).contains("`warm` is no reading"));
 }
 
 #[test]
