@@ -29,7 +29,6 @@ pub trait Vector: Copy {
 ///
 /// # Safety
 /// Of every method: as [`Vector`], and the CPU has VNNI or dot products.
-#[allow(dead_code)] // not every architecture has a tier with it
 pub trait Dots: Vector {
     /// i32 in every lane.
     type Words: Copy;

@@ -1,7 +1,7 @@
 //! The vector of NEON.
 
 use super::instructions::widen_halves;
-use crate::cpu::vector::Vector;
+use crate::cpu::vector::{Dots, Vector};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -91,5 +91,38 @@ impl Vector for float32x4_t {
     fn prefetch(at: *const u8) {
         // SAFETY: a hint; any address will do.
         unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags)) };
+    }
+}
+
+/// `sdot`, which takes both operands signed: sums begin with nothing.
+impl Dots for float32x4_t {
+    type Words = int32x4_t;
+
+    #[inline(always)]
+    unsafe fn load_codes(at: *const i8) -> int32x4_t {
+        // SAFETY: by the contract, here and below.
+        unsafe { vreinterpretq_s32_s8(vld1q_s8(at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn no_dots(_sum: i32) -> int32x4_t {
+        // SAFETY: as above.
+        unsafe { vdupq_n_s32(0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots(mut sums: int32x4_t, codes: int32x4_t, by: i32) -> int32x4_t {
+        // SAFETY: as above; registers only.
+        unsafe {
+            asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
+                 inout(vreg) sums, in(vreg) codes, in(vreg) vdupq_n_s32(by), options(pure, nomem, nostack, preserves_flags));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn joined(high: int32x4_t, low: int32x4_t) -> float32x4_t {
+        // SAFETY: as above.
+        unsafe { vcvtq_f32_s32(vaddq_s32(vshlq_n_s32::<8>(high), low)) }
     }
 }

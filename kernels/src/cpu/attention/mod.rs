@@ -68,7 +68,6 @@ pub unsafe fn attend<V: Vector, const N: usize>(asked: Asked, out: &mut Partial,
 /// # Safety
 /// As [`attend`] and [`Dots`].
 #[inline(always)]
-#[allow(dead_code)] // not every architecture has a tier with it
 pub unsafe fn attend_by_dots<V: Dots, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
     // SAFETY: passed on.
     unsafe {

@@ -7,6 +7,8 @@ use super::blocks_of_32::dotprod::*;
 use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
 use super::one_token;
 use super::panel::product;
+use crate::cpu::attention;
+use crate::cpu::kv::{Cache, Partial, Scoring, Span};
 use crate::cpu::linear::Route;
 use crate::cpu::{Form, Kernels};
 use crate::quant::Format;
@@ -14,12 +16,15 @@ use panel::Sdot;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+attention::attention!("neon", float32x4_t, 4, attend_by_dots);
+
 /// From so many tokens on a panel is cheaper than one token after the other: converting a weight takes about two instructions, its product
 /// with a tile two thirds of one, and a third to a half with a single token.
 const MANY: usize = 5;
 
-/// Overrides the products of all quantized formats.
+/// Overrides the products of all quantized formats, and attention over an int8 cache.
 pub fn fill(k: &mut Kernels) {
+    k.attend = attend_by_dots;
     product::fill::<Sdot>(k, MANY);
     one_token!(
         k, 32, Q4_0 mat_vec_q4_0, Q4_1 mat_vec_q4_1, Q5_0 mat_vec_q5_0, Q5_1 mat_vec_q5_1, Q8_0 mat_vec_q8_0, IQ4_NL mat_vec_iq4_nl
