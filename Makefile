@@ -70,6 +70,8 @@ install-pi: ## as root: let the daemon ask a Raspberry Pi's firmware for its clo
 lint: ## format, clippy without warnings, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	if [ -d "$$(rustc --print sysroot)/lib/rustlib/$(ARM64)/lib" ]; then cargo clippy -p hearth-kernels --all-targets --target $(ARM64) -- -D warnings; \
+	else echo "lint: this toolchain has no $(ARM64); its kernels were not checked"; fi
 	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "lint: cargo-deny is not installed; licences were not checked"; fi
 
 clean: ## remove what was built (the cache folder with models stays)

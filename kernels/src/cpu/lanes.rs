@@ -141,7 +141,7 @@ pub fn exp_up_to_88(x: f32) -> f32 {
     let rounded = inside.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, inside));
-    let p = r.mul_add(8.312_520_6e-3, 4.189_015_6e-2);
+    let p = r.mul_add(8.312_521e-3, 4.189_015_6e-2);
     let p = r.mul_add(p, 1.666_711_4e-1);
     let p = r.mul_add(p, 4.999_923e-1);
     let p = r.mul_add(p, 1.0);
