@@ -23,9 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn memory(bench: &mut Bench) -> anyhow::Result<()> {
     let model = bench.model("Q4_K_M")?;
-    let speed = Run { context: Some(2048), ..Run::on(bench.threads) }.bench(&model)?;
     let allowed = fs::metadata(&model)?.len() as f64 + KV_BYTES + 25.0 * MIB;
-    bench.table.at_most("peak resident memory, context 2048, f16", speed.peak_rss_bytes / MIB, allowed / MIB, "MiB");
+    let peak = |prefill| {
+        let run = Run { context: Some(2048), prefill, ..Run::on(bench.threads) };
+        Ok::<_, anyhow::Error>(run.bench(&model)?.peak_rss_bytes / MIB)
+    };
+    let (some, all) = (peak(512)?, peak(1984)?);
+    bench.table.at_most("peak resident memory, context 2048, f16, prompt of 512", some, allowed / MIB, "MiB");
+    bench.table.at_most("the same with every position used", all, allowed / MIB, "MiB");
     Ok(())
 }
 

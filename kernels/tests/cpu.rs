@@ -218,7 +218,7 @@ fn every_tier_attends_as_the_plain_kernel_does() {
             for n in [1, 63, 64, 65, 200] {
                 let head = Head::new(kind, dims, n);
                 // From 17 on more than are weighed together; that does not depend on how wide a head is.
-                let counts = if dims.0 <= 128 { &[1, 3, 7, 18][..] } else { &[1, 7] };
+                let counts = if dims.0 <= 128 { &[1, 3, 4, 7, 16, 18][..] } else { &[1, 7] };
                 for &queries in counts {
                     // Numbers that kernels which round queries to 16 bits, by 32, keep: what they lose has a test of its own.
                     let mut q = Noise::new(queries as u64).numbers(queries * dims.0);
@@ -244,6 +244,32 @@ fn every_tier_attends_as_the_plain_kernel_does() {
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_that_is_no_number_spoils_its_own_result_alone() {
+    const QUERIES: usize = 18;
+    let dims = (64, 64);
+    let scoring = |decoded| Scoring { softcap: None, decoded };
+    for kind in [Kind::F32, Kind::F16, Kind::Q8_0] {
+        let head = Head::new(kind, dims, 100);
+        let spans = [Span { from: 0, to: 100 }; QUERIES];
+        let sound = Noise::new(1).numbers(QUERIES * dims.0);
+        let mut spoilt = sound.clone();
+        spoilt[5 * dims.0 + 33] = f32::NAN;
+        spoilt[12 * dims.0] = f32::INFINITY;
+        spoilt[17 * dims.0 + 63] = f32::NEG_INFINITY;
+        for (tier, decoded) in tiers().into_iter().flat_map(|tier| [(tier, false), (tier, true)]) {
+            let want = head.attend(tier, scoring(decoded), &sound, &spans);
+            let got = head.attend(tier, scoring(decoded), &spoilt, &spans);
+            for (query, (want, got)) in want.chunks(dims.1).zip(got.chunks(dims.1)).enumerate() {
+                match query {
+                    5 | 12 | 17 => assert!(got.iter().all(|x| x.is_nan()), "{tier:?} {kind:?} {decoded}: query {query} is {got:?}"),
+                    _ => assert_eq!(want, got, "{tier:?} {kind:?} {decoded}: query {query}"),
                 }
             }
         }

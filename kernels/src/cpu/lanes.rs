@@ -123,7 +123,7 @@ pub fn rope(pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// eˣ within 2 ε; no longer exact below −87.3, where a float has fewer digits, and 0 from −88 on; infinite above 88.7, NaN for NaN.
+/// eˣ within 2 ε from −87.3 on; below that a float has fewer digits, and it is 0 from −87.7 on. Infinite above 88, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let y = exp_up_to_88(if x > 88.0 { 88.0 } else { x });
@@ -277,6 +277,9 @@ mod tests {
             let want = f64::from(x).exp();
             let error = (f64::from(exp(x)) - want).abs() / want;
             assert!(error < 2.0 * f64::from(f32::EPSILON), "{x}: {error:e}");
+        }
+        for (x, most) in [(-87.5, 1.1e-38), (-87.6, 1e-38), (-87.7, 0.0), (-88.1, 0.0)] {
+            assert!((0.0..=most).contains(&exp(x)), "{x}: {}", exp(x));
         }
         assert_eq!((exp(f32::NEG_INFINITY), exp(-100.0), exp(f32::INFINITY), exp(0.0)), (0.0, 0.0, f32::INFINITY, 1.0));
         assert!(exp(f32::NAN).is_nan());

@@ -5,15 +5,18 @@
 //! leaves a partial result, and whoever ends the stage merges them. Splits are made at fixed positions, so the result does not depend on
 //! the number of threads.
 
+use super::cache::Region;
 use super::running::{Scratch, View};
 use crate::backend::ALIKE;
 use crate::program::{Op, Rows as Domain};
 use hearth_kernels::cpu::kv::{Cache, GROUP, POSITIONS, Partial, Scoring, Span};
 use std::ops::Range;
 
-/// Lines of a prompt that are computed together: enough that reading the cache costs little beside computing on it, few enough that the
-/// accumulators of a head's queries stay in the second-level cache.
+/// Lines of a prompt that are computed together, at most and at least: enough that bringing a tile into f32 costs little beside computing on it.
 const LINES: usize = 64;
+const LINES_LEAST: usize = 16;
+/// Bytes of a group's queries and accumulators, which are gone through with every tile: they stay in a board's second-level cache.
+const GROUP_BYTES: usize = 256 << 10;
 /// Positions of one split: a few microseconds of reading, and whole groups of blocks.
 const SPLIT: usize = 512;
 const _: () = assert!(SPLIT.is_multiple_of(GROUP * POSITIONS));
@@ -24,12 +27,14 @@ const ENOUGH_PIECES: usize = 16;
 pub type Group = Range<usize>;
 
 impl<'a> View<'a> {
-    /// Lines of the domain in groups of one sequence each.
-    pub fn attention_groups(&self, domain: Domain) -> Vec<Group> {
+    /// Lines of the domain in groups of one sequence each, for an attention whose `shared` query heads have each a key head of `region`.
+    /// Results don't depend on the groups: each query is scored and weighed by itself.
+    fn attention_groups(&self, domain: Domain, region: Region, shared: usize) -> Vec<Group> {
         let lines = self.step.lines(domain);
+        let most = group_lines(lines.len(), region.kv_heads, shared * (region.k_dim + region.v_dim) * size_of::<f32>());
         let mut groups: Vec<Group> = Vec::new();
         for (i, line) in lines.iter().enumerate() {
-            match groups.last_mut().filter(|g| g.len() < LINES && lines[g.start].sequence == line.sequence) {
+            match groups.last_mut().filter(|g| g.len() < most && lines[g.start].sequence == line.sequence) {
                 Some(group) => group.end = i + 1,
                 None => groups.push(i..i + 1),
             }
@@ -48,11 +53,11 @@ impl<'a> View<'a> {
 
     /// One a group, key head and split.
     pub fn attention_pieces(&self, index: usize) -> usize {
-        let Op::Attention { cache, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
+        let Op::Attention { q, cache, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
         let domain = self.domain(index);
-        let groups = self.attention_groups(domain);
-        let kv_heads = self.run.layout.region(cache).kv_heads;
-        groups.len() * kv_heads * self.splits(&groups, kv_heads, domain)
+        let region = self.run.layout.region(cache);
+        let groups = self.attention_groups(domain, region, q.groups / region.kv_heads);
+        groups.len() * region.kv_heads * self.splits(&groups, region.kv_heads, domain)
     }
 
     pub fn attend(&self, index: usize, piece: usize, scratch: &mut Scratch) {
@@ -61,7 +66,7 @@ impl<'a> View<'a> {
         };
         let region = self.run.layout.region(cache);
         let domain = self.domain(index);
-        let groups = self.attention_groups(domain);
+        let groups = self.attention_groups(domain, region, q.groups / region.kv_heads);
         let splits = self.splits(&groups, region.kv_heads, domain);
         let (group, head, split) = (groups[piece / splits / region.kv_heads].clone(), piece / splits % region.kv_heads, piece % splits);
         let shared = q.groups / region.kv_heads;
@@ -130,7 +135,7 @@ impl<'a> View<'a> {
         let Op::Attention { q, cache, sinks, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
         let region = self.run.layout.region(cache);
         let domain = self.domain(index);
-        let groups = self.attention_groups(domain);
+        let groups = self.attention_groups(domain, region, q.groups / region.kv_heads);
         let splits = self.splits(&groups, region.kv_heads, domain);
         if splits == 1 {
             return;
@@ -169,5 +174,31 @@ impl<'a> View<'a> {
             _ => 0,
         };
         self.run.program.steps.iter().enumerate().map(need).max().unwrap_or(0)
+    }
+}
+
+/// Most lines of a group, in a step of so many, for an attention of so many key heads, whose queries and accumulators take so many bytes
+/// a line: fewer where few key heads would leave a crew too few pieces to share, or where a group is more than a core's cache holds.
+fn group_lines(lines: usize, kv_heads: usize, line_bytes: usize) -> usize {
+    let fits = |n: usize| lines.div_ceil(n) * kv_heads >= 2 * ENOUGH_PIECES && n * line_bytes <= GROUP_BYTES;
+    let mut most = LINES;
+    while most > LINES_LEAST && !fits(most) {
+        most /= 2;
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_large_where_there_are_pieces_enough_and_a_core_can_hold_them() {
+        // Heads of 64 in fours, as in Llama 3.2 1B: 2 KiB a line.
+        assert_eq!(group_lines(512, 8, 2048), 64);
+        assert_eq!(group_lines(100, 8, 2048), 32, "a short prompt");
+        // One key head of 256 for four, as in Gemma 3: 8 KiB a line.
+        assert_eq!(group_lines(512, 1, 8192), 16);
+        assert_eq!(group_lines(2048, 8, 8192), 32, "no more than fits");
     }
 }

@@ -88,6 +88,22 @@ impl Cores {
     }
 }
 
+/// Whether `allowed` has every core that is there: nothing holds the thread whose affinity it is.
+pub fn are_all(allowed: &CpuSet) -> bool {
+    let Ok(online) = fs::read_to_string("/sys/devices/system/cpu/online") else { return false };
+    listed(&online).is_some_and(|mut online| online.all(|cpu| cpu < CpuSet::MAX_CPU && allowed.is_set(cpu)))
+}
+
+/// Cores in the kernel's way of listing them: `0-3,6`. `None` where it is none.
+fn listed(text: &str) -> Option<impl Iterator<Item = usize>> {
+    let part = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    let parts = text.trim().split(',').map(part).collect::<Option<Vec<_>>>()?;
+    Some(parts.into_iter().flatten())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +130,14 @@ mod tests {
         let rk3588 = tree(&[414, 414, 414, 414, 1024, 1024, 1008, 1008]);
         let cores = Cores::classify(rk3588.path(), vec![1, 2]);
         assert_eq!(cores, Cores { fast: vec![1, 2], slow: vec![] });
+    }
+
+    #[test]
+    fn lists_of_the_kernel_are_read() {
+        let list = |text| listed(text).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(list("0-2,5,7-8\n"), Some(vec![0, 1, 2, 5, 7, 8]));
+        assert_eq!((list(""), list("x")), (None, None));
+        assert!(!are_all(&CpuSet::new()));
     }
 
     #[test]

@@ -130,13 +130,17 @@ impl FeedList {
 
 /// The form for a product of `format` with rows of `width`; F32 where the rows are no whole runs of scales.
 pub fn form(kernels: &Kernels, format: Format, width: usize, tokens: usize, exact: bool) -> Form {
-    let form = kernels.form(format, tokens);
-    if exact || form.per().is_some_and(|per| !width.is_multiple_of(per)) { Form::F32 } else { form }
+    possible(kernels.form(format, tokens), width, exact)
 }
 
-/// Whether [`form`] is F32 for any number of tokens.
+/// Whether [`form`] is F32 for some number of tokens. What is converted for every number is not kept as numbers:
+/// [`Schedule::new`](super::schedule::Schedule::new).
 pub fn may_be_numbers(kernels: &Kernels, format: Format, width: usize, exact: bool) -> bool {
-    kernels.forms(format).into_iter().any(|form| exact || form.per().is_none_or(|per| !width.is_multiple_of(per)))
+    kernels.forms(format).into_iter().any(|wanted| possible(wanted, width, exact) == Form::F32)
+}
+
+fn possible(wanted: Form, width: usize, exact: bool) -> Form {
+    if exact || wanted.per().is_some_and(|per| !width.is_multiple_of(per)) { Form::F32 } else { wanted }
 }
 
 impl<'a> Fed<'a> {
@@ -154,5 +158,25 @@ impl<'a> Fed<'a> {
         let (_, memory) = self.by_feed[feed].iter().find(|(f, _)| *f == form).expect("every reader's form is made");
         // SAFETY: by the caller's promise nobody writes to it now.
         unsafe { memory.part(0..form.bytes(width, tokens)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_kernels::cpu::Tier;
+    use hearth_kernels::quant::FORMATS;
+
+    #[test]
+    fn what_any_product_may_read_as_numbers_is_known_beforehand() {
+        for tier in Tier::available() {
+            let kernels = Kernels::for_tier(tier).expect("available");
+            for (format, width, exact) in
+                FORMATS.iter().flat_map(|l| [32, 96, 256].into_iter().flat_map(|w| [(l.format, w, false), (l.format, w, true)]))
+            {
+                let read = (1..=64).chain([512]).any(|tokens| form(&kernels, format, width, tokens, exact) == Form::F32);
+                assert_eq!(may_be_numbers(&kernels, format, width, exact), read, "{tier:?} {} of {width}", format.name());
+            }
+        }
     }
 }

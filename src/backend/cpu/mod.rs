@@ -71,7 +71,7 @@ impl Backend for Cpu {
     fn fit(&self, program: &Program, options: &LoadOptions) -> Fit {
         let vectors = program.weights.iter().filter(|w| w.role == Role::Vector);
         let held: usize = vectors.map(|w| w.shape.iter().product::<usize>()).sum();
-        // Which products read numbers as they are is known with the file: here at most all of them.
+        // Which products read numbers as they are is known with the file: here all of them, which is close to the most.
         let schedule = Schedule::new(program, &|_| true);
         Fit {
             weights: Bytes((held * 4) as u64),

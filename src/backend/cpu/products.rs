@@ -12,7 +12,7 @@ use std::ops::Range;
 const CHUNK_BYTES: usize = 160 << 10;
 /// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
 const CHUNK_BYTES_FEW: usize = 192 << 10;
-/// The same for a worker by itself: nobody waits for its last chunk. What is left to mind is a neighbour, who gets the core between two.
+/// Bytes of a chunk for one token and a worker by itself: nobody waits for its last chunk. What is left to mind is a neighbour, who gets the core between two.
 const CHUNK_BYTES_ALONE: usize = 640 << 10;
 /// Fewest, where there are more.
 const CHUNK_BYTES_LEAST: usize = 16 << 10;
@@ -24,10 +24,11 @@ const START_BYTES: usize = 12 << 10;
 /// claims the last chunk lets the others wait for `chunk / 2` on average, which is `chunk · workers / (2 · all)` of it: least in sum at
 /// the root of `2 · START · all / workers`. (Of two products in one piece either counts, alone: the piece has two starts and two chunks.)
 pub fn chunk_bytes(all: usize, workers: usize, tokens: usize) -> usize {
-    if workers == 1 {
-        return CHUNK_BYTES_ALONE;
-    }
-    let most = if tokens == 1 { CHUNK_BYTES } else { CHUNK_BYTES_FEW };
+    let most = match (workers, tokens) {
+        (1, 1) => return CHUNK_BYTES_ALONE,
+        (_, 1) => CHUNK_BYTES,
+        _ => CHUNK_BYTES_FEW,
+    };
     (2 * START_BYTES as u64 * all as u64 / workers as u64).isqrt().clamp(CHUNK_BYTES_LEAST as u64, most as u64) as usize
 }
 
@@ -99,6 +100,7 @@ impl<'a> View<'a> {
         let weights = self.weights(weight);
         let form = self.form(weights, tokens);
         let bytes = match form {
+            // A product that may take this form has its numbers kept: `feeds::may_be_numbers`.
             Form::F32 => bytes_of(self.rows(x, 0..tokens)),
             // SAFETY: the feed was finished by the stage before, and its memory is not reused while this value is read.
             _ => unsafe { self.fed.bytes(x.id, form, weights.cols, tokens) },

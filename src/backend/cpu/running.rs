@@ -447,7 +447,7 @@ impl<'a> View<'a> {
     pub fn rows(&self, x: Value, rows: Range<usize>) -> &'a [f32] {
         let floats = x.floats();
         // SAFETY: the schedule puts every reader of a value in a later stage, or later in the same rows' tail, than its writer,
-        // and gives no other value the same place between the two.
+        // and gives no other value the same place between the two. Products that always read a value converted are no readers of it.
         unsafe { self.value(x.id).part(rows.start * floats..rows.end * floats) }
     }
 

@@ -1,7 +1,11 @@
 //! Keeps the workers of a crew on cores of their own while there are enough. Beside a busy neighbour systems let two workers take turns on
 //! one core for a tenth of a second and longer, while the neighbour has another by itself: to them two on one and one on the other is
 //! even. A worker that finds another one where it is goes to a core that has none, and shares that with the neighbour.
+//!
+//! Each looks only when it lost its core, gave it away, slept, or begins: so where another one was is what that one last saw, and once in a
+//! while a worker goes without need. That costs it a move; whoever moved says where to, so they don't chase each other.
 
+use super::cores;
 use super::pool::Line;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,7 +15,7 @@ pub struct Spread {
     at: Box<[Line<AtomicUsize>]>,
 }
 
-/// Not in a step.
+/// Of a worker that is in no step.
 const NOWHERE: usize = usize::MAX;
 
 impl Spread {
@@ -19,7 +23,7 @@ impl Spread {
         Spread { at: (0..workers).map(|_| Line(AtomicUsize::new(NOWHERE))).collect() }
     }
 
-    /// The calling thread, worker `worker`, holds no chunk. Whether it went to another core; it may still go wherever it might before.
+    /// The calling thread, worker `worker`, holds no chunk. Whether it went to another core.
     pub fn settle(&self, worker: usize) -> bool {
         let here = sched_getcpu();
         self.at[worker].0.store(here, Relaxed);
@@ -27,17 +31,14 @@ impl Spread {
             return false;
         }
         let Ok(allowed) = sched_getaffinity(None) else { return false };
-        let free = |cpu: &usize| allowed.is_set(*cpu) && !self.others(worker).any(|at| at == *cpu);
-        let Some(free) = (0..CpuSet::MAX_CPU).filter(|&cpu| cpu != here).find(free) else { return false };
-        let mut there = CpuSet::new();
-        there.set(free);
-        // Where the system refuses, nothing has changed.
-        let went = sched_setaffinity(None, &there).is_ok();
-        if went {
-            self.at[worker].0.store(free, Relaxed);
-            _ = sched_setaffinity(None, &allowed);
+        let Some(free) = self.free(worker, here, &allowed) else { return false };
+        // Which of them, the system knows best. Where it refuses, nothing has changed.
+        if sched_setaffinity(None, &free).is_err() {
+            return false;
         }
-        went
+        self.at[worker].0.store(sched_getcpu(), Relaxed);
+        give_back(&allowed);
+        true
     }
 
     /// The worker is through with its step.
@@ -45,8 +46,27 @@ impl Spread {
         self.at[worker].0.store(NOWHERE, Relaxed);
     }
 
+    /// Those of the allowed cores that have no worker of the crew; `None` where there are none.
+    fn free(&self, worker: usize, here: usize, allowed: &CpuSet) -> Option<CpuSet> {
+        let mut free = CpuSet::new();
+        (0..CpuSet::MAX_CPU).filter(|&cpu| cpu != here && allowed.is_set(cpu)).for_each(|cpu| free.set(cpu));
+        self.others(worker).filter(|at| *at < CpuSet::MAX_CPU).for_each(|at| free.unset(at));
+        (free.count() > 0).then_some(free)
+    }
+
     fn others(&self, worker: usize) -> impl Iterator<Item = usize> {
         self.at.iter().enumerate().filter(move |(i, _)| *i != worker).map(|(_, at)| at.0.load(Relaxed))
+    }
+}
+
+/// Lets the calling thread run where it might before. A thread that might run everywhere is let run everywhere, so that it will use cores that
+/// come back as well; one that was held to some cores is held to those, whatever its control group may get later.
+fn give_back(allowed: &CpuSet) {
+    // The second where the cores that were allowed have all gone since.
+    if cores::are_all(allowed) || sched_setaffinity(None, allowed).is_err() {
+        let mut all = CpuSet::new();
+        (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+        _ = sched_setaffinity(None, &all);
     }
 }
 
@@ -54,24 +74,53 @@ impl Spread {
 mod tests {
     use super::*;
 
+    fn cores_of(set: &CpuSet) -> Vec<usize> {
+        (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+    }
+
+    fn set_of(cores: &[usize]) -> CpuSet {
+        let mut set = CpuSet::new();
+        cores.iter().for_each(|&cpu| set.set(cpu));
+        set
+    }
+
     #[test]
-    fn a_worker_leaves_the_core_of_another_for_a_free_one_and_keeps_its_freedom() {
-        let Ok(allowed) = sched_getaffinity(None) else { panic!("this thread's cores are not told") };
-        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    fn free_are_the_allowed_cores_without_a_worker() {
+        let spread = Spread::new(4);
+        let places = [2, 1, NOWHERE, 2];
+        spread.at.iter().zip(places).for_each(|(at, place)| at.0.store(place, Relaxed));
+        let free = |allowed: &[usize]| spread.free(0, 2, &set_of(allowed)).map(|set| cores_of(&set));
+        assert_eq!(free(&[0, 1, 2, 3, 6]), Some(vec![0, 3, 6]));
+        assert_eq!(free(&[1, 2]), None, "as many workers as cores");
+        assert_eq!(free(&[2]), None);
+    }
+
+    #[test]
+    fn a_worker_leaves_the_core_of_another_and_may_then_run_where_it_might_before() {
+        let before = sched_getaffinity(None).expect("this thread's cores");
         let spread = Spread::new(2);
         assert!(!spread.settle(1), "nobody else is there");
-        // Wherever this thread runs, somebody says to be there too: on a machine of one core it has to stay.
         for _ in 0..100 {
-            spread.at[0].0.store(sched_getcpu(), Relaxed);
-            let other = spread.at[0].0.load(Relaxed);
+            // Wherever this thread runs, somebody says to be there too: on a machine of one core it has to stay.
+            let other = sched_getcpu();
+            spread.at[0].0.store(other, Relaxed);
             let went = spread.settle(1);
-            let here = spread.at[1].0.load(Relaxed);
+            let told = spread.at[1].0.load(Relaxed);
             // (Between two looks the system may have moved it by itself.)
-            assert_eq!(went || here != other, cores.len() > 1);
-            assert!(cores.contains(&here));
-            assert_eq!(sched_getaffinity(None).expect("as before"), allowed);
+            assert_eq!(went || told != other, before.count() > 1);
+            assert!(!went || told != other, "it went where it was");
+            assert_eq!(sched_getaffinity(None).expect("as before"), before);
         }
         spread.leave(0);
         assert!(!spread.settle(1));
+    }
+
+    #[test]
+    fn a_thread_that_is_held_to_some_cores_stays_held_to_them() {
+        let before = cores_of(&sched_getaffinity(None).expect("this thread's cores"));
+        let held = set_of(&before[..1]);
+        sched_setaffinity(None, &held).expect("cores of its own");
+        give_back(&held);
+        assert_eq!(sched_getaffinity(None).expect("one core"), held);
     }
 }

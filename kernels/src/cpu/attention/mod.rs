@@ -1,7 +1,7 @@
 //! Attention over tiles of the cache, for any width of vector.
 //!
 //! ```text
-//! for each tile of 64 positions: for each 4 queries that see any of it:
+//! for each tile of 64 positions: for each query that sees any of it:
 //!     s[q, p] = Σ_i q[i] · k[i, p];  soft-cap;  −∞ outside the query's span
 //!     m' = max(m, max s);  e[q, p] = exp(s − m');  sum = sum · exp(m − m') + Σ e;  acc = acc · exp(m − m') + Σ_p e[q, p] · v[p]
 //! ```
@@ -9,7 +9,8 @@
 //! 2. A tile of keys, and one of values, is read from memory once for all queries, and the next one asked for meanwhile. For few queries
 //!    it is converted anew for every four ([`storage`]; scores of int8 keys by [`rounded`] queries where the processor multiplies int8),
 //!    for many once ([`Scoring::decoded`]).
-//! 3. Values outside every span are not summed: that part of a tile may never have been written.
+//! 3. Scores are computed for four queries together, weighed for sixteen ([`weigh`]).
+//! 4. Values outside every span are not summed: that part of a tile may never have been written.
 
 mod rounded;
 mod storage;
@@ -118,9 +119,10 @@ impl<'a> Tile<'a> {
 #[inline(always)]
 unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
     let queries = S::prepare(asked.queries, asked.cache.key_dim, scratch);
+    let mut scores = [[0.0; POSITIONS]; WEIGHED];
     for index in tiles(asked.spans) {
         // SAFETY: the tiles are of this kind and size.
-        unsafe { over_tile::<V, S, N>(&Tile::of(asked.cache, index), asked, queries, out) };
+        unsafe { over_tile::<V, S, N>(&Tile::of(asked.cache, index), asked, queries, &mut scores, out) };
     }
 }
 
@@ -132,6 +134,7 @@ unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(asked: Asked, out
 unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(asked: Asked, out: &mut Partial, scratch: &mut [u8]) {
     let Asked { cache, queries, spans, .. } = asked;
     let start = scratch.as_ptr().align_offset(ALIGNMENT);
+    let mut scores = [[0.0; POSITIONS]; WEIGHED];
     let (keys, values) = scratch[start..].split_at_mut(cache.key_dim * POSITIONS * size_of::<f32>());
     for index in tiles(spans) {
         let tile = Tile::of(cache, index);
@@ -139,20 +142,25 @@ unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(asked: Asked, out:
         unsafe {
             S::decode_keys::<V>(&tile, cache.key_dim, keys.as_mut_ptr().cast());
             S::decode_values::<V>(&tile, cache.value_dim, values.as_mut_ptr().cast());
-            over_tile::<V, Decoded, N>(&Tile { keys, values, ..tile }, asked, queries, out);
+            over_tile::<V, Decoded, N>(&Tile { keys, values, ..tile }, asked, queries, &mut scores, out);
         }
     }
 }
 
-/// One tile, for all queries.
+/// One tile, for all queries. What is left in `scores` is of no use.
 ///
 /// # Safety
 /// As [`attend`]; the tile is of the storage's kind and the cache's size.
 #[inline(always)]
-unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(tile: &Tile, asked: Asked, queries: &[S::Number], out: &mut Partial) {
+unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
+    tile: &Tile,
+    asked: Asked,
+    queries: &[S::Number],
+    scores: &mut [[f32; POSITIONS]; WEIGHED],
+    out: &mut Partial,
+) {
     let Asked { cache, scoring, spans, .. } = asked;
     let stride = S::stride(cache.key_dim);
-    let mut scores = [[0.0; POSITIONS]; WEIGHED];
     let mut kept = [0.0; WEIGHED];
     for first in (0..spans.len()).step_by(WEIGHED) {
         let spans = &spans[first..spans.len().min(first + WEIGHED)];
@@ -165,19 +173,19 @@ unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(tile: &Tile, asked: A
             let row = |i: usize| &queries[(first + strip * QUERIES + if i < spans.len() { i } else { 0 }) * stride..][..stride];
             let rows = [row(0), row(1), row(2), row(3)];
             // SAFETY: by the contract.
-            unsafe { S::score::<V, N>(tile, cache.key_dim, rows, strip_of(&mut scores, strip)) };
+            unsafe { S::score::<V, N>(tile, cache.key_dim, rows, strip_of(scores, strip)) };
         }
         let here = first..first + spans.len();
         let insides: [Range<usize>; WEIGHED] = std::array::from_fn(|i| spans.get(i).map_or(0..0, |span| tile.inside(span)));
         let (max, sum) = (&mut out.max[here.clone()], &mut out.sum[here]);
         // SAFETY: by the contract.
-        unsafe { weigh::<V>(scoring, &insides[..spans.len()], &mut scores, max, sum, &mut kept) };
+        unsafe { weigh::<V>(scoring, &insides[..spans.len()], scores, max, sum, &mut kept) };
         for (strip, spans) in strips {
             let Some(seen) = seen_by_any(tile, spans) else { continue };
             let kept = kept.as_chunks().0[strip];
             let acc = &mut out.acc[(first + strip * QUERIES) * cache.value_dim..][..spans.len() * cache.value_dim];
             // SAFETY: as above.
-            unsafe { gather::<V, S, N>(tile, cache.value_dim, strip_of(&mut scores, strip), kept, seen, acc) };
+            unsafe { gather::<V, S, N>(tile, cache.value_dim, strip_of(scores, strip), kept, seen, acc) };
         }
     }
 }

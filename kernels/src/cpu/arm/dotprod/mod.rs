@@ -16,6 +16,7 @@ use panel::Sdot;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+// `sdot` brings its own feature: see `Dots`. What else there is of it is NEON.
 attention::attention!("neon", float32x4_t, 4, attend_by_dots);
 
 /// From so many tokens on a panel is cheaper than one token after the other: converting a weight takes about two instructions, its product
