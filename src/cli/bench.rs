@@ -18,13 +18,13 @@ pub struct Args {
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["sustained", "model"])]
     compare: Option<Vec<PathBuf>>,
     /// Tokens of the prompt, computed in one request [default: 512; with --sustained what the load has]
-    #[arg(short = 'p', long, value_name = "N")]
+    #[arg(short = 'p', long, value_name = "N", value_parser = tokens)]
     prefill: Option<usize>,
     /// Tokens after the prompt, one at a time [default: 64; with --sustained what the load has]
-    #[arg(short = 'n', long, value_name = "M")]
+    #[arg(short = 'n', long, value_name = "M", value_parser = tokens)]
     decode: Option<usize>,
     /// Tokens already in the cache before the prompt, untimed
-    #[arg(long, value_name = "D", default_value_t = 0, conflicts_with = "sustained")]
+    #[arg(long, value_name = "D", default_value_t = 0, value_parser = tokens, conflicts_with = "sustained")]
     depth: usize,
     /// Sequences decoded together
     #[arg(long, value_name = "B", default_value_t = 1, conflicts_with = "sustained", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -35,6 +35,13 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// No model at hand was trained for a longer context.
+const TOKENS_MAX: usize = 1 << 20;
+
+fn tokens(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n <= TOKENS_MAX).ok_or_else(|| format!("not a number of tokens from 0 to {TOKENS_MAX}"))
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use super::model_options::ModelOptions;
 use super::progress::Progress;
-use crate::board::{Identity, Kind, Miss, Root, thermal};
+use crate::board::{Identity, Kind, Miss, Root, Source as Sensor, thermal};
 use crate::gguf::file_type;
 use crate::governor::Goal;
 use crate::governor::plant::Model as Plant;
@@ -183,6 +183,10 @@ impl Options {
         }
         if let Some(folder) = &self.out {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+            // Said now, not after two hours.
+            let try_out = folder.join(format!(".hearth-bench-{}", std::process::id()));
+            std::fs::write(&try_out, []).with_context(|| format!("{}: cannot be written to", folder.display()))?;
+            std::fs::remove_file(&try_out).with_context(|| try_out.display().to_string())?;
         }
         Ok(())
     }
@@ -208,9 +212,7 @@ pub fn simulate(options: &Options, lengths: [Option<usize>; 2], json: bool) -> a
 }
 
 fn answer(options: &Options, measured: Measured, json: bool) -> anyhow::Result<()> {
-    if let Some(folder) = &options.out {
-        write(folder, &measured)?;
-    }
+    // The answer first: a full disk must not take it too.
     if json {
         println!("{}", serde_json::to_string(&measured.record).context("the record as JSON")?);
     } else {
@@ -219,7 +221,7 @@ fn answer(options: &Options, measured: Measured, json: bool) -> anyhow::Result<(
             println!("  (--out FOLDER keeps the record, the series and a picture)");
         }
     }
-    Ok(())
+    options.out.as_ref().map_or(Ok(()), |folder| write(folder, &measured))
 }
 
 /// The cold seconds, the hot ones, and the comparison where one was asked for.
@@ -291,12 +293,7 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
     let trips =
         zones.iter().flat_map(|z| z.trips.iter().filter(|t| t.kind == "passive").map(|t| (z.kind.clone(), f64::from(t.celsius)))).collect();
     let sha256 = hash(model)?;
-    let mut room = options.room_sensor.clone().map(thermal::room);
-    match room.as_mut().map(|sensor| sensor.read()) {
-        // A slow thermometer may need a second try, and gets one every second.
-        None | Some(Ok(_) | Err(Miss::NotReady { .. })) => (),
-        Some(Err(miss)) => bail!("--room-sensor: {miss}"),
-    }
+    let room = options.room_sensor.clone().map(|path| answering(thermal::room(path))).transpose()?;
     // Without --ctx just room enough.
     let load = chosen.load_options(chosen.context.unwrap_or(0) as usize, 1);
     let opening = Opening { path: model, kind: chosen.backend.into(), options: load, turn, room };
@@ -318,6 +315,20 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
         ..blank(options, turn, &cold, &hot)
     };
     Ok(Measured { record, cold, hot, trips })
+}
+
+/// A thermometer of the room that gives a reading, within three tries: a slow one may need a second.
+fn answering(mut sensor: Box<dyn Sensor>) -> anyhow::Result<Box<dyn Sensor>> {
+    for _ in 0..2 {
+        match sensor.read() {
+            Err(Miss::NotReady { .. }) => std::thread::sleep(std::time::Duration::from_secs(1)),
+            _ => break,
+        }
+    }
+    match sensor.read() {
+        Ok(_) => Ok(sensor),
+        Err(miss) => bail!("--room-sensor: {miss}"),
+    }
 }
 
 /// The line on stderr: how far, how fast, how warm, and how long it will take.
@@ -350,7 +361,7 @@ fn blank(options: &Options, turn: Turn, cold: &[Second], hot: &[Second]) -> Reco
         date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         board: String::new(),
         machine: Machine::default(),
-        note: options.note.clone(),
+        note: options.note.split_whitespace().collect::<Vec<_>>().join(" "),
         room_c: options.room.map(f64::from),
         model: ModelFacts::default(),
         workload: turn.words(),

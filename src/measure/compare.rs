@@ -16,8 +16,8 @@ const BYTES_MAX: u64 = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {reason}")]
+    File { path: PathBuf, reason: std::io::Error },
     #[error("{path}: neither JSON of `hearth bench` (with --sustained or without) nor of llama-bench: {reason}")]
     Foreign { path: PathBuf, reason: String },
 }
@@ -62,7 +62,7 @@ pub struct Row {
 
 /// Reads one file.
 pub fn read(path: &Path) -> Result<Entry, CompareError> {
-    let file = |source| CompareError::File { path: path.to_owned(), source };
+    let file = |reason| CompareError::File { path: path.to_owned(), reason };
     let foreign = |reason: String| CompareError::Foreign { path: path.to_owned(), reason };
     // A pipe will do, and has no length to ask for.
     let mut bytes = Vec::new();
@@ -217,7 +217,8 @@ pub fn compare(a: &Entry, b: &Entry) -> Comparison {
     let steady = |f: &Sustained| f.steady.then_some(f.sustained_tok_s);
     row("sustained", "tok/s", a.figure(steady), b.figure(steady));
     row("of its peak", "", a.figure(|f| f.steady.then_some(f.ratio)), b.figure(|f| f.steady.then_some(f.ratio)));
-    row("slowest 5 %", "tok/s", a.figure(|f| Some(f.p5_tok_s)), b.figure(|f| Some(f.p5_tok_s)));
+    let slowest = |f: &Sustained| Some(f.p5_tok_s).filter(|v| *v > 0.0);
+    row("slowest 5 %", "tok/s", a.figure(slowest), b.figure(slowest));
     let first = |f: &Sustained| f.turns.as_ref().map(|t| t.first_token_ms);
     row("first token", "ms", a.figure(|f| first(f).map(|t| t.p50)), b.figure(|f| first(f).map(|t| t.p50)));
     row("… at 95 %", "ms", a.figure(|f| first(f).map(|t| t.p95)), b.figure(|f| first(f).map(|t| t.p95)));

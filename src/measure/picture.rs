@@ -120,9 +120,10 @@ fn title(area: &Area, record: &Record, hot: &[Second]) -> Drawn {
     Ok(())
 }
 
-/// At most so many letters.
+/// At most so many letters, and none that XML does not allow: a note or a file's name may have any.
 fn cut(text: &str, letters: usize) -> String {
-    if text.chars().count() <= letters { text.to_owned() } else { text.chars().take(letters - 1).chain(['…']).collect() }
+    let plain = || text.chars().filter(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}'));
+    if plain().count() <= letters { plain().collect() } else { plain().take(letters - 1).chain(['…']).collect() }
 }
 
 struct Panel {
@@ -377,6 +378,13 @@ mod tests {
         assert!(blind.contains("does not tell its temperature, clock, power") && blind.contains("not a board") && !blind.contains("GHz"));
         assert!(picture(Source::Simulated, true).contains("SIMULATED"));
         assert!(!whole.contains("first token"));
+    }
+
+    #[test]
+    fn a_note_with_any_letters_can_be_drawn() {
+        let record = Record { note: "\u{1b}[31m<b>&\0\n\"fan\"\u{ffff}".into(), ..record(Source::Real) };
+        let drawn = svg(&record, &vec![Second { tokens: 10.0, seconds: 1.0, ..Second::default() }; 60], &[]).unwrap();
+        assert!(png(&drawn).is_ok(), "{drawn}");
     }
 
     #[test]

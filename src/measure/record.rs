@@ -123,7 +123,9 @@ impl Record {
         let [low, high] = f.sustained_95;
         let name = if f.steady { "sustained" } else { "at the end" };
         row(name, format!("{:8.2} tok/s  [{low:.2} … {high:.2}]   {:.0} % of peak", f.sustained_tok_s, 100.0 * f.ratio));
-        row("slowest 5 %", format!("{:8.2} tok/s over 10 s", f.p5_tok_s));
+        if f.p5_tok_s > 0.0 {
+            row("slowest 5 %", format!("{:8.2} tok/s over 10 s", f.p5_tok_s));
+        }
         let over = format!("over the last {} of {}", length_words(f.window_s), length_words(f.run_s));
         let by = if f.judged_by == "speed alone" { ", by its speed alone" } else { "" };
         row("steady", if f.steady { format!("yes{by}, {over}") } else { format!("NO: {}; figures are {over}", f.unsteady_because) });
@@ -149,7 +151,11 @@ impl Record {
         row("throttled", self.throttled());
         row("clock", self.clock());
         row("power", self.power());
-        let boards = if self.source == Source::Simulated { "no board" } else { "n = 1 board" };
+        let boards = match self.source {
+            Source::Real => "n = 1 board",
+            Source::Pc => "n = 1 machine",
+            Source::Simulated => "no board",
+        };
         row("of", format!("{boards}, one run: others have to repeat it before it is more than an anecdote"));
         let mut table = rows.join("\n") + "\n";
         if let Some(versus) = &self.versus {
@@ -357,7 +363,7 @@ pub(super) mod tests {
         let mut blind = record(Source::Pc);
         blind.figures = judge(&[], &vec![Second { tokens: 10.0, seconds: 1.0, ..Second::default() }; 300]);
         let table = blind.table();
-        for part in ["not a board", "no thermometer", "at the end", "NO: 5 min are too short", "last 150 s of 5 min", "n = 1 board"] {
+        for part in ["not a board", "no thermometer", "at the end", "NO: 5 min are too short", "last 150 s of 5 min", "n = 1 machine"] {
             assert!(table.contains(part), "`{part}` is missing from\n{table}");
         }
         assert!(!table.contains("alone  ") && !table.contains("first token"), "{table}");

@@ -31,8 +31,8 @@ pub enum SessionError {
     File(#[from] GgufError),
     #[error(transparent)]
     Model(#[from] Box<ModelError>),
-    #[error("{path}: {source}")]
-    Load { path: String, source: LoadError },
+    #[error("{path}: {reason}")]
+    Load { path: String, reason: LoadError },
     #[error(transparent)]
     Step(#[from] StepError),
     #[error("{tokens} tokens do not fit into a context of {context}; give a larger --ctx")]
@@ -56,7 +56,7 @@ impl Session {
         let model = model::build(&file).map_err(Box::new)?;
         let per_sequence = options.context.div_ceil(BLOCK_TOKENS);
         let options = LoadOptions { blocks: per_sequence * sequences, slots: sequences, ..options };
-        let named = |source| SessionError::Load { path: path.display().to_string(), source };
+        let named = |reason| SessionError::Load { path: path.display().to_string(), reason };
         let loaded = backend::open(kind).and_then(|b| b.load(model.program.clone(), file.clone(), &options, progress)).map_err(named)?;
         let blocks = (0..sequences).map(|s| (0..per_sequence).map(|b| BlockId((s * per_sequence + b) as u32)).collect()).collect();
         Ok(Session {

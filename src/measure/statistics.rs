@@ -69,14 +69,15 @@ pub fn ratio_interval(numerator: &[f64], denominator: &[f64], block: usize, draw
         sums[last % n] + around - before
     };
     let ratios: Vec<f64> = (0..draws)
-        .map(|_| {
+        .filter_map(|_| {
             let (mut a, mut b) = (0.0, 0.0);
             for _ in 0..n.div_ceil(block) {
                 let from = below(n);
                 a += of(&top, from);
                 b += of(&bottom, from);
             }
-            a / b.max(1e-300)
+            // Blocks without work tell no rate.
+            (b > 0.0).then(|| a / b)
         })
         .collect();
     (percentile(&ratios, 0.025), percentile(&ratios, 0.975))

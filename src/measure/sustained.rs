@@ -51,7 +51,7 @@ pub struct Sustained {
     pub sustained_95: [f64; 2],
     pub ratio: f64,
     pub ratio_95: [f64; 2],
-    /// 5th percentile of windows of 10 s.
+    /// 5th percentile of windows of 10 s; 0 where no 10 s had work enough to tell.
     pub p5_tok_s: f64,
     pub steady: bool,
     /// Why it is not; empty when it is.

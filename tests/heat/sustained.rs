@@ -176,7 +176,8 @@ fn records_compare_with_each_other_with_plain_benches_and_with_llama_bench() {
     assert!(table.contains("llama-bench") && table.contains("beside the peak only"), "{table}");
     let wrong = file("wrong.json", "{\"a\": 1}");
     assert!(refused(&["bench", "--compare", &bare, &wrong]).contains("wrong.json: neither JSON"));
-    assert!(refused(&["bench", "--compare", &bare, "/no/such.json"]).contains("/no/such.json"));
+    let absent = refused(&["bench", "--compare", &bare, "/no/such.json"]);
+    assert!(absent.contains("/no/such.json") && absent.matches("No such file").count() == 1, "{absent}");
     assert!(refused(&["bench", "--compare", &bare, dir.path().to_str().unwrap()]).contains("directory"));
     assert!(refused(&["bench", "--compare", "/dev/zero", &bare]).contains("longer than"));
     let cut = of("pi5-bare");
@@ -218,6 +219,8 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
         (&["--sustained", "--simulate", "pi5-bare", "--load", "dance"], "voice"),
         (&["--sustained", "--simulate", "pi5-bare", "--governor", "turbo"], "performance"),
         (&["--sustained", "-m", "m.gguf", "--batch", "4"], "--batch"),
+        (&["--sustained", "-m", "m.gguf", "-p", "18446744073709551615"], "1048576"),
+        (&["-m", "m.gguf", "-n", "100000000"], "1048576"),
         (&["--sustained", "-m", "m.gguf", "-r", "4"], "--rounds"),
         (&["--sustained", "--simulate", "pi5-bare", "--room-sensor", "/x"], "--room-sensor"),
         (&["--compare", "a.json"], "--compare"),
@@ -239,6 +242,7 @@ fn a_room_without_a_thermometer_where_one_is_named_is_refused() {
     assert!(run(&sensor).contains("--room-sensor") && run(&sensor).contains("not there"));
     std::fs::write(&sensor, "warm\n").unwrap();
     assert!(run(&sensor).contains("`warm` is no reading"));
+    assert!(run(dir.path()).contains("not ready"));
 }
 
 #[test]

@@ -12,7 +12,9 @@ use anyhow::{Context, bail};
 use feed::News;
 use history::History;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
@@ -44,13 +46,27 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 }
             }
             terminal.draw(|frame| screen::draw(frame, &history, &colors, Instant::now())).context("drawing")?;
-            if event::poll(LOOK).context("the keyboard")? && event::read().is_ok_and(|e| quits(&e)) {
+            if is_hung_up(std::io::stdin(), LOOK) {
                 return Ok(());
+            }
+            while event::poll(Duration::ZERO).context("the keyboard")? {
+                if event::read().is_ok_and(|e| quits(&e)) {
+                    return Ok(());
+                }
             }
         }
     })();
     ratatui::restore();
     ended
+}
+
+/// Waits for a key, at most `for_at_most`, and tells whether the terminal has gone meanwhile. That has to be asked before the keyboard is:
+/// crossterm reads the end of a terminal that is gone again and again, and never comes back from it.
+fn is_hung_up(keyboard: impl AsFd, for_at_most: Duration) -> bool {
+    let mut keys = [PollFd::new(&keyboard, PollFlags::IN)];
+    let wait = Timespec { tv_sec: 0, tv_nsec: for_at_most.subsec_nanos().into() };
+    // A signal may end the wait early, which is a look more.
+    poll(&mut keys, Some(&wait)).is_ok() && keys[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
 
 /// q, Escape and Ctrl-C end it.
@@ -66,6 +82,16 @@ fn quits(event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_that_has_gone_is_noticed_and_one_that_is_silent_is_not_taken_for_it() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!is_hung_up(&ours, Duration::ZERO));
+        std::io::Write::write_all(&mut &theirs, b"q").unwrap();
+        assert!(!is_hung_up(&ours, Duration::from_millis(100)));
+        drop(theirs);
+        assert!(is_hung_up(&ours, Duration::from_millis(100)));
+    }
 
     #[test]
     fn q_escape_and_control_c_quit_and_other_keys_do_not() {
