@@ -2,6 +2,7 @@
 
 use super::State;
 use super::dither::Dither;
+use super::eco;
 use super::estimate::Estimator;
 use super::mechanism::Zone;
 use super::mode::{Mode, Rising};
@@ -68,6 +69,9 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
             let as_asked = seen.threads == setting.threads && (!seen.may_cap || measured_mhz <= 1.03 * asked.mhz);
             if phase == Some(1) && state.load.in_phase_s >= dt && as_asked {
                 eco.feed(prior, seen.tokens, seen.busy.0 as f32, seen.may_cap);
+                let watts = |s: eco::Setting| prior.power_w(prior.act_decode, s.threads, s.mhz);
+                let full_w = state.die.power_w() * watts(eco.full(prior)) / watts(eco.setting());
+                eco.look_again(prior, state.die.turns_fan_up(eco::LOOK_S, full_w));
             }
             if eco.is_searching() {
                 *asked = Dither::at(eco.setting().mhz);

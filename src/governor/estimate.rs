@@ -240,6 +240,12 @@ impl Estimator {
         Some((mean as f32, sigma as f32))
     }
 
+    /// Whether power `p` for `seconds` would bring the zone to where its fan turns faster, or within a kelvin of it.
+    pub fn turns_fan_up(&self, seconds: f32, p: f32) -> bool {
+        let next = self.fan.as_ref().and_then(|f| f.trip_c.get(self.fan_level));
+        next.zip(self.after(seconds, p)).is_some_and(|(trip, (then, _))| then > trip - 1.0)
+    }
+
     /// The smoothed reading, the junction already at a new power.
     fn start(&self, c: &Candidate, p: f64) -> f64 {
         self.recent_t + c.x[2] * (p - self.felt_p)

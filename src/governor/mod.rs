@@ -33,6 +33,7 @@ pub mod observation;
 pub mod plant;
 pub mod policy;
 pub mod profile;
+mod rates;
 pub mod replay;
 pub mod report;
 mod senses;

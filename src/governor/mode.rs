@@ -2,7 +2,7 @@
 
 use super::act::limits_of;
 use super::dither::Dither;
-use super::eco::Eco;
+use super::eco::{Eco, Epsilon};
 use super::mechanism::Zone;
 use super::observation::{Limits, Mechanism, Observation};
 use super::policy::{Goal, Policy, Prior};
@@ -134,8 +134,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
         mode @ Mode::Eco { .. } => mode,
         mode @ (Mode::Free | Mode::Ride { .. }) => match wish {
             Wish::Eco => {
-                let threads = state.crews[1].best();
-                let eco = Box::new(Eco::new(prior, epsilon(policy.goal, threads < prior.cores), threads));
+                let eco = Box::new(Eco::new(prior, epsilon(policy.goal), state.crews[1].best()));
                 Mode::Eco { eco, asked: Dither::at(prior.max_mhz()) }
             }
             Wish::Stay { on_trial } => {
@@ -174,11 +173,10 @@ fn swings_far(state: &State) -> bool {
 }
 
 /// The loss of speed that a goal allows. Where fewer threads are faster than all, they have won more than eco's third percent.
-fn epsilon(goal: Goal, fewer_threads_win: bool) -> f32 {
+fn epsilon(goal: Goal) -> Epsilon {
     match goal {
-        Goal::Quiet => 0.08,
-        _ if fewer_threads_win => 0.03,
-        _ => 0.02,
+        Goal::Quiet => Epsilon { all: 0.08, fewer: 0.08 },
+        _ => Epsilon { all: 0.02, fewer: 0.03 },
     }
 }
 

@@ -4,6 +4,8 @@
 //! heat and context cancel. A win by more than 2 %, beyond two sigma, twice in a row, moves the choice. What loses is asked for
 //! ever more rarely: a probe costs what it loses.
 
+use super::rates::Rates;
+
 /// Tokens of one probe, if they take no longer than six seconds.
 const PROBE_TOKENS: f32 = 16.0;
 /// Seconds of the present choice on either side of a probe.
@@ -34,28 +36,6 @@ enum Stage {
     Waiting,
     Probing { threads: u8, left: u32 },
     After { threads: u8, left: u32 },
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Rates {
-    n: f32,
-    sum: f32,
-    squares: f32,
-}
-
-impl Rates {
-    fn add(&mut self, rate: f32) {
-        self.n += 1.0;
-        self.sum += rate;
-        self.squares += rate * rate;
-    }
-    fn mean(&self) -> f32 {
-        self.sum / self.n.max(1.0)
-    }
-    fn error_of_mean(&self) -> f32 {
-        let variance = (self.squares / self.n.max(1.0) - self.mean().powi(2)).max(0.0);
-        (variance / (self.n - 1.0).max(1.0)).sqrt()
-    }
 }
 
 impl Crew {
@@ -114,13 +94,13 @@ impl Crew {
                 if used != self.best() {
                     return;
                 }
-                if self.base.n >= 2.0 * BESIDE_S as f32 {
+                if self.base.count() >= 2.0 * BESIDE_S as f32 {
                     self.base = Rates::default();
                 }
                 self.base.add(rate);
                 if self.wait_s <= 0.0
                     && may_probe
-                    && self.base.n >= BESIDE_S as f32
+                    && self.base.count() >= BESIDE_S as f32
                     && let Some(threads) = self.candidate()
                 {
                     let left = (PROBE_TOKENS / rate.max(0.1)).ceil().clamp(3.0, 6.0) as u32;
