@@ -36,6 +36,7 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
     let look = Look {
         soc: t,
         skin: state.sensor.skin,
+        smooth: [state.die.temperature_c(), state.skin.temperature_c()],
         mhz: measured,
         request,
         flags: seen.flags,
@@ -44,6 +45,9 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
         dt,
     };
     state.evidence.look(prior, look);
+    if let (Some(same), Mode::Ride { .. }) = (state.evidence.fell(), &state.mode) {
+        state.watch.free.fell(same);
+    }
     let rate = seen.tokens / (seen.busy.0 as f32).max(1e-3);
     let steady = state.load.in_phase_s >= 2.0 && busy > 0.9 && !state.bursting && !state.is_breaking_free();
     if policy.goal != Goal::Off && steady && seen.tokens > 0.0 {

@@ -2,6 +2,7 @@
 //!
 //! Speed is work per busy second, each phase in units of its own first rate, so that prompts and answers add up. A hold must beat
 //! the last free minutes; when it seems not to, the board is left alone for a fresh look, and if free wins, the hold is off for an hour.
+//! A throttle that swings for minutes is compared by a whole swing: five minutes of it are faster or slower than it is.
 
 /// Seconds of one side of a comparison.
 pub const SIDE_S: f32 = 300.0;
@@ -10,6 +11,8 @@ pub const SETTLE_S: f32 = 90.0;
 pub const SETTLE_MIXED_S: f32 = 400.0;
 /// A skin moves by minutes.
 pub const SETTLE_SKIN_S: f32 = 600.0;
+/// The longest swing that is waited for.
+const SWING_MAX_S: f32 = 1200.0;
 pub const BAN_S: f64 = 3600.0;
 
 /// Work and busy seconds of one tick, and whether it was a prompt's.
@@ -23,8 +26,16 @@ pub struct Side {
     busy: f32,
     prompts: (f32, f32),
     settle_s: f32,
-    /// Nothing is dropped: a cycle may last longer than a side.
-    cyclic: bool,
+    /// For a throttle that swings for minutes: whole swings are counted, from one fall of its clock to the next.
+    swings: Option<Swings>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Swings {
+    /// Work and busy seconds since the last fall, once there was one.
+    since: Option<(f32, f32)>,
+    /// Speed over the last whole swing.
+    whole: Option<f32>,
 }
 
 impl Side {
@@ -33,9 +44,17 @@ impl Side {
         Side { settle_s, ..Side::default() }
     }
 
-    /// A side that begins with a throttle's own first cut, so that its cycles are counted whole.
-    pub fn begin_with_cycle() -> Side {
-        Side { cyclic: true, ..Side::default() }
+    /// A side that counts whole swings.
+    pub fn begin_with_swings() -> Side {
+        Side { swings: Some(Swings::default()), ..Side::default() }
+    }
+
+    /// The board's clock fell, the same fall as before or another: a swing ends, or what went before was none.
+    pub fn fell(&mut self, same: bool) {
+        if let Some(swings) = &mut self.swings {
+            swings.whole = swings.since.filter(|_| same).map(|(work, busy)| work / busy.max(1e-3));
+            swings.since = Some((0.0, 0.0));
+        }
     }
 
     fn add(&mut self, work: f32, busy: f32, prompt: bool) {
@@ -43,9 +62,12 @@ impl Side {
             self.settle_s -= busy;
             return;
         }
+        if let Some((w, b)) = self.swings.as_mut().and_then(|s| s.since.as_mut()) {
+            (*w, *b) = (*w + work, *b + busy);
+        }
         self.slots.push_back((work, busy, prompt));
         self.count((work, busy, prompt), 1.0);
-        while self.busy > if self.cyclic { 4.0 * SIDE_S } else { SIDE_S } {
+        while self.busy > if self.swings.is_some() { SWING_MAX_S } else { SIDE_S } {
             let Some(slot) = self.slots.pop_front() else { break };
             self.count(slot, -1.0);
         }
@@ -76,14 +98,13 @@ impl Side {
         self.speed().is_some() && (second / first.max(1e-6) - 1.0).abs() < share
     }
 
-    /// Whether it has seen enough to know the mean of cycles that last minutes.
-    pub fn has_seen_cycles(&self) -> bool {
-        self.busy >= 3.0 * SIDE_S
-    }
-
-    /// Work per busy second once the side is full.
+    /// Work per busy second once the side is full: over a whole swing, or so long that there is none.
     pub fn speed(&self) -> Option<f32> {
-        (self.busy >= 0.95 * SIDE_S).then(|| self.work / self.busy)
+        let mean = |least: f32| (self.busy >= least).then(|| self.work / self.busy);
+        match self.swings {
+            Some(swings) => swings.whole.or_else(|| mean(0.95 * SWING_MAX_S)),
+            None => mean(0.95 * SIDE_S),
+        }
     }
 }
 
@@ -136,6 +157,20 @@ mod tests {
             watch.feed(phase, rate * 1.1, 1.0, Some(true));
         }
         assert!((watch.gain().unwrap() - 0.1).abs() < 0.06);
+    }
+
+    #[test]
+    fn a_throttle_that_swings_is_counted_by_whole_swings() {
+        let mut side = Side::begin_with_swings();
+        for swing in 0..3 {
+            side.fell(swing > 0);
+            assert_eq!(side.speed().is_some(), swing > 0, "swing {swing}");
+            (0..100).for_each(|_| side.add(0.5, 1.0, false));
+            (0..300).for_each(|_| side.add(1.0, 1.0, false));
+        }
+        assert!((side.speed().unwrap() - 0.875).abs() < 1e-3, "{:?}", side.speed());
+        side.fell(false);
+        assert!(side.speed().is_some_and(|s| s < 0.9), "another fall: only what was seen for long is known");
     }
 
     #[test]

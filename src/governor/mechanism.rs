@@ -6,7 +6,7 @@
 //! | capped while the die is far below any trip, a slow zone is hot | skin |
 //! | the clock's *change* goes with the temperature, its level does not | step |
 //! | < 95 % of the request, 10 K below the lowest trip, 30 s, no power bit | stuck cap |
-//! | 95 °C (or 3 K above the known trip) and no cap | missing |
+//! | 95 °C (or 3 K above the known trip) and no cap, ours or the board's | missing, until one is seen |
 //! | anything else | progressive: the answer that can do no harm |
 
 use super::observation::{Flags, Mechanism};
@@ -18,6 +18,8 @@ const FLIP: f32 = 0.75;
 /// A clock below this share of the request is a cap; measured clocks differ by up to a step's rounding.
 const CAPPED: f32 = 0.97;
 const STUCK_S: f64 = 30.0;
+/// Throttling this long after the last is none of its own swings.
+const FRESH_S: f64 = 60.0;
 const MISSING_C: f32 = 95.0;
 
 /// Where a limit is felt.
@@ -54,10 +56,16 @@ pub struct Evidence {
     pub zone: Zone,
     /// Temperature of `zone` at which the board took clock away, as its sensor read.
     pub trip_c: Option<f32>,
+    /// Die and skin, smoothed, when a board took clock away that had been free for a while. Below the trip where it trips on the peaks of
+    /// a noisy sensor: a forecast, which is smooth, meets this and not the other.
+    pub onset_c: Option<[f32; 2]>,
     /// The lower clock of a cliff.
     pub low_mhz: Option<f32>,
     /// The last step down of a slow zone's graded caps.
     pub grade: Option<Grade>,
+    since_fall: Option<Since>,
+    /// In the last look.
+    fell: bool,
     /// When throttling was first seen, in seconds of governor time.
     pub first_s: Option<f64>,
     /// Last time it was seen.
@@ -70,6 +78,40 @@ pub struct Grade {
     pub at_c: f32,
     pub from_mhz: f32,
     pub to_mhz: f32,
+    /// What lay between the last two falls, when both were this one.
+    pub cycle: Option<Cycle>,
+}
+
+/// From one fall to the next, the board left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cycle {
+    pub mean_mhz: f32,
+    /// The constant clock that draws as much.
+    pub equal_power_mhz: f32,
+    pub mean_c: f32,
+}
+
+/// Sums over the cycle under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since {
+    seconds: f32,
+    mhz: f32,
+    cubes: f32,
+    c: f32,
+}
+
+impl Since {
+    fn add(&mut self, mhz: f32, c: f32, dt: f32) {
+        self.seconds += dt;
+        self.mhz += mhz * dt;
+        self.cubes += (mhz / 1000.0).powi(3) * dt;
+        self.c += c * dt;
+    }
+
+    fn cycle(self) -> Cycle {
+        let n = self.seconds.max(1e-3);
+        Cycle { mean_mhz: self.mhz / n, equal_power_mhz: 1000.0 * (self.cubes / n).cbrt(), mean_c: self.c / n }
+    }
 }
 
 /// The look before.
@@ -77,6 +119,7 @@ pub struct Grade {
 struct Before {
     soc: f32,
     skin: f32,
+    smooth: [f32; 2],
     mhz: f32,
     request: f32,
 }
@@ -86,6 +129,8 @@ struct Before {
 pub struct Look {
     pub soc: f32,
     pub skin: Option<f32>,
+    /// Both smoothed over some seconds.
+    pub smooth: [f32; 2],
     pub mhz: f32,
     pub request: f32,
     pub flags: Option<Flags>,
@@ -102,6 +147,11 @@ impl Evidence {
     /// Whether the last look was capped by the board.
     pub fn is_capped(&self) -> bool {
         self.capped
+    }
+
+    /// The clock as last measured.
+    pub fn clock_mhz(&self) -> f32 {
+        self.before.mhz
     }
 
     /// The constant clock that would draw as much as the board's own throttle lets through: power goes with about the third power
@@ -130,7 +180,9 @@ impl Evidence {
         self.stuck_s = if look.mhz < 0.95 * look.request && cool && !power { self.stuck_s + look.dt } else { 0.0 };
         // A hand-held device watches its skin, and its die may well be hotter than a board's.
         let missing_c = prior.trip_c.map_or(MISSING_C, |t| MISSING_C.max(t + 3.0)) + if look.skin.is_some() { 15.0 } else { 0.0 };
-        self.missing_s = if look.soc >= missing_c && !self.capped { self.missing_s + look.dt } else { 0.0 };
+        // Under a cap of ours nobody can say that the board would not have throttled.
+        let full = look.request >= 0.99 * prior.max_mhz();
+        self.missing_s = if look.soc >= missing_c && !self.capped && full { self.missing_s + look.dt } else { 0.0 };
         if self.stuck_s >= STUCK_S {
             (self.verdict, self.confidence) = (Mechanism::StuckCap, 0.95);
             return;
@@ -141,30 +193,32 @@ impl Evidence {
         if self.missing_s >= 5.0 && self.verdict != Mechanism::Missing {
             (self.verdict, self.confidence) = (Mechanism::Missing, 0.9);
         }
+        // It came late, or from another zone, but it came.
+        if self.capped && !cool && self.verdict == Mechanism::Missing {
+            (self.verdict, self.confidence) = (Mechanism::Unknown, 0.0);
+        }
         if self.capped && !cool {
+            let from_below = self.last_s.is_none_or(|l| look.now_s - l > FRESH_S);
             self.first_s.get_or_insert(look.now_s);
             self.last_s = Some(look.now_s);
             self.throttled_s += look.dt;
             if !was && look.same_work {
-                self.note_trip(look);
+                self.note_trip(look, from_below);
             }
         }
-        let fell = look.request == self.before.request && look.mhz < 0.95 * self.before.mhz;
-        if let (Some(at_c), true) = (look.skin, fell && self.capped && look.same_work) {
-            self.grade = Some(Grade { at_c, from_mhz: self.before.mhz, to_mhz: look.mhz });
-        }
-        self.before = Before { soc: look.soc, skin: look.skin.unwrap_or(look.soc), mhz: look.mhz, request: look.request };
+        self.watch_grades(prior, look);
+        let Look { soc, skin, smooth, mhz, request, .. } = look;
+        self.before = Before { soc, skin: skin.unwrap_or(soc), smooth, mhz, request };
         // Before the first throttling only the last look is kept: the fall itself is evidence.
         if self.samples.len() == if self.first_s.is_none() { 1 } else { WINDOW } {
             self.samples.pop_front();
         }
         // Under a cap of ours the board shows our steps, not its own.
-        if look.request < 0.99 * prior.max_mhz() {
+        if !full {
             return;
         }
         let follows = look.same_work && look.now_s - self.last_sample_s < 1.5;
         self.last_sample_s = look.now_s;
-        let Look { soc, skin, mhz, request, .. } = look;
         self.samples.push_back(Sample { soc, skin, mhz, request, follows });
         if self.first_s.is_none() {
             return;
@@ -176,13 +230,45 @@ impl Evidence {
         }
     }
 
+    /// Whether a slow zone's cap fell in the last look, and whether it was the same fall as before.
+    pub fn fell(&self) -> Option<bool> {
+        let grade = self.grade.filter(|_| self.fell)?;
+        Some(grade.cycle.is_some())
+    }
+
+    /// The falls of a slow zone's caps, and what lies between two of them while the board is left alone.
+    fn watch_grades(&mut self, prior: &Prior, look: Look) {
+        self.fell = false;
+        let Some(skin) = look.skin else { return };
+        let alone = look.request >= 0.99 * prior.max_mhz() && look.request == self.before.request && look.same_work;
+        if !alone {
+            self.since_fall = None;
+            return;
+        }
+        if let Some(since) = &mut self.since_fall {
+            since.add(look.mhz, skin, look.dt as f32);
+        }
+        if self.capped && look.mhz < 0.95 * self.before.mhz {
+            let near = |a: f32, b: f32| (a / b - 1.0).abs() < 0.04;
+            let again = self.grade.is_some_and(|g| near(g.from_mhz, self.before.mhz) && near(g.to_mhz, look.mhz));
+            let cycle = self.since_fall.filter(|_| again).map(Since::cycle);
+            self.grade = Some(Grade { at_c: skin, from_mhz: self.before.mhz, to_mhz: look.mhz, cycle });
+            self.since_fall = Some(Since::default());
+            self.fell = true;
+        }
+    }
+
     /// A cap set in: the trip is what the zone read just before or after, the mean over what was seen so far.
-    fn note_trip(&mut self, look: Look) {
+    fn note_trip(&mut self, look: Look, from_below: bool) {
         let seen = match self.zone {
             Zone::Die => look.soc.max(self.before.soc),
             Zone::Skin => look.skin.unwrap_or(look.soc).max(self.before.skin),
         };
         self.trip_c = Some(self.trip_c.map_or(seen, |t| t + 0.25 * (seen - t)));
+        if from_below {
+            // Without the reading that tripped it: that was a peak.
+            self.onset_c = Some(self.before.smooth);
+        }
     }
 
     fn review(&mut self, prior: &Prior) {

@@ -15,6 +15,10 @@ const OWN_CEILING_C: f32 = 95.0;
 const ECO_AIR_C: f32 = 5.0;
 /// Trust below this means: treat as progressive.
 pub(super) const SURE: f32 = 0.9;
+/// A trial below a slow zone's grades takes a quarter of an hour, and must promise more than this.
+const PROMISE: f32 = 0.01;
+/// And it begins this near to where it is to hold.
+const NEAR_CEILING_C: f32 = 0.15;
 /// A hold that loses more than this against free minutes is given up.
 const HARM: f32 = 0.01;
 
@@ -31,6 +35,8 @@ pub(super) enum Mode {
         hold: Box<Stay>,
         since_s: f64,
         on_trial: bool,
+        /// What it stays below.
+        below: Mechanism,
     },
     Eco {
         eco: Box<Eco>,
@@ -92,7 +98,10 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
         Mode::Blind { before, .. } => *before,
         Mode::Learning if now < 3.0 => Mode::Learning,
         Mode::Learning => Mode::Free,
-        Mode::Stay { hold, since_s, on_trial } => {
+        Mode::Stay { below: Mechanism::Missing, .. } if state.evidence.verdict != Mechanism::Missing => {
+            Mode::Ride { look: None, rising: None }
+        }
+        Mode::Stay { hold, since_s, on_trial, below } => {
             let age = now - since_s;
             let gain = state.watch.gain();
             let lost = state.unheeded_s > 10.0 || zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
@@ -108,7 +117,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
                 Mode::Ride { look: None, rising: Rising::from(&hold) }
             } else if loses && age > 600.0 && hold_is_choice(sure) {
                 let slow = hold.zone() == Zone::Skin;
-                state.watch.free = if slow { harm::Side::begin_with_cycle() } else { harm::Side::begin(settle_s) };
+                state.watch.free = if slow { harm::Side::begin_with_swings() } else { harm::Side::begin(settle_s) };
                 Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least: -HARM }) }
             } else if on_trial && gain.is_some() && hold.zone() == Zone::Die && !state.load.is_mixed() {
                 // The free minutes before the trial may have been of a board not yet at rest: free, held, and free again.
@@ -116,7 +125,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
                 Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least }) }
             } else {
                 let on_trial = on_trial && gain.is_none();
-                Mode::Stay { hold, since_s, on_trial }
+                Mode::Stay { hold, since_s, on_trial, below }
             }
         }
         Mode::Ride { look: Some(look), rising } => match state.watch.gain() {
@@ -126,7 +135,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             }
             Some(_) => {
                 state.watch.held = harm::Side::begin(settle_s);
-                Mode::Stay { hold: look.hold, since_s: now, on_trial: false }
+                Mode::Stay { hold: look.hold, since_s: now, on_trial: false, below: sure }
             }
             None => Mode::Ride { look: Some(look), rising },
         },
@@ -147,14 +156,15 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
                 let slow = on_trial && state.evidence.zone == Zone::Skin;
                 state.watch.held = harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { settle_s });
                 let start = start_of(prior, state);
-                let limit = stay::Limit { zone: state.evidence.zone, trip_c: trip, floor_mhz: floor, steps: sure == Mechanism::Step };
+                let (steps, grade) = (sure == Mechanism::Step, sure == Mechanism::Skin);
+                let limit = stay::Limit { zone: state.evidence.zone, trip_c: trip, floor_mhz: floor, steps, grade };
                 let hold = Box::new(Stay::new(prior, limit, start));
-                Mode::Stay { hold, since_s: now, on_trial }
+                Mode::Stay { hold, since_s: now, on_trial, below: sure }
             }
             Wish::Leave if throttled_lately => {
                 if matches!(mode, Mode::Free) {
                     let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
-                    state.watch.free = if slow { harm::Side::begin_with_cycle() } else { harm::Side::begin(settle_s) };
+                    state.watch.free = if slow { harm::Side::begin_with_swings() } else { harm::Side::begin(settle_s) };
                     Mode::Ride { look: None, rising: None }
                 } else {
                     mode
@@ -167,9 +177,22 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
     };
 }
 
-/// Whether a slow zone's grades lie so far apart that a clock between them gains: with the square of their distance.
-fn swings_far(state: &State) -> bool {
-    state.evidence.grade.is_some_and(|g| g.from_mhz >= 1.33 * g.to_mhz)
+/// What a constant clock below the trip promises over the board's own swings between two grades of a slow zone, as a share of speed:
+/// the clock that draws as much as a whole swing, and what may be drawn more since the zone is held warmer than the swing's mean. `None`
+/// until a whole swing was seen, and unless the zone is on its way from where the board gave its clock back to where it takes it again:
+/// sooner, a hold would only be slower than the board alone, and later, it would begin in the board's grip.
+fn promise_of_grades(prior: &Prior, state: &State) -> Option<f32> {
+    let grade = state.evidence.grade?;
+    let cycle = grade.cycle?;
+    let skin = state.sensor.skin?;
+    let ceiling_c = grade.at_c - stay::GRADE_MARGIN_C;
+    if state.evidence.clock_mhz() < 0.96 * grade.from_mhz || !(ceiling_c - NEAR_CEILING_C..grade.at_c).contains(&skin) {
+        return None;
+    }
+    let mean_w = prior.power_w(prior.act_decode, prior.cores, cycle.equal_power_mhz);
+    let more_w = (ceiling_c - cycle.mean_c) / state.skin.resistance().max(0.1) as f32;
+    let more = more_w / (3.0 * (mean_w - prior.idle_w).max(0.1));
+    Some(cycle.equal_power_mhz / cycle.mean_mhz * (1.0 + more) - 1.0)
 }
 
 /// The loss of speed that a goal allows. Where fewer threads are faster than all, they have won more than eco's third percent.
@@ -183,8 +206,10 @@ fn epsilon(goal: Goal) -> Epsilon {
 /// Where a hold begins, in MHz. What was seen of a slow zone may be less than a cycle: then not below the middle of its two clocks.
 fn start_of(prior: &Prior, state: &State) -> f32 {
     let equal = state.evidence.equal_power_mhz().unwrap_or(prior.max_mhz());
-    match (state.evidence.zone, state.evidence.low_mhz) {
-        (Zone::Skin, Some(low)) => equal.max((low * prior.max_mhz()).sqrt()),
+    let cycle = state.evidence.grade.and_then(|g| g.cycle);
+    match (state.evidence.zone, state.evidence.low_mhz, cycle) {
+        (Zone::Skin, Some(low), _) => equal.max((low * prior.max_mhz()).sqrt()),
+        (Zone::Skin, None, Some(cycle)) => cycle.equal_power_mhz,
         _ => equal,
     }
 }
@@ -231,9 +256,9 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism, ban
             if worth && state.watch.free.is_steady(steady) { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
         // Grades far apart swing for minutes between two of them; a clock between the two may win a percent or two.
-        Mechanism::Skin if deep && throttled_lately && swings_far(state) && !state.load.is_mixed() => {
-            let free = &state.watch.free;
-            if free.has_seen_cycles() && free.is_steady(0.03) { Wish::Stay { on_trial: true } } else { Wish::Leave }
+        Mechanism::Skin if deep && throttled_lately && !state.load.is_mixed() => {
+            let promised = state.watch.free.speed().and_then(|_| promise_of_grades(prior, state));
+            if promised.is_some_and(|p| p >= PROMISE) { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
         _ => Wish::Leave,
     }

@@ -14,6 +14,8 @@ use super::dither::Dither;
 use super::mechanism::Zone;
 use super::policy::Prior;
 
+/// Where a hold below one of several grades begins.
+pub const GRADE_MARGIN_C: f32 = 0.3;
 const PROMPT_MARGIN_C: f32 = 0.2;
 const ANSWER_MARGIN_C: f32 = 0.8;
 /// What a cliff's trip leaves of the cap: it was too high.
@@ -93,6 +95,8 @@ pub struct Limit {
     pub floor_mhz: f32,
     /// A ladder, not a cliff.
     pub steps: bool,
+    /// One of several grades of a slow zone: its fall is less deep than a cliff's.
+    pub grade: bool,
 }
 
 /// How far below the trip, and how that is learned.
@@ -111,9 +115,13 @@ impl Stay {
     /// Starts at `start_mhz`, the constant clock that draws what the board's own throttle lets through.
     pub fn new(prior: &Prior, limit: Limit, start_mhz: f32) -> Stay {
         let (integral, proportional, margin) = match limit.zone {
-            // A rung of a ladder costs little and is taken back at once: nothing to learn from it.
-            Zone::Die if limit.steps => (0.0003, 0.02, Margin { now_c: 0.3, min_c: 0.3, wider_c: 0.0, narrower_c: 0.0, quiet_s: 600.0 }),
+            // A rung of a ladder costs little and is taken back at once: nothing to learn from it, and hardly a reason to stay away.
+            Zone::Die if limit.steps => (0.0003, 0.02, Margin { now_c: 0.1, min_c: 0.1, wider_c: 0.0, narrower_c: 0.0, quiet_s: 600.0 }),
             Zone::Die => (0.0003, 0.02, Margin { now_c: 0.8, min_c: 0.1, wider_c: 0.15, narrower_c: 0.05, quiet_s: 120.0 }),
+            // Between two grades the board's own mean is half a kelvin below the trip: a kelvin would lose more than steadiness wins.
+            Zone::Skin if limit.grade => {
+                (0.0001, 0.1, Margin { now_c: GRADE_MARGIN_C, min_c: 0.2, wider_c: 0.2, narrower_c: 0.1, quiet_s: 600.0 })
+            }
             Zone::Skin => (0.0001, 0.1, Margin { now_c: 1.0, min_c: 0.3, wider_c: 0.5, narrower_c: 0.1, quiet_s: 600.0 }),
         };
         let start_mhz = start_mhz.clamp(limit.floor_mhz, prior.max_mhz().max(limit.floor_mhz));
@@ -298,7 +306,7 @@ mod tests {
     }
 
     fn limit(floor_mhz: f32) -> Limit {
-        Limit { zone: Zone::Die, trip_c: 75.0, floor_mhz, steps: false }
+        Limit { zone: Zone::Die, trip_c: 75.0, floor_mhz, steps: false, grade: false }
     }
 
     fn tick(t: f32, mhz: f32) -> Tick {
