@@ -14,7 +14,7 @@ pub(super) fn answer(policy: &Policy, state: &mut State, seen: &Observation, t: 
     let ceiling = prior.critical_c.map_or(103.0, |c| c - 6.0);
     state.too_hot = t.is_some_and(|t| t >= ceiling || state.too_hot && t >= ceiling - 5.0);
     let (level, cause) = level_and_cause(policy, state, seen);
-    let trip = state.trip_c(prior);
+    let trip = state.onset_c(prior);
     let zone = if state.evidence.zone == Zone::Skin { &state.skin } else { &state.die };
     let headroom_of = |at: f32| trip.map_or(0.0, |trip| (at - (trip - 30.0)) / 30.0);
     let forecast = |seconds: f32| {

@@ -14,8 +14,8 @@ use super::policy::{Fan, Prior};
 const BANK: usize = 15;
 const TAU_MIN_S: f64 = 40.0;
 const TAU_RATIO: f64 = 1.35;
-/// How far the profile is trusted about τ, one sigma of its logarithm.
-const TAU_SIGMA: f64 = 0.6;
+/// How far the profile is trusted about τ, one sigma of its logarithm, in those of its resistances: capacities are known less well.
+const TAU_SIGMAS: f64 = 1.2;
 /// Unknowns: Ta, R, Rjb, c.
 const N: usize = 4;
 /// Drift of the room, variance a second: 0.6 K in an hour, one sigma. With ten times that, a board that warms up was taken for a room
@@ -23,6 +23,8 @@ const N: usize = 4;
 const DRIFT: f64 = 1e-4;
 /// Evidence for a time constant fades over half an hour.
 const MEMORY_S: f64 = 1800.0;
+/// The scatter of the readings is that of the last minute.
+const SCATTER_S: f64 = 60.0;
 /// A forecast looks no further than this.
 const HORIZON_S: f64 = 4.0 * 3600.0;
 
@@ -57,6 +59,8 @@ pub struct Estimator {
     sum_s: f64,
     recent_p: f64,
     recent_t: f64,
+    /// Variance of the readings about `recent_t`.
+    scatter: f64,
     /// Power behind the junction's lag.
     felt_p: f64,
     samples: u32,
@@ -85,7 +89,7 @@ impl Candidate {
         for i in 0..N {
             covariance[i][i] = spread[i] * spread[i];
         }
-        let prior = -0.5 * ((tau_s / tau).ln() / TAU_SIGMA).powi(2);
+        let prior = -0.5 * ((tau_s / tau).ln() / (TAU_SIGMAS * sigma)).powi(2);
         Candidate { tau_s, x: [25.0, rba, rjb, 0.0], covariance, y: still_w, e: 1.0, sums: [0.0; 2], prior, evidence: 0.0 }
     }
 
@@ -142,6 +146,7 @@ impl Estimator {
             sum_s: 0.0,
             recent_p: 0.0,
             recent_t: 0.0,
+            scatter: 0.0,
             felt_p: prior.idle_w as f64,
             samples: 0,
         };
@@ -177,6 +182,7 @@ impl Estimator {
             (self.recent_t, self.recent_p) = (t, p);
         }
         self.samples = self.samples.saturating_add(1);
+        self.scatter += ((t - self.recent_t).powi(2) - self.scatter) * (dt / SCATTER_S).min(1.0);
         self.recent_t += (t - self.recent_t) * (dt / 4.0).min(1.0);
         self.recent_p += (p - self.recent_p) * (dt / 10.0).min(1.0);
         self.felt_p += (p - self.felt_p) * (1.0 - (-dt / self.sampling.lag_s).exp());
@@ -333,6 +339,11 @@ impl Estimator {
 
     pub fn power_w(&self) -> f32 {
         self.recent_p as f32
+    }
+
+    /// One sigma of single readings about the smoothed one.
+    pub fn scatter_c(&self) -> f32 {
+        self.scatter.sqrt() as f32
     }
 
     /// The smoothed reading.

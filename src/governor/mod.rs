@@ -6,7 +6,7 @@
 //!   Learning ───────────────▶ Free ──────────────────────────────────▶ Ride
 //!                              │ ▲   cliff (any goal) · a ladder that is   │ ▲  the hold loses, has no effect, or is
 //!          goal eco, cool      │ │   coarse or under mixed load, grades    │ │  compared anew: free, held, free again
-//!                              ▼ │   far apart (performance, on trial) ·   ▼ │
+//!                              ▼ │   that swing (performance, on trial) ·  ▼ │
 //!                              Eco   no throttle at all                    Stay ──▶ breaking free: one thread alone,
 //!                                                                            ◀──── until the board gives its clock back
 //!   any ──── no thermometer for 5 s ───▶ Blind ──── a reading again ───▶ where it was
@@ -14,9 +14,9 @@
 //!
 //! A tick goes through the rooms `senses` (what is believed), `analyse` (what follows from it), `mode` (the arrows above), `act` (the law
 //! of the mode) and `answer` (in words). They know: [`estimate`] (the slow node), [`mechanism`] (who throttles), [`threads`], [`stay`],
-//! [`dither`], [`eco`], [`harm`]. In and out: [`observation`], [`policy`], [`profile`] (boards), [`report`] (told to others), [`replay`]
-//! (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`), [`faults`] (lying sensors), [`naive`]
-//! (governors that lose).
+//! [`dither`], [`eco`], [`harm`], `rates` (means and their errors). In and out: [`observation`], [`policy`], [`profile`] (boards),
+//! [`report`] (told to others), [`replay`] (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`),
+//! [`faults`] (lying sensors), [`naive`] (governors that lose).
 
 mod act;
 mod analyse;
@@ -53,6 +53,9 @@ pub use observation::{Admission, Cause, Decision, Degraded, Forecast, Level, Lim
 pub use policy::{Goal, KernelPolicy, Policy, Prior};
 use senses::{LoadMix, Sensor};
 use threads::Crew;
+
+/// Readings scatter; the highest of a minute's lies this many sigmas above their mean.
+const PEAK_SIGMAS: f32 = 2.0;
 
 /// What the governor remembers between two ticks.
 #[derive(Clone, Debug)]
@@ -113,6 +116,18 @@ impl State {
 
     fn is_breaking_free(&self) -> bool {
         matches!(&self.mode, Mode::Stay { hold, .. } if hold.is_breaking_free())
+    }
+
+    /// Where a smooth course of the temperature meets the board's throttle: what a forecast is held against.
+    fn onset_c(&self, prior: &Prior) -> Option<f32> {
+        let seen = self.evidence.onset_c.map(|zones| zones[usize::from(self.evidence.zone == Zone::Skin)]);
+        let cliff = self.evidence.zone == Zone::Skin || self.evidence.verdict == Mechanism::Cliff;
+        match (seen, prior.trips_on_peaks) {
+            (Some(seen), peaks) if cliff || peaks => Some(seen),
+            // A kernel acts on the first peak of what its sensor reads.
+            (None, true) => self.trip_c(prior).map(|t| t - PEAK_SIGMAS * self.die.scatter_c()),
+            _ => self.trip_c(prior),
+        }
     }
 
     fn trip_c(&self, prior: &Prior) -> Option<f32> {

@@ -56,6 +56,9 @@ pub struct Prior {
     /// Where the kernel switches off.
     pub critical_c: Option<f32>,
     pub mechanism: Mechanism,
+    /// The kernel throttles, by each reading of the sensor as it comes; firmware looks at the die itself.
+    #[serde(default)]
+    pub trips_on_peaks: bool,
     /// Clocks asked for below the board's own limit have no effect.
     pub ignores_lower_request: bool,
 }
@@ -134,6 +137,7 @@ impl Prior {
             },
             critical_c,
             mechanism,
+            trips_on_peaks: kernel != KernelPolicy::NotTheKernel,
             ignores_lower_request: firmware.is_some_and(|f| f.2),
             rjb: middle(|c| c.rjb),
             rba,
@@ -165,6 +169,7 @@ impl Prior {
             trip_c: None,
             critical_c: None,
             mechanism: Mechanism::Unknown,
+            trips_on_peaks: false,
             ignores_lower_request: false,
         }
     }

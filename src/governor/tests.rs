@@ -154,6 +154,41 @@ fn a_ladder_that_never_lets_go_is_broken_free_from_and_gains() {
 }
 
 #[test]
+fn a_trial_below_grades_waits_for_a_whole_swing_and_wins() {
+    let model = Model::named("phone-graded").unwrap();
+    let ticks = recorded(&model, Goal::Performance, &Scenario { minutes: 45.0, ..Scenario::new(Load::Decode, 25.0, 1) });
+    let mhz = |i: usize| ticks[i].0.measured.map_or(0.0, |m| m.value.megahertz());
+    let first = ticks.iter().position(|t| t.1.level == Level::Stay).expect("its grades lie far apart");
+    let to = |i: usize| (mhz(i) < 0.95 * mhz(i - 1)).then(|| mhz(i));
+    let falls: Vec<f32> = (1..first).filter_map(to).collect();
+    assert!(falls.len() >= 2 && falls[falls.len() - 1] == falls[falls.len() - 2], "{falls:?}");
+    let (with, without) = (governed(&model, Load::Decode, 25.0), stock(&model, Load::Decode, 25.0));
+    assert!(with.speed > 1.015 * without.speed, "{} against {}", with.speed, without.speed);
+}
+
+#[test]
+fn a_throttle_that_comes_late_is_not_missing() {
+    // The die of this draw passes 110 °C before its skin has moved.
+    let model = Model::named("phone-graded").unwrap().draw(2);
+    let ticks = recorded(&model, Goal::Performance, &Scenario { minutes: 30.0, ..Scenario::new(Load::Prefill, 20.0, 2) });
+    assert!(ticks.iter().any(|t| t.1.cause == Cause::OwnCeiling || t.1.mechanism == Mechanism::Missing));
+    let last = &ticks[ticks.len() - 1].1;
+    assert!(last.mechanism == Mechanism::Skin && last.cause != Cause::OwnCeiling, "{:?} {:?}", last.mechanism, last.cause);
+}
+
+#[test]
+fn headroom_is_spent_when_a_noisy_sensor_trips_not_a_kelvin_later() {
+    let model = Model::named("rk3588-cliff75").unwrap();
+    let scenario = Scenario { minutes: 50.0, pauses: vec![600.0..2100.0], ..Scenario::new(Load::Prefill, 30.0, 1) };
+    let ticks = recorded(&model, Goal::Off, &scenario);
+    let throttled = |i: &usize| ticks[*i].0.flags.is_some_and(|f| f.thermal);
+    let again = (2100..ticks.len()).find(throttled).expect("it trips again");
+    let before: Vec<f32> = ticks[again - 5..again].iter().filter_map(|t| t.1.headroom).collect();
+    let mean = before.iter().sum::<f32>() / before.len() as f32;
+    assert!((mean - 1.0).abs() < 0.015, "{mean} in the seconds before {again} s");
+}
+
+#[test]
 fn a_cap_that_is_written_without_effect_is_given_up() {
     let model = Model::named("rk3588-cliff75").unwrap();
     let mut governor = Governor::new(policy(&model, Goal::Performance));
