@@ -24,12 +24,12 @@ pub fn mapped(addresses: &Range<*const u8>) -> usize {
 fn count(smaps: &str, addresses: Range<usize>) -> usize {
     let (mut inside, mut bytes) = (false, 0);
     for line in smaps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let Some(first) = words.next() else { continue };
-        if let Some((start, end)) = range(first) {
+        // A mapping's first line begins with its address, all that follow with a capital letter.
+        if !line.starts_with(|c: char| c.is_ascii_uppercase()) {
+            let (start, end) = line.split(' ').next().and_then(range).unwrap_or_default();
             inside = start < addresses.end && addresses.start < end;
-        } else if inside && first == "FilePmdMapped:" {
-            bytes += words.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0) << 10;
+        } else if inside && let Some(size) = line.strip_prefix("FilePmdMapped:") {
+            bytes += size.split_ascii_whitespace().next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0) << 10;
         }
     }
     bytes
