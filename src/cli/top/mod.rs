@@ -56,6 +56,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             }
         }
     })();
+    if is_hung_up(std::io::stdin(), Duration::ZERO) {
+        // A terminal that has gone can neither be given back nor told that it can't, which dropping it would try.
+        std::mem::forget(terminal);
+        return Ok(());
+    }
     ratatui::restore();
     ended
 }
