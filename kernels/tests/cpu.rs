@@ -218,7 +218,7 @@ fn every_tier_attends_as_the_plain_kernel_does() {
             for n in [1, 63, 64, 65, 200] {
                 let head = Head::new(kind, dims, n);
                 // From 17 on more than are weighed together; that does not depend on how wide a head is.
-                let counts = if dims.0 <= 128 { &[1, 3, 4, 7, 16, 18][..] } else { &[1, 7] };
+                let counts = if dims.0 <= 128 { &[1, 3, 4, 7, 16, 18][..] } else { &[1, 3, 4, 7] };
                 for &queries in counts {
                     // Numbers that kernels which round queries to 16 bits, by 32, keep: what they lose has a test of its own.
                     let mut q = Noise::new(queries as u64).numbers(queries * dims.0);

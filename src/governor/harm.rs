@@ -44,9 +44,9 @@ impl Side {
         Side { settle_s, ..Side::default() }
     }
 
-    /// A side that counts whole swings.
-    pub fn begin_with_swings() -> Side {
-        Side { swings: Some(Swings::default()), ..Side::default() }
+    /// The board left alone: one that a slow zone throttles is counted by whole swings.
+    pub fn left_alone(by_slow_zone: bool, settle_s: f32) -> Side {
+        if by_slow_zone { Side { swings: Some(Swings::default()), ..Side::default() } } else { Side::begin(settle_s) }
     }
 
     /// The board's clock fell, the same fall as before or another: a swing ends, or what went before was none.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_throttle_that_swings_is_counted_by_whole_swings() {
-        let mut side = Side::begin_with_swings();
+        let mut side = Side::left_alone(true, SETTLE_S);
         for swing in 0..3 {
             side.fell(swing > 0);
             assert_eq!(side.speed().is_some(), swing > 0, "swing {swing}");

@@ -117,7 +117,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
                 Mode::Ride { look: None, rising: Rising::from(&hold) }
             } else if loses && age > 600.0 && hold_is_choice(sure) {
                 let slow = hold.zone() == Zone::Skin;
-                state.watch.free = if slow { harm::Side::begin_with_swings() } else { harm::Side::begin(settle_s) };
+                state.watch.free = harm::Side::left_alone(slow, settle_s);
                 Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least: -HARM }) }
             } else if on_trial && gain.is_some() && hold.zone() == Zone::Die && !state.load.is_mixed() {
                 // The free minutes before the trial may have been of a board not yet at rest: free, held, and free again.
@@ -164,7 +164,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             Wish::Leave if throttled_lately => {
                 if matches!(mode, Mode::Free) {
                     let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
-                    state.watch.free = if slow { harm::Side::begin_with_swings() } else { harm::Side::begin(settle_s) };
+                    state.watch.free = harm::Side::left_alone(slow, settle_s);
                     Mode::Ride { look: None, rising: None }
                 } else {
                     mode

@@ -3,9 +3,9 @@
 //! - **Cold**: at rest, over the last five minutes the temperature moved by less than 0.1 K/min. So even a heavy case, whose time
 //!   constant is 20 min, has less than 2 K left to fall, and a bare board less than 1 K.
 //! - **τ**, the slow time constant, is the run's own: from its warming, and from the fall of its speed once it throttles.
-//! - **Steady**, over the last W = max(10 min, 2 τ, 6 periods of what swings: a limit cycle of the clock, or the turns of a load): others took no more than 3 % of the machine, the temperature moves by less than
-//!   0.3 K/min, the speed's slope is less than 1 % in 10 min and not told from 0, and the throttled share of both halves agrees within 5
-//!   points. Never sooner than 3 τ + W, nor 20 min.
+//! - **Steady**, over the last W = max(10 min, 2 τ, 6 periods of what swings: a limit cycle of the clock, or the turns of a load): others
+//!   took no more than 3 % of the machine, the temperature moves by less than 0.3 K/min, the speed's slope is less than 1 % in 10 min and
+//!   not told from 0, and the throttled share of both halves agrees within 5 points. Never sooner than 3 τ + W, nor 20 min.
 //! - **Without a thermometer** nobody waits for cold, τ is assumed, and the speed alone is judged, over the same times.
 
 use super::contention::Contention;

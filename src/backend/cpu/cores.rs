@@ -4,6 +4,7 @@
 //! are 4–7, on others 0–3. Single tokens leave little cores out: they add no bandwidth, and whoever shares a phase with them waits.
 //! For prompts [`counts`](super::counts) measures whether they help.
 
+use crate::units::cpu_list;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::Path;
@@ -90,18 +91,8 @@ impl Cores {
 
 /// Whether `allowed` has every core that is there: nothing holds the thread whose affinity it is.
 pub fn are_all(allowed: &CpuSet) -> bool {
-    let Ok(online) = fs::read_to_string("/sys/devices/system/cpu/online") else { return false };
-    listed(&online).is_some_and(|mut online| online.all(|cpu| cpu < CpuSet::MAX_CPU && allowed.is_set(cpu)))
-}
-
-/// Cores in the kernel's way of listing them: `0-3,6`. `None` where it is none.
-fn listed(text: &str) -> Option<impl Iterator<Item = usize>> {
-    let part = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    let parts = text.trim().split(',').map(part).collect::<Option<Vec<_>>>()?;
-    Some(parts.into_iter().flatten())
+    let online = cpu_list(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default());
+    !online.is_empty() && online.into_iter().all(|cpu| (cpu as usize) < CpuSet::MAX_CPU && allowed.is_set(cpu as usize))
 }
 
 #[cfg(test)]
@@ -133,10 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_the_kernel_are_read() {
-        let list = |text| listed(text).map(Iterator::collect::<Vec<_>>);
-        assert_eq!(list("0-2,5,7-8\n"), Some(vec![0, 1, 2, 5, 7, 8]));
-        assert_eq!((list(""), list("x")), (None, None));
+    fn no_core_is_not_all_of_them() {
         assert!(!are_all(&CpuSet::new()));
     }
 

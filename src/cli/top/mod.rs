@@ -69,7 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// crossterm reads the end of a terminal that is gone again and again, and never comes back from it.
 fn is_hung_up(keyboard: impl AsFd, for_at_most: Duration) -> bool {
     let mut keys = [PollFd::new(&keyboard, PollFlags::IN)];
-    let wait = Timespec { tv_sec: 0, tv_nsec: for_at_most.subsec_nanos().into() };
+    let wait = Timespec { tv_sec: for_at_most.as_secs() as i64, tv_nsec: for_at_most.subsec_nanos().into() };
     // A signal may end the wait early, which is a look more.
     poll(&mut keys, Some(&wait)).is_ok() && keys[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
