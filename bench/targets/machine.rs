@@ -1,6 +1,7 @@
 //! The machine at hand: its name and text for the record, its read bandwidth, and the models measured on it.
 
 use anyhow::{Context, ensure};
+use hearth::board::pressure::Ticks;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,14 +51,12 @@ pub struct Busy {
 }
 
 pub fn busy() -> Busy {
-    let fields = |path: &str, skip: usize, take: usize| -> f64 {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().next().unwrap_or_default().rsplit(')').next().unwrap_or_default().to_owned();
-        line.split_whitespace().skip(skip).take(take).filter_map(|n| n.parse::<f64>().ok()).sum()
-    };
-    // cpu user nice system idle iowait irq softirq steal; of a process after its name: user, system, and those of its children.
-    let idle = fields("/proc/stat", 4, 2);
-    Busy { all: (fields("/proc/stat", 1, 8) - idle) / USER_HZ, ours: fields("/proc/self/stat", 11, 4) / USER_HZ, at: Instant::now() }
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let everybody = Ticks::of(&text("/proc/stat")).unwrap_or_default();
+    // After the name: user, system, and those of its children.
+    let own = text("/proc/self/stat").rsplit(')').next().unwrap_or_default().to_owned();
+    let ours: f64 = own.split_whitespace().skip(11).take(4).filter_map(|n| n.parse::<f64>().ok()).sum();
+    Busy { all: (everybody.all - everybody.idle) as f64 / USER_HZ, ours: ours / USER_HZ, at: Instant::now() }
 }
 
 /// The share of the machine that others took since then.
