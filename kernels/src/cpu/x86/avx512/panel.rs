@@ -14,7 +14,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
 
-use super::chunk::{Chunk, Order, Unpack};
+use super::chunk::{Chunk, Unpack};
 use super::tiles::PIECE;
 use super::transpose::transpose;
 use std::arch::x86_64::*;
@@ -87,7 +87,7 @@ pub unsafe fn fill<F: Unpack>(to: *mut u8, weights: &[u8], row_bytes: usize, col
         }
         // SAFETY: the piece is writable.
         unsafe {
-            interleave(&codes, to);
+            interleave::<F>(&codes, to);
             compensate(to, groups);
         }
     }
@@ -96,29 +96,26 @@ pub unsafe fn fill<F: Unpack>(to: *mut u8, weights: &[u8], row_bytes: usize, col
 /// Bytes of 256 weights of the longest format.
 const LONGEST: usize = 272;
 
-/// Signed codes in straight order, scales and offsets of 32.
+/// Signed codes, scales and offsets of 32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn exact<F: Unpack>(chunk: &Chunk) -> ([__m512i; 4], [f32; 8], [f32; 8]) {
     let zero = _mm512_set1_epi8(F::ZERO.unwrap_or(0) as i8);
-    let codes = straight::<F>(chunk.codes.map(|c| _mm512_sub_epi8(c, zero)));
-    let even = |x: __m512| {
-        let mut all = [0.0; 16];
-        // SAFETY: sixteen numbers.
-        unsafe { _mm512_storeu_ps(all.as_mut_ptr(), x) };
-        std::array::from_fn(|g| all[2 * g])
-    };
-    (codes, even(chunk.scales), if has_offsets::<F>() { even(chunk.offsets) } else { [0.0; 8] })
+    let mut numbers = [0.0; 16];
+    // SAFETY: sixteen numbers.
+    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), chunk.numbers) };
+    let every_other = |first: usize| std::array::from_fn(|g| numbers[2 * g + first]);
+    (chunk.codes.map(|c| _mm512_sub_epi8(c, zero)), every_other(0), every_other(1))
 }
 
-/// Signed codes in straight order with one scale for 64: `w = scale[16] · code + offset[16]` rounded, the largest weight that the scales
+/// Signed codes with one scale for 64: `w = scale[16] · code + offset[16]` rounded, the largest weight that the scales
 /// of 16 allow at ±127.
 ///
 /// In 16 bits, 8 of them a fraction: `(a · code + b + ½) >> 8` with `a = scale · 127 / largest` and `b` alike.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn requantize<F: Unpack>(chunk: &Chunk) -> ([__m512i; 4], [f32; 8], [f32; 8]) {
-    let (s, o) = (chunk.scales, chunk.offsets);
+    let (s, o) = chunk.scales_and_offsets::<F>();
     let ends = _mm512_max_ps(_mm512_abs_ps(o), _mm512_abs_ps(_mm512_fmadd_ps(s, _mm512_set1_ps(f32::from(F::LARGEST)), o)));
     // Over the four runs of 16: lanes of a quarter.
     let pairs = _mm512_max_ps(ends, _mm512_permute_ps::<0b10_11_00_01>(ends));
@@ -152,7 +149,7 @@ fn requantize<F: Unpack>(chunk: &Chunk) -> ([__m512i; 4], [f32; 8], [f32; 8]) {
     let mut all = [0.0; 16];
     // SAFETY: sixteen numbers.
     unsafe { _mm512_storeu_ps(all.as_mut_ptr(), scale) };
-    (straight::<F>(codes), [all[0], all[4], all[8], all[12], 0.0, 0.0, 0.0, 0.0], [0.0; 8])
+    (codes, [all[0], all[4], all[8], all[12], 0.0, 0.0, 0.0, 0.0], [0.0; 8])
 }
 
 /// The low half of each 32 bits in both halves.
@@ -166,47 +163,25 @@ fn words(x: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn pieces<F: Unpack>(n: usize) -> __m512i {
-    let (half, i) = (8 * (n as i32 / 2), n as i32 % 2);
-    let [a, b, c, d] = match F::ORDER {
-        Order::Straight => [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3],
-        Order::Halves => [2 * i, 2 * i + 1, 2 * i + 4, 2 * i + 5],
-        Order::Quarters => [i, i + 2, i + 4, i + 6],
-    }
-    .map(|p| half + p);
+    let [a, b, c, d] = F::ORDER[n].map(|piece| piece as i32);
     _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d)
 }
 
-/// Puts the codes of any order straight.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn straight<F: Unpack>(c: [__m512i; 4]) -> [__m512i; 4] {
-    let pairs = |a, b| match F::ORDER {
-        Order::Straight => (a, b),
-        Order::Halves => (_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b), _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b)),
-        // Even and odd pieces of 16, brought together by their indices in 64 bits.
-        Order::Quarters => (
-            _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), b),
-            _mm512_permutex2var_epi64(a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), b),
-        ),
-    };
-    let ((a, b), (c, d)) = (pairs(c[0], c[1]), pairs(c[2], c[3]));
-    [a, b, c, d]
-}
-
-/// 256 columns of the rows to `[64, ROWS, 4]`.
+/// 256 columns of the rows, in format `F`'s order, to `[64, ROWS, 4]`.
 ///
 /// # Safety
 /// They are writable, at a multiple of 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn interleave(codes: &[[__m512i; 4]; ROWS], to: *mut u8) {
+unsafe fn interleave<F: Unpack>(codes: &[[__m512i; 4]; ROWS], to: *mut u8) {
     for part in 0..4 {
         for half in 0..2 {
             let rows: [__m512i; 16] = std::array::from_fn(|r| codes[16 * half + r][part]);
             let columns = transpose(rows);
             for (i, column) in columns.into_iter().enumerate() {
+                let fours = 4 * F::ORDER[part][i / 4] + i % 4;
                 // SAFETY: by the contract.
-                unsafe { _mm512_store_si512(to.add((16 * part + i) * ROWS * 4 + 64 * half).cast(), column) };
+                unsafe { _mm512_store_si512(to.add(fours * ROWS * 4 + 64 * half).cast(), column) };
             }
         }
     }
