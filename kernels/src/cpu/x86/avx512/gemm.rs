@@ -56,9 +56,9 @@ unsafe fn mat_mul<F: Unpack>(p: &mut Product) {
         let all = (PANELS * ROWS).min(p.rows - first);
         let there = all.div_ceil(ROWS);
         for n in 0..there {
-            let rows = first + n * ROWS..first + all.min((n + 1) * ROWS);
-            // SAFETY: the scratch holds the panels, and the rows exist.
-            unsafe { panel::fill::<F>(of_panel(n), &p.weights[rows.start * p.row_bytes..rows.end * p.row_bytes], p.row_bytes, p.cols) };
+            let rows = &p.weights[(first + n * ROWS) * p.row_bytes..];
+            // SAFETY: the scratch holds the panels.
+            unsafe { panel::fill::<F>(of_panel(n), rows, p.row_bytes, p.cols) };
         }
         for token in (0..p.tokens).step_by(TOKENS) {
             let tokens = TOKENS.min(p.tokens - token);

@@ -8,6 +8,7 @@ mod lanes;
 mod panel;
 mod quantize;
 mod quarters;
+mod requantize;
 mod rows;
 mod tiles;
 mod transpose;
