@@ -19,8 +19,10 @@ run: ## build, fetch the default model once, start hearthd and ask it over the s
 
 test: ## everything: unit, golden, oracle, protocol, daemon; then the same under emulated ARM64 CPUs
 	@setup/packages test
-	@$(MAKE) --no-print-directory test-x86
-	@if [ "$$(uname -m)" != aarch64 ]; then $(MAKE) --no-print-directory test-arm64; fi
+	@$(MAKE) --no-print-directory test-x86; native=$$SECONDS; \
+	if [ "$$(uname -m)" != aarch64 ]; then $(MAKE) --no-print-directory test-arm64; fi; \
+	took() { echo "$$(($$1 / 60)) min $$(($$1 % 60)) s"; }; \
+	echo "make test: all is well; this machine $$(took $$native), emulated ARM64 $$(took $$((SECONDS - native))), what was built included"
 
 # Two tests a core: those of the daemon mostly wait for it.
 test-x86: ## the tests on this machine

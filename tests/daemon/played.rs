@@ -55,9 +55,10 @@ impl Board {
         fs::read_to_string(self.root.join(file)).unwrap().trim().to_owned()
     }
 
-    /// The clock's limit of a policy in kHz.
+    /// The clock's limit of a policy in kHz. (Unlike the kernel's, this file is empty while it is written.)
     pub fn limit(&self, policy: &str) -> u64 {
-        self.read(&format!("sys/devices/system/cpu/cpufreq/{policy}/scaling_max_freq")).parse().unwrap()
+        let file = format!("sys/devices/system/cpu/cpufreq/{policy}/scaling_max_freq");
+        std::iter::repeat_with(|| self.read(&file)).find(|text| !text.is_empty()).unwrap().parse().unwrap()
     }
 }
 

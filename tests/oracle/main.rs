@@ -31,8 +31,12 @@ fn cpu() -> Box<dyn Backend> {
     Box::new(Cpu::new().expect("HEARTH_CPU is unset or sound"))
 }
 
-/// Those that are held to references. Where `HEARTH_TEST_TIER` says that this is one of several emulated processors, not the plain one:
-/// it is the same on all of them, and slow there.
+/// Whether this is one of several emulated processors, which `HEARTH_TEST_TIER` says: slow, and not alone in what all of them do alike.
+fn emulated() -> bool {
+    std::env::var_os("HEARTH_TEST_TIER").is_some()
+}
+
+/// Those that are held to references: emulated, not the plain one, which is the same on all processors.
 fn held_to_references() -> Vec<Box<dyn Backend>> {
-    if std::env::var_os("HEARTH_TEST_TIER").is_some() { vec![cpu()] } else { backends() }
+    if emulated() { vec![cpu()] } else { backends() }
 }

@@ -2,7 +2,7 @@
 
 use crate::fixtures::{Prompt, Table, json, open, shared};
 use crate::session::{Session, argmax, largest_difference};
-use hearth::backend::{Backend, KvType, LoadOptions};
+use hearth::backend::{BLOCK_TOKENS, Backend, KvType, LoadOptions};
 use hearth::gguf::Gguf;
 use hearth::model;
 use hearth::program::Program;
@@ -82,11 +82,13 @@ fn models() -> Vec<Model> {
     index.models.into_iter().map(load).collect()
 }
 
-/// Every stored position of every prompt of every model on every backend.
+/// Every stored position of every prompt of every model on every backend. Emulated, the longest prompt comes in one batch alone: all that a
+/// processor does with few rows, and with a cache in F16, it does within two blocks of positions; the rest is the program's.
 fn every_prompt(kv: KvType, chunk: usize, how: &str, bound: f32) {
     for model in models() {
         for backend in crate::held_to_references() {
-            for prompt in &model.entry.prompts {
+            let long = |prompt: &Prompt| prompt.ids.len() > 2 * BLOCK_TOKENS;
+            for prompt in model.entry.prompts.iter().filter(|p| !(crate::emulated() && chunk < usize::MAX && long(p))) {
                 let mut session = model.session(&*backend, prompt.ids.len(), 1, kv);
                 let got = session.feed(&prompt.ids, chunk, &prompt.positions);
                 model.check(&*backend, prompt, how, &got, bound);

@@ -4,8 +4,10 @@
 use crate::session::{Session, largest_difference};
 use crate::tiny::{TINY, Tiny, WIDE};
 use hearth::backend::{KvType, LoadOptions, cpu::Cpu};
-use hearth::model;
+use hearth::gguf::Gguf;
+use hearth::program::Program;
 use hearth_kernels::quant::Format;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const CONTEXT: usize = 256;
@@ -17,34 +19,51 @@ const THREADS: [usize; 3] = [2, 3, 8];
 const CUT: f32 = 0.5;
 const CUT_RECURRENT: f32 = 1.0;
 
-/// Logits of every position of a prompt fed in steps of `chunk`, then of a single row, then of three rows of two sequences together.
-fn logits(tiny: &Tiny, threads: usize, chunk: usize) -> Vec<Vec<f32>> {
-    logits_with(KvType::F16, tiny, threads, chunk)
+/// A model whose products have few bits and whose caches have 16, as boards run them.
+struct Model {
+    name: &'static str,
+    file: Arc<Gguf>,
+    program: Arc<Program>,
 }
 
-fn logits_with(kv: KvType, tiny: &Tiny, threads: usize, chunk: usize) -> Vec<Vec<f32>> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = crate::fixtures::open(&tiny.write(&folder, Format::Q8_0));
-    let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
-    let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
-    let options = LoadOptions { context: CONTEXT, threads: Some(threads), kv, ..LoadOptions::default() };
-    let mut session = Session::new(&backend, &file, &program, 2, &options);
-    let tokens: Vec<u32> = (0..TOKENS).map(|i| ((i * 13 + 5) % 40) as u32).collect();
-    let every: Vec<usize> = (0..TOKENS).collect();
-    let mut logits = session.feed(&tokens, chunk, &every);
-    session.step(&[(1, &tokens[..70])], |_, _| false);
-    logits.extend(session.step(&[(0, &[3])], |_, _| true));
-    logits.extend(session.step(&[(0, &[7]), (1, &[8, 9])], |_, _| true));
-    logits
+impl Model {
+    fn new(tiny: &Tiny) -> Model {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (file, program) = tiny.open(&folder, Format::Q8_0);
+        Model { name: tiny.name, file, program }
+    }
+
+    fn session(&self, kv: KvType, context: usize, threads: usize, sequences: usize) -> Session {
+        let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
+        let options = LoadOptions { context, threads: Some(threads), kv, ..LoadOptions::default() };
+        Session::new(&backend, &self.file, &self.program, sequences, &options)
+    }
+
+    /// Logits of every position of a prompt fed in steps of `chunk`, then of a single row, then of three rows of two sequences together.
+    fn logits(&self, threads: usize, chunk: usize) -> Vec<Vec<f32>> {
+        self.logits_with(KvType::F16, threads, chunk)
+    }
+
+    fn logits_with(&self, kv: KvType, threads: usize, chunk: usize) -> Vec<Vec<f32>> {
+        let mut session = self.session(kv, CONTEXT, threads, 2);
+        let tokens: Vec<u32> = (0..TOKENS).map(|i| ((i * 13 + 5) % 40) as u32).collect();
+        let every: Vec<usize> = (0..TOKENS).collect();
+        let mut logits = session.feed(&tokens, chunk, &every);
+        session.step(&[(1, &tokens[..70])], |_, _| false);
+        logits.extend(session.step(&[(0, &[3])], |_, _| true));
+        logits.extend(session.step(&[(0, &[7]), (1, &[8, 9])], |_, _| true));
+        logits
+    }
 }
 
 #[test]
 fn logits_do_not_depend_on_the_number_of_threads() {
     for tiny in TINY {
+        let model = Model::new(tiny);
         for chunk in [TOKENS, 5] {
-            let one = logits(tiny, 1, chunk);
+            let one = model.logits(1, chunk);
             for threads in THREADS {
-                assert!(logits(tiny, threads, chunk) == one, "{} in steps of {chunk} with {threads} threads", tiny.name);
+                assert!(model.logits(threads, chunk) == one, "{} in steps of {chunk} with {threads} threads", model.name);
             }
         }
     }
@@ -54,13 +73,9 @@ fn logits_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn pieces_that_threads_race_for_change_no_logit() {
     const LONG: usize = 1100;
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = crate::fixtures::open(&WIDE.write(&folder, Format::Q8_0));
-    let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
-    let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
+    let model = Model::new(&WIDE);
     let logits = |threads| {
-        let options = LoadOptions { context: LONG + 8, threads: Some(threads), ..LoadOptions::default() };
-        let mut session = Session::new(&backend, &file, &program, 1, &options);
+        let mut session = model.session(KvType::F16, LONG + 8, threads, 1);
         let tokens: Vec<u32> = (0..LONG).map(|i| ((i * 13 + i * i) % 40) as u32).collect();
         let mut logits = session.feed(&tokens, 400, &[0, 399, LONG - 1]);
         (0..5).for_each(|i| logits.extend(session.step(&[(0, &[i])], |_, _| true)));
@@ -74,6 +89,7 @@ fn pieces_that_threads_race_for_change_no_logit() {
 
 #[test]
 fn a_busy_neighbour_changes_no_logit() {
+    let model = Model::new(&TINY[0]);
     let over = AtomicBool::new(false);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|s| {
@@ -84,10 +100,9 @@ fn a_busy_neighbour_changes_no_logit() {
                 }
             });
         }
-        let tiny = &TINY[0];
-        let beside = logits(tiny, cores + 1, TOKENS);
+        let beside = model.logits(cores + 1, TOKENS);
         over.store(true, Relaxed);
-        assert!(beside == logits(tiny, 1, TOKENS), "{}", tiny.name);
+        assert!(beside == model.logits(1, TOKENS), "{}", model.name);
     });
 }
 
@@ -96,20 +111,15 @@ fn a_busy_neighbour_changes_no_logit() {
 #[test]
 fn cores_may_go_and_come_between_steps() {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let tiny = &TINY[0];
-    let want = logits(tiny, 1, 9);
+    let model = Model::new(&TINY[0]);
+    let want = model.logits(1, 9);
     let all = sched_getaffinity(None).expect("the system tells its cores");
     let first = (0..CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)).expect("there is one");
     let mut one = CpuSet::new();
     one.set(first);
     // Threads inherit what their creator may use: this crew of four has one core, and its caller gets the others back.
     sched_setaffinity(None, &one).expect("fewer cores are always allowed");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = crate::fixtures::open(&tiny.write(&folder, Format::Q8_0));
-    let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
-    let backend = Cpu::new().expect("HEARTH_CPU is unset or sound");
-    let options = LoadOptions { context: CONTEXT, threads: Some(4), ..LoadOptions::default() };
-    let mut session = Session::new(&backend, &file, &program, 2, &options);
+    let mut session = model.session(KvType::F16, CONTEXT, 4, 1);
     let mut got = Vec::new();
     for (number, position) in (0..TOKENS).step_by(9).enumerate() {
         sched_setaffinity(None, if number % 2 == 0 { &one } else { &all }).expect("both were allowed before");
@@ -117,25 +127,25 @@ fn cores_may_go_and_come_between_steps() {
         got.extend(session.step(&[(0, &part)], |_, _| true));
     }
     sched_setaffinity(None, &all).expect("as it was");
-    assert!(got == want[..TOKENS], "{}", tiny.name);
+    assert!(got == want[..TOKENS], "{}", model.name);
 }
 
 #[test]
 fn another_cut_of_a_prompt_moves_no_logit_beyond_the_bound() {
     for tiny in TINY {
-        let tiny = &tiny.without_choices();
-        let whole = logits(tiny, 2, TOKENS);
-        assert!(logits(tiny, 2, 32) == whole, "{} in steps of 32: as many rows as make the products take the same way", tiny.name);
-        let by_q8_0 = |chunk| logits_with(KvType::Q8_0, tiny, 2, chunk);
-        assert!(by_q8_0(32) == by_q8_0(TOKENS), "{} in steps of 32 with a q8_0 cache", tiny.name);
-        let bound = if tiny.name == "qwen35" { CUT_RECURRENT } else { CUT };
+        let model = Model::new(&tiny.without_choices());
+        let whole = model.logits(2, TOKENS);
+        assert!(model.logits(2, 32) == whole, "{} in steps of 32: as many rows as make the products take the same way", model.name);
+        let by_q8_0 = |chunk| model.logits_with(KvType::Q8_0, 2, chunk);
+        assert!(by_q8_0(32) == by_q8_0(TOKENS), "{} in steps of 32 with a q8_0 cache", model.name);
+        let bound = if model.name == "qwen35" { CUT_RECURRENT } else { CUT };
         for chunk in [1, 3] {
-            let cut = logits(tiny, 2, chunk);
+            let cut = model.logits(2, chunk);
             let moved: Vec<f32> = cut.iter().zip(&whole).map(|(got, want)| largest_difference(got, want).0).collect();
             let mean = moved.iter().sum::<f32>() / moved.len() as f32;
-            assert!(mean <= bound, "{} in steps of {chunk}: logits are {mean} off, as a mean over positions", tiny.name);
+            assert!(mean <= bound, "{} in steps of {chunk}: logits are {mean} off, as a mean over positions", model.name);
             let most = moved.iter().copied().fold(0.0, f32::max);
-            assert!(most <= 4.0 * bound, "{} in steps of {chunk}: a logit is {most} off", tiny.name);
+            assert!(most <= 4.0 * bound, "{} in steps of {chunk}: a logit is {most} off", model.name);
         }
     }
 }

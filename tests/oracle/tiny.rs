@@ -151,6 +151,13 @@ impl Tiny {
         model::outline(&file, &|name| self.tensors.contains(&name)).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// The whole file, matrices in `format`, opened, and the program that its model is.
+    pub fn open(&self, folder: &TempDir, format: Format) -> (Arc<Gguf>, Arc<Program>) {
+        let file = crate::fixtures::open(&self.write(folder, format));
+        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        (file, program)
+    }
+
     /// The whole file, matrices in `format`.
     pub fn write(&self, folder: &TempDir, format: Format) -> PathBuf {
         let program = self.program(folder);
@@ -164,7 +171,8 @@ impl Tiny {
                 Role::Matrix | Role::Vector => Format::F32,
             };
             plan.tensor(&weight.name, format, &weight.shape.iter().rev().copied().collect::<Vec<_>>());
-            let numbers: Vec<f32> = (0..weight.shape.iter().product()).map(|_| random.weight(weight)).collect();
+            let (middle, spread) = magnitude(weight);
+            let numbers: Vec<f32> = (0..weight.shape.iter().product()).map(|_| middle + spread * random.next()).collect();
             let mut bytes = vec![0; format.row_bytes(numbers.len()).expect("whole rows")];
             hearth_kernels::quant::encode(format, &numbers, &mut bytes);
             data.push(bytes);
@@ -187,19 +195,18 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
+}
 
-    /// A number of the size that this tensor has in trained models.
-    fn weight(&mut self, weight: &Weight) -> f32 {
-        let x = self.next();
-        let columns = *weight.shape.last().unwrap_or(&1) as f32;
-        match weight.name.as_str() {
-            name if name.contains("norm") || name.contains("scale") => 1.0 + 0.3 * x,
-            name if name.contains("rope") => 2.0 + x,
-            name if name.ends_with("ssm_a") => -1.0 - 0.5 * x,
-            name if name.ends_with(".bias") => 0.2 * x,
-            name if name.contains("token_embd") => x,
-            _ => 2.5 * x / columns.sqrt(),
-        }
+/// A number `x` from −1 to 1 becomes `middle + spread · x`, of the size that this tensor has in trained models.
+fn magnitude(weight: &Weight) -> (f32, f32) {
+    let columns = *weight.shape.last().unwrap_or(&1) as f32;
+    match weight.name.as_str() {
+        name if name.contains("norm") || name.contains("scale") => (1.0, 0.3),
+        name if name.contains("rope") => (2.0, 1.0),
+        name if name.ends_with("ssm_a") => (-1.0, -0.5),
+        name if name.ends_with(".bias") => (0.0, 0.2),
+        name if name.contains("token_embd") => (0.0, 1.0),
+        _ => (0.0, 2.5 / columns.sqrt()),
     }
 }
 
@@ -213,8 +220,7 @@ fn batch_chunks_and_single_tokens_give_the_same_logits_on_every_backend() {
     let tokens = tokens(100);
     let every: Vec<usize> = (0..tokens.len()).collect();
     for tiny in TINY {
-        let file = crate::fixtures::open(&tiny.write(&folder, Format::F32));
-        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        let (file, program) = tiny.open(&folder, Format::F32);
         let mut reference: Option<Vec<Vec<f32>>> = None;
         for backend in crate::backends() {
             let options = LoadOptions { context: CONTEXT, kv: KvType::F32, exact: true, ..LoadOptions::default() };
@@ -245,8 +251,7 @@ fn logits_are_those_frozen_when_they_agreed_with_the_references() {
     let mut text = String::new();
     let mut logits = Vec::new();
     for tiny in TINY {
-        let file = crate::fixtures::open(&tiny.write(&folder, Format::F32));
-        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
+        let (file, program) = tiny.open(&folder, Format::F32);
         let options = LoadOptions { context: CONTEXT, kv: KvType::F32, exact: true, ..LoadOptions::default() };
         let mut session = Session::new(&*crate::backends()[0], &file, &program, 1, &options);
         let last = session.feed(&tokens, usize::MAX, &[tokens.len() - 1]).remove(0);
@@ -268,9 +273,8 @@ fn a_copied_block_and_slot_carry_a_sequence_on() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tokens = tokens(90);
     for tiny in TINY {
-        let file = crate::fixtures::open(&tiny.write(&folder, Format::F32));
-        let program: Arc<Program> = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
-        for backend in crate::backends() {
+        let (file, program) = tiny.open(&folder, Format::F32);
+        for backend in crate::held_to_references() {
             let options = LoadOptions { context: CONTEXT, kv: KvType::F32, exact: true, ..LoadOptions::default() };
             let mut session = Session::new(&*backend, &file, &program, 2, &options);
             let want = session.feed(&tokens, usize::MAX, &[tokens.len() - 1]);
@@ -292,9 +296,8 @@ fn quantized_weights_and_caches_stay_near_their_exact_twins() {
     let tokens = tokens(70);
     let wanted = [tokens.len() - 1];
     for tiny in TINY {
-        let file = crate::fixtures::open(&tiny.write(&folder, Format::Q8_0));
-        let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
-        for backend in crate::backends() {
+        let (file, program) = tiny.open(&folder, Format::Q8_0);
+        for backend in crate::held_to_references() {
             let logits = |kv, exact, chunk| {
                 let options = LoadOptions { context: CONTEXT, kv, exact, ..LoadOptions::default() };
                 Session::new(&*backend, &file, &program, 1, &options).feed(&tokens, chunk, &wanted).remove(0)

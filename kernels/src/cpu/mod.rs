@@ -208,6 +208,13 @@ impl Kernels {
         unsafe { (route.run)(&mut product) }
     }
 
+    /// Whether `other` computes such a product by the very same code, [exact](Form::F32) or not: who tests both may test one.
+    pub fn multiplies_as(&self, other: &Kernels, format: Format, exact: bool, tokens: usize) -> bool {
+        let route = |k: &Kernels| if exact { k.exact } else { *k.routes(format).by_tokens(tokens) };
+        let (a, b) = (route(self), route(other));
+        a.form == b.form && std::ptr::fn_addr_eq(a.run, b.run) && std::ptr::fn_addr_eq(a.scratch, b.scratch)
+    }
+
     fn routes(&self, format: Format) -> &Routes {
         &self.products[place(format)]
     }
@@ -264,6 +271,11 @@ impl Kernels {
         assert!(scratch.len() >= self.attend_scratch(cache.key_dim, cache.value_dim, spans.len()));
         // SAFETY: as in `quantize`.
         unsafe { (self.attend)(cache, scoring, queries, spans, out, scratch) }
+    }
+
+    /// Whether `other` attends by the very same code.
+    pub fn attends_as(&self, other: &Kernels) -> bool {
+        std::ptr::fn_addr_eq(self.attend, other.attend)
     }
 
     /// Bytes of scratch that [`attend`](Self::attend) needs.
