@@ -35,7 +35,7 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
                 Zone::Skin => (state.sensor.skin, &state.skin),
             };
             let Some(t) = t else { return };
-            hold.mixed = state.load.is_mixed();
+            hold.alternates(state.load.is_mixed(), || state.load.level_of_equal_power_mhz(prior));
             if let (true, Some(p)) = (entered, phase) {
                 hold.enter(prior, p, t);
             }

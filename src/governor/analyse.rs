@@ -33,6 +33,7 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
         state.skin.feed(skin, power, dt);
     }
     let Some(p) = phase else { return };
+    state.load.draws(p, power - prior.idle_w, dt);
     let look = Look {
         soc: t,
         skin: state.sensor.skin,

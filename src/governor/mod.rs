@@ -40,6 +40,7 @@ mod senses;
 pub mod simulate;
 pub mod stay;
 pub mod threads;
+mod turns;
 
 use crate::units::{Celsius, Seconds};
 use act::act;

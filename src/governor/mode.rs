@@ -21,6 +21,9 @@ const PROMISE: f32 = 0.01;
 const NEAR_CEILING_C: f32 = 0.15;
 /// A hold that loses more than this against free minutes is given up.
 const HARM: f32 = 0.01;
+/// A board under prompts and answers in turn is still a little on its way when its free minutes are counted, and was faster then than it
+/// would be now: where prompts are clearly quicker, this much is put down to that.
+const NOT_AT_REST: f32 = 0.02;
 
 #[derive(Clone, Debug)]
 pub(super) enum Mode {
@@ -93,6 +96,10 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
     };
     let wish = wish(policy, state, seen, sure, banned);
     let settle_s = if state.load.is_mixed() { harm::SETTLE_MIXED_S } else { harm::SETTLE_S };
+    if state.load.begins_to_mix && matches!(state.mode, Mode::Ride { .. }) {
+        // What was counted before was of another load.
+        state.watch.free = harm::Side::left_alone(state.evidence.zone == Zone::Skin || state.sensor.skin.is_some(), settle_s);
+    }
     let mode = std::mem::replace(&mut state.mode, Mode::Free);
     state.mode = match mode {
         Mode::Blind { before, .. } => *before,
@@ -101,14 +108,19 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
         Mode::Stay { below: Mechanism::Missing, .. } if state.evidence.verdict != Mechanism::Missing => {
             Mode::Ride { look: None, rising: None }
         }
-        Mode::Stay { hold, since_s, on_trial, below } => {
+        Mode::Stay { mut hold, since_s, on_trial, below } => {
             let age = now - since_s;
             let gain = state.watch.gain();
             let lost = state.unheeded_s > 10.0 || zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
             // What a listener waits for is the prompt: quicker prompts are worth a trial that is even on the whole.
             let prompts = state.watch.prompt_gain().unwrap_or(0.0);
-            let least = if prompts > 0.05 { -0.005 } else { 0.003 };
-            let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < -HARM });
+            if let Some(gain) = gain {
+                hold.share_out(gain);
+            }
+            let quicker = prompts > 0.05;
+            let least = if quicker { -NOT_AT_REST } else { 0.003 };
+            let least_later = if quicker { -NOT_AT_REST } else { -HARM };
+            let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < least_later });
             if lost {
                 state.watch.banned_until_s = now + if zone_t.is_none() { 10.0 } else { 600.0 };
                 Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }

@@ -1,6 +1,8 @@
 //! What is believed of one look at the board: the temperature to act on, and which phases the load has had lately.
 
 use super::observation::{Observation, Phase};
+use super::policy::Prior;
+use super::turns;
 
 /// A reading older than this is no reading.
 pub(super) const STALE_S: f64 = 5.0;
@@ -9,6 +11,11 @@ const JUMP_C: f32 = 12.0;
 const JUMP_BELIEVED_S: f64 = 10.0;
 /// Readings outside are sentinels: no board computes there.
 const PLAUSIBLE_C: std::ops::Range<f32> = -25.0..125.0;
+
+/// Busy seconds over which a phase's power is a mean: a dozen turns of a board that throttles.
+const DRAWN_S: f64 = 150.0;
+/// A hold is some tenths of a kelvin cooler than the board alone; it begins with this share of its power.
+const LESS: f64 = 0.97;
 
 /// What the thermometer last said, and how far it is believed.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +67,12 @@ pub(super) struct LoadMix {
     last: Phase,
     pub in_phase_s: f64,
     share: [f64; 2],
+    /// Mean W of the busy seconds of each, the idle power aside.
+    drawn_w: [f64; 2],
     switches: f64,
+    mixed: bool,
+    /// Since this tick prompts and answers alternate.
+    pub begins_to_mix: bool,
 }
 
 impl LoadMix {
@@ -74,10 +86,32 @@ impl LoadMix {
         self.switches += (if entered { 1.0 } else { 0.0 }) - self.switches * fade;
         self.in_phase_s = if entered { 0.0 } else { self.in_phase_s + dt };
         self.last = phase;
+        let mixed = self.switches >= 4.0 && self.share.iter().all(|&s| s >= 0.08);
+        self.begins_to_mix = mixed && !self.mixed;
+        self.mixed = mixed;
         entered
     }
 
+    /// A busy second in a phase drew this much, the idle power aside.
+    pub fn draws(&mut self, phase: usize, dynamic_w: f32, dt: f64) {
+        self.drawn_w[phase] += (dynamic_w as f64 - self.drawn_w[phase]) * (dt / DRAWN_S).min(1.0);
+    }
+
+    /// The prompt's clock in MHz at which the load would draw what it drew of late, the answer's at [`turns::RATIO`] of it.
+    pub fn level_of_equal_power_mhz(&self, prior: &Prior) -> f32 {
+        let mean = |w: [f64; 2]| self.share[0] * w[0] + self.share[1] * w[1];
+        let drawn_w = LESS * mean(self.drawn_w);
+        let at = |act: f32, mhz: f32| (prior.power_w(act, prior.cores, mhz.min(prior.max_mhz())) - prior.idle_w) as f64;
+        let level_w = |mhz: f32| mean([at(prior.act_prefill, mhz), at(prior.act_decode, turns::RATIO * mhz)]);
+        let (mut low, mut high) = (prior.min_mhz(), prior.max_mhz() / turns::RATIO);
+        while high - low > 10.0 {
+            let middle = 0.5 * (low + high);
+            if level_w(middle) <= drawn_w { low = middle } else { high = middle }
+        }
+        low
+    }
+
     pub fn is_mixed(&self) -> bool {
-        self.switches >= 4.0 && self.share.iter().all(|&s| s >= 0.08)
+        self.mixed
     }
 }
