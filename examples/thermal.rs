@@ -11,9 +11,9 @@ fn main() -> ExitCode {
     let number = |name: &str, default| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)?.parse().ok()).unwrap_or(default);
     let seeds = Seeds { first: number("--seed", 1).max(1), draws: number("--draws", 8) };
     println!(
-        "SIMULATED, no board was measured. Baseline: the board's own throttle with the best static thread count, same room and start;"
+        "SIMULATED, no board was measured. Baseline: the board's own throttle with the thread count that was best with other noise, same room,"
     );
-    println!("45 min from cold, the last 15 counted (a hard skin cliff, which swings for minutes: 2 h, the last 90 min).");
+    println!("same start; 45 min from cold, the last 15 counted (where a skin throttles, which swings for minutes: 2 h, the last 90 min).");
     let (first, draws) = (seeds.first, seeds.draws);
     println!(
         "[10 % … 90 %] over {draws} paired draws of everything uncertain, seeds {first} and on; the plants as written with noise {first}.\n"

@@ -1,8 +1,9 @@
 //! What the governor promises, held against the simulator: the rows that `make thermal` prints. All figures from here are simulated.
 //!
 //! The baseline is always the board's own mechanism with the best static thread count for that phase, in the same room, with the same
-//! start: 45 minutes from cold, the last 15 counted. [`harmless`]: nowhere worse than that. [`gains`]: where it must be better.
-//! [`oracle`]: what anybody can reach. [`insight`]: verdicts, forecasts, faults, and what a simulated hour costs.
+//! start: 45 minutes from cold, the last 15 counted (longer under a skin, see [`Cell::scenario`]). [`harmless`]: nowhere worse than that.
+//! [`gains`]: where it must be better. [`oracle`]: what anybody can reach. [`insight`]: verdicts, forecasts, faults, and what a simulated
+//! hour costs.
 
 pub mod gains;
 pub mod harmless;
@@ -63,6 +64,12 @@ impl Seeds {
     }
 }
 
+/// What makes another noise of a seed.
+const OTHER_NOISE: u64 = 0x5eed << 32;
+
+/// A count is better than more threads by this at least, or it is a tie.
+const TIE: f32 = 1.003;
+
 /// A plant in a room under a load.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -90,22 +97,28 @@ impl Cell {
         Cell { model: Model::named(name).unwrap_or_else(|| panic!("no plant `{name}`")), ambient_c, load }
     }
 
-    /// 45 min, the last 15 counted; 2 h, the last 90 min, where the board alone swings over many minutes and a short window would
-    /// catch any part of a swing.
+    /// 45 min, the last 15 counted; 2 h, the last 90 min, where a slow zone throttles: the board alone swings over many minutes there, and
+    /// a short window catches any part of a swing. (Draw 27 of a phone with graded caps under voice at 32 °C: three threads are 13 % faster
+    /// than four in minutes 30 to 45, and 0.8 % in hours 2 to 5.)
     pub fn scenario(&self, seed: u64) -> Scenario {
-        let swings = matches!(&self.model.throttle, Throttle::Skin { cap_mhz, .. } if cap_mhz.len() == 1);
+        let swings = matches!(&self.model.throttle, Throttle::Skin { .. });
         let (minutes, window_minutes) = if swings { (120.0, 90.0) } else { (45.0, 15.0) };
         Scenario { minutes, window_minutes, ..Scenario::new(self.load, self.ambient_c, seed) }
     }
 
-    /// The board alone, with the thread count that is best here.
+    /// The board alone, with the thread count that is best here: found in a run of other noise, since nobody chooses a count after the run
+    /// that it is for. (An RK3588 with step_wise wanders by 0.5 to 0.8 % from one noise to another at its lowest clocks: the luckiest of
+    /// four counts of one noise is 1 to 1.3 % ahead where the mean of 16 noises knows no difference.)
     pub fn stock(&self, seed: u64) -> Outcome {
         let n = self.model.soc.cores;
-        let at = |threads: u8| {
+        let at = |threads: u8, seed: u64| {
             let (prefill, decode) = if self.load == Load::Prefill { (threads, n) } else { (n, threads) };
             run(&self.model, &self.scenario(seed), &mut Constant::threads(prefill, decode), &mut |_, _, _| ())
         };
-        (1..=n).map(at).max_by(|a, b| a.speed.total_cmp(&b.speed)).expect("at least one core")
+        let speeds = (1..=n).rev().map(|threads| (threads, at(threads, seed ^ OTHER_NOISE).speed));
+        // Within a tie all threads: the other count would be chance's choice.
+        let (best, _) = speeds.reduce(|a, b| if b.1 > TIE * a.1 { b } else { a }).expect("at least one core");
+        at(best, seed)
     }
 
     pub fn governed(&self, goal: Goal, seed: u64) -> Outcome {
