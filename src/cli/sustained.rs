@@ -20,8 +20,13 @@ use crate::measure::sustained::{Plan, judge, run};
 use crate::measure::versus::{self, Governed, Legs, Versus};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -221,27 +226,64 @@ fn answer(options: &Options, measured: Measured, json: bool) -> anyhow::Result<(
             println!("  (--out FOLDER keeps the record, the series and a picture)");
         }
     }
-    options.out.as_ref().map_or(Ok(()), |folder| write(folder, &measured))
+    options.out.as_ref().map_or(Ok(()), |folder| write(folder, &measured))?;
+    if measured.record.figures.cut_short {
+        // No success for a script, which may hold it for the whole run.
+        bail!("cut short by a signal; what was measured until then is told, and is no sustained figure");
+    }
+    Ok(())
 }
 
-/// The cold seconds, the hot ones, and the comparison where one was asked for.
-type Went = (Vec<Second>, Vec<Second>, Option<Versus>);
+/// What a run or eight legs gave: the seconds of rest and work (of the first leg), and the comparison where one was asked for.
+struct Went {
+    cold: Vec<Second>,
+    hot: Vec<Second>,
+    versus: Option<Versus>,
+    cut_short: bool,
+}
 
-/// Both ways to run, on any runner: one run until steady, or eight legs.
+impl Went {
+    /// Of a run that was cut short: whether there is anything to tell.
+    fn is_something(&self) -> anyhow::Result<()> {
+        if self.cut_short && self.hot.len() < LEG_MIN_S {
+            bail!("cut short by a signal before there were {LEG_MIN_S} s of work: nothing was measured");
+        }
+        Ok(())
+    }
+}
+
+/// Both ways to run, on any runner: one run until steady, or eight legs. `stop` set, it ends with what there is.
 fn go<R: Governed<Setting = Goal>>(
     runner: &mut R,
     options: &Options,
+    stop: &AtomicBool,
     mut tell: impl FnMut(&mut R, usize, &[Second], bool),
 ) -> Result<Went, R::Error> {
+    let mut cut_short = false;
+    let mut tell = |runner: &mut R, leg: usize, so_far: &[Second], is_work: bool| {
+        tell(runner, leg, so_far, is_work);
+        cut_short = stop.load(Ordering::Relaxed);
+        if cut_short { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
     let goal = options.governor.into();
     if options.against_off {
         let (versus, mut series) = versus::run(runner, [Goal::Off, goal], options.legs(), tell)?;
         let (cold, hot) = series.swap_remove(0);
-        return Ok((cold, hot, Some(versus)));
+        return Ok(Went { cold, hot, versus: Some(versus), cut_short });
     }
     runner.govern(goal);
     let (cold, hot) = run(runner, options.plan(), |runner, so_far, is_work| tell(runner, 0, so_far, is_work))?;
-    Ok((cold, hot, None))
+    Ok(Went { cold, hot, versus: None, cut_short })
+}
+
+/// Set by the first SIGINT or SIGTERM from now on; the second of them ends the process at once, as it would have without this.
+fn stopped_by_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, stop.clone()).context("signals")?;
+        flag::register(signal, stop.clone()).context("signals")?;
+    }
+    Ok(stop)
 }
 
 fn simulated(options: &Options) -> anyhow::Result<Measured> {
@@ -253,11 +295,12 @@ fn simulated(options: &Options) -> anyhow::Result<Measured> {
     let threads = usize::from(plant.soc.cores);
     let mut board = SimulatedBoard::new(plant, options.load.into(), room, options.governor.into(), 1);
     let bar = Progress::new("simulating");
-    let Ok((cold, hot, versus)) = go(&mut board, options, |_, leg, so_far, is_work| {
+    let Ok(went) = go(&mut board, options, &*stopped_by_signal()?, |_, leg, so_far, is_work| {
         let [done, all] = options.progress(leg, so_far, is_work);
         bar.at(done, all);
     });
     drop(bar);
+    went.is_something()?;
     let turn = board.turn();
     let model = ModelFacts { file: "a model of 1.2 billion weights".into(), file_type: "Q4_K_M".into(), ..ModelFacts::default() };
     let record = Record {
@@ -269,10 +312,9 @@ fn simulated(options: &Options) -> anyhow::Result<Measured> {
         threads,
         room_c: Some(f64::from(room)),
         power_place: Some("supply (modelled)".into()),
-        versus,
-        ..blank(options, turn, &cold, &hot)
+        ..blank(options, turn, &went)
     };
-    Ok(Measured { record, cold, hot, trips })
+    Ok(Measured { record, cold: went.cold, hot: went.hot, trips })
 }
 
 /// Where a simulated board begins to take its clock away; of a skin's own limits the first.
@@ -299,8 +341,10 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
     let opening = Opening { path: model, kind: chosen.backend.into(), options: load, turn, room };
     let mut runner = ThisMachine::open(&root, opening, &Progress::new("loading the model"))?;
     let bar = Progress::timed(if options.against_off { "eight legs" } else { "sustained" });
-    let (cold, hot, versus) = go(&mut runner, options, |runner, leg, so_far, is_work| show(&bar, options, runner, leg, so_far, is_work))?;
+    let stop = stopped_by_signal()?;
+    let went = go(&mut runner, options, &stop, |runner, leg, so_far, is_work| show(&bar, options, runner, leg, so_far, is_work))?;
     drop(bar);
+    went.is_something()?;
     let info = runner.session().loaded.info().clone();
     let record = Record {
         source: if identity.kind == Kind::Board { Source::Real } else { Source::Pc },
@@ -311,10 +355,9 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
         threads: if turn.load == Load::Prefill { info.prefill_threads } else { info.decode_threads },
         power_place: runner.power_place(),
         governor: if identity.kind == Kind::Board { options.governor_word() } else { "off".into() },
-        versus,
-        ..blank(options, turn, &cold, &hot)
+        ..blank(options, turn, &went)
     };
-    Ok(Measured { record, cold, hot, trips })
+    Ok(Measured { record, cold: went.cold, hot: went.hot, trips })
 }
 
 /// A thermometer of the room that gives a reading, within three tries: a slow one may need a second.
@@ -352,7 +395,8 @@ fn show(bar: &Progress, options: &Options, machine: &mut ThisMachine, leg: usize
 }
 
 /// What is the same wherever a run was.
-fn blank(options: &Options, turn: Turn, cold: &[Second], hot: &[Second]) -> Record {
+fn blank(options: &Options, turn: Turn, went: &Went) -> Record {
+    let figures = judge(&went.cold, &went.hot);
     Record {
         kind: record::KIND.into(),
         version: record::VERSION,
@@ -371,8 +415,8 @@ fn blank(options: &Options, turn: Turn, cold: &[Second], hot: &[Second]) -> Reco
         backend: String::new(),
         governor: options.governor_word(),
         power_place: None,
-        figures: judge(cold, hot),
-        versus: None,
+        figures: if went.cut_short { figures.cut_short() } else { figures },
+        versus: went.versus.clone(),
     }
 }
 

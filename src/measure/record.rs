@@ -159,7 +159,11 @@ impl Record {
         row("of", format!("{boards}, one run: others have to repeat it before it is more than an anecdote"));
         let mut table = rows.join("\n") + "\n";
         if let Some(versus) = &self.versus {
-            table += "  (above: the first of eight legs, with the governor off)\n";
+            table += if versus.legs.is_empty() {
+                "  (above: what there is of the first of eight legs, with the governor off)\n"
+            } else {
+                "  (above: the first of eight legs, with the governor off)\n"
+            };
             table += &versus.table(&self.governor);
         }
         table
@@ -260,9 +264,13 @@ pub fn threads_words(threads: usize) -> String {
 }
 
 impl Versus {
+    fn count_words(&self) -> String {
+        if self.legs.len() == 8 { "eight".into() } else { format!("cut short, {} of eight", self.legs.len()) }
+    }
+
     fn table(&self, governor: &str) -> String {
         let length = length_words(self.leg_s);
-        let mut out = format!("  a = off, b = {governor}: eight legs of {length}, ABBA BAAB (τ {:.0} s)\n", self.tau_s);
+        let mut out = format!("  a = off, b = {governor}: {} legs of {length}, ABBA BAAB (τ {:.0} s)\n", self.count_words(), self.tau_s);
         for (n, leg) in self.legs.iter().enumerate() {
             let start = leg.start_c.map_or(String::new(), |c| format!(", from {c:.1} °C"));
             let joules = leg.joules_per_token.map_or(String::new(), |j| format!(", {j:.3} J/token"));

@@ -163,23 +163,62 @@ mod tests {
     use super::super::sustained::{Plan, judge, run};
     use super::super::versus::{self, Legs};
     use super::*;
+    use std::ops::ControlFlow;
 
     const PLAN: Plan = Plan { cool_s: 1200, run_s: 3600 };
 
     #[test]
     fn a_bare_pi_5_keeps_nine_tenths_of_its_peak_at_22_degrees() {
         let mut board = SimulatedBoard::new(Model::named("pi5-bare").unwrap(), Load::Decode, 22.0, Goal::Observe, 1);
-        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ()).unwrap();
+        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ControlFlow::Continue(())).unwrap();
         let s = judge(&cold, &hot);
         assert!(s.steady && (s.ratio - 0.90).abs() < 0.02, "{s:?}");
         assert!(cold.len() < 600 && s.first_throttled_s.is_some_and(|t| t > 60));
     }
 
     #[test]
+    fn a_run_that_is_cut_short_keeps_its_seconds_and_is_never_called_steady() {
+        let model = Model::named("pi5-bare").unwrap();
+        let mut board = SimulatedBoard::new(model, Load::Decode, 22.0, Goal::Off, 1);
+        let until = |seconds: usize| {
+            move |_: &mut SimulatedBoard, so_far: &[Second], is_work: bool| {
+                if is_work && so_far.len() >= seconds { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+        };
+        let (cold, hot) = run(&mut board, PLAN, until(100)).unwrap();
+        let figures = judge(&cold, &hot).cut_short();
+        assert_eq!((hot.len(), figures.run_s, figures.steady, figures.cut_short), (100, 100, false, true));
+        assert!(figures.unsteady_because.starts_with("cut short by a signal after 100 s; "), "{}", figures.unsteady_because);
+        // Not even a run that would have passed, had it ended by itself a moment later.
+        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ControlFlow::Continue(())).unwrap();
+        assert!(judge(&cold, &hot).steady && !judge(&cold, &hot).cut_short().steady);
+    }
+
+    #[test]
+    fn legs_that_are_cut_short_keep_those_that_are_whole() {
+        let cut_in = |leg: usize| {
+            let model = Model::named("pi5-bare").unwrap();
+            let mut board = SimulatedBoard::new(model, Load::Decode, 22.0, Goal::Off, 1);
+            let tell = |_: &mut SimulatedBoard, number: usize, so_far: &[Second], is_work: bool| {
+                if number == leg && is_work && so_far.len() >= 50 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let legs = Legs { leg_s: 300, cool_s: 600 };
+            let Ok((versus, series)) = versus::run(&mut board, [Goal::Off, Goal::Observe], legs, tell);
+            (versus, series)
+        };
+        let (versus, series) = cut_in(5);
+        assert_eq!((versus.legs.len(), versus.pairs.len(), series.len(), series[5].1.len()), (5, 2, 6, 50));
+        assert_eq!(versus.not_worse, None, "five legs do not cancel a room that warms");
+        assert!(versus.unchecked.iter().any(|u| u.contains("only 5 of 8 legs")), "{:?}", versus.unchecked);
+        let (versus, series) = cut_in(0);
+        assert_eq!((versus.legs.len(), versus.speed, series.len()), (0, None, 1));
+    }
+
+    #[test]
     fn two_runs_agree_within_two_percent() {
         let sustained = |seed| {
             let mut board = SimulatedBoard::new(Model::named("rk3588-bare").unwrap(), Load::Decode, 25.0, Goal::Observe, seed);
-            let (cold, hot) = run(&mut board, PLAN, |_, _, _| ()).unwrap();
+            let (cold, hot) = run(&mut board, PLAN, |_, _, _| ControlFlow::Continue(())).unwrap();
             judge(&cold, &hot).sustained_tok_s
         };
         assert!((sustained(1) / sustained(2) - 1.0).abs() < 0.02);
@@ -189,7 +228,8 @@ mod tests {
     fn legs_in_turn_show_what_a_governor_wins_below_a_cliff_and_that_observing_costs_nothing() {
         let against_off = |plant: &str, goal| {
             let mut board = SimulatedBoard::new(Model::named(plant).unwrap(), Load::Decode, 30.0, Goal::Off, 1);
-            let Ok((versus, series)) = versus::run(&mut board, [Goal::Off, goal], Legs { leg_s: 1800, cool_s: 3600 }, |_, _, _, _| ());
+            let Ok((versus, series)) =
+                versus::run(&mut board, [Goal::Off, goal], Legs { leg_s: 1800, cool_s: 3600 }, |_, _, _, _| ControlFlow::Continue(()));
             assert!(versus.pairs.iter().all(|p| p.rejected.is_empty()) && series.iter().all(|(_, leg)| leg.len() == 1800), "{versus:?}");
             versus
         };
@@ -203,7 +243,7 @@ mod tests {
     fn a_mixed_load_has_turns_whose_first_token_comes_later_when_the_board_is_hot() {
         let mut board = SimulatedBoard::new(Model::named("rk3588-bare-stepwise").unwrap(), Load::Voice, 22.0, Goal::Off, 1);
         let turn = board.turn();
-        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ()).unwrap();
+        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ControlFlow::Continue(())).unwrap();
         let s = judge(&cold, &hot);
         let turns = s.turns.clone().unwrap();
         // Cold, a turn takes the simulator's 5 + 12 + 8 s.
@@ -219,7 +259,7 @@ mod tests {
     #[test]
     fn prompts_alone_are_counted_as_tokens() {
         let mut board = SimulatedBoard::new(Model::named("pi5-bare").unwrap(), Load::Prefill, 22.0, Goal::Off, 1);
-        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ()).unwrap();
+        let (cold, hot) = run(&mut board, PLAN, |_, _, _| ControlFlow::Continue(())).unwrap();
         let s = judge(&cold, &hot);
         assert!(s.steady && (s.peak_tok_s - 100.0).abs() < 2.0 && (s.ratio - 0.62).abs() < 0.03 && s.turns.is_none(), "{s:?}");
     }

@@ -11,6 +11,7 @@ use super::series::{Second, each, rate_of, totals, values, window_rates};
 use super::statistics::{mean, percentile, ratio_interval};
 use super::steady::{ColdStart, Steadiness, Times, is_cold, is_done};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 const PEAK_WITHIN_S: usize = 60;
 const TEN_S: usize = 10;
@@ -56,6 +57,9 @@ pub struct Sustained {
     pub steady: bool,
     /// Why it is not; empty when it is.
     pub unsteady_because: String,
+    /// A signal ended the run before its time.
+    #[serde(default)]
+    pub cut_short: bool,
     /// What the verdict rests on: `temperature and speed`, or `speed alone` where there is no thermometer.
     #[serde(default)]
     pub judged_by: String,
@@ -129,22 +133,27 @@ pub struct FirstTokenMs {
     pub max: f64,
 }
 
-/// Rests until cold, works until steady or the plan's end. `tell` is called with what there is so far, and whether it is work.
+/// Rests until cold, works until steady or the plan's end. `tell` is called with what there is so far, and whether it is work; its break
+/// ends the run with that.
 pub fn run<R: Runner>(
     runner: &mut R,
     plan: Plan,
-    mut tell: impl FnMut(&mut R, &[Second], bool),
+    mut tell: impl FnMut(&mut R, &[Second], bool) -> ControlFlow<()>,
 ) -> Result<(Vec<Second>, Vec<Second>), R::Error> {
     let mut cold = Vec::new();
+    let mut hot: Vec<Second> = Vec::new();
     while cold.len() < plan.cool_s && !is_cold(&cold) {
         cold.push(runner.rest()?);
-        tell(runner, &cold, false);
+        if tell(runner, &cold, false).is_break() {
+            return Ok((cold, hot));
+        }
     }
-    let mut hot: Vec<Second> = Vec::new();
     let mut looked = 0;
     while hot.len() < plan.run_s {
         runner.work(&mut hot)?;
-        tell(runner, &hot, true);
+        if tell(runner, &hot, true).is_break() {
+            break;
+        }
         if hot.len() >= looked + LOOK_EVERY_S {
             looked = hot.len();
             if is_done(&hot) {
@@ -189,6 +198,7 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
         p5_tok_s: percentile(&window_rates(window, TEN_S), 0.05),
         steady: unsteady_because.is_empty(),
         unsteady_because,
+        cut_short: false,
         judged_by: if hot.iter().any(|s| s.celsius.is_some()) { "temperature and speed" } else { "speed alone" }.into(),
         drift_percent: steadiness.drift_percent,
         window_s: window.len(),
@@ -214,6 +224,15 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
         idle_watts,
         joules_per_token: watts.map(per_token),
         joules_per_token_net: watts.zip(idle_watts).map(|(w, idle)| per_token(w - idle)),
+    }
+}
+
+impl Sustained {
+    /// The same figures, of a run that a signal ended: whatever they look like, nobody waited for them to be steady.
+    pub fn cut_short(self) -> Sustained {
+        let also = if self.unsteady_because.is_empty() { String::new() } else { format!("; {}", self.unsteady_because) };
+        let unsteady_because = format!("cut short by a signal after {}{also}", length_words(self.run_s));
+        Sustained { steady: false, cut_short: true, unsteady_because, ..self }
     }
 }
 

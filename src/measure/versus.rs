@@ -8,6 +8,7 @@ use super::statistics::{mean, percentile};
 use super::steady::{is_cold, tau_s};
 use super::sustained::{Runner, shares};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 /// Which setting each leg has: 0 is A, 1 is B.
 const ORDER: [usize; 8] = [0, 1, 1, 0, 1, 0, 0, 1];
@@ -64,6 +65,7 @@ pub struct Leg {
 /// B against A.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Versus {
+    /// Those that are whole: eight, or fewer where a signal ended the run.
     pub legs: Vec<Leg>,
     pub leg_s: usize,
     /// The first leg's slow time constant in seconds; legs of 5 of them forget their start.
@@ -105,23 +107,27 @@ pub struct Difference {
 /// Rest, and the work after it.
 pub type Seconds = (Vec<Second>, Vec<Second>);
 
-/// Runs all legs. Returns the rest before and the work of each beside the verdict. `tell` is called with the leg's number, its seconds so far, and whether they are work.
+/// Runs all legs. Returns the rest before and the work of each beside the verdict. `tell` is called with the leg's number, its seconds so
+/// far, and whether they are work; its break ends the run with the legs that are whole, and the seconds of the one that is not come last.
 pub fn run<R: Governed>(
     runner: &mut R,
     settings: [R::Setting; 2],
     legs: Legs,
-    mut tell: impl FnMut(&mut R, usize, &[Second], bool),
+    mut tell: impl FnMut(&mut R, usize, &[Second], bool) -> ControlFlow<()>,
 ) -> Result<(Versus, Vec<Seconds>), R::Error> {
     let mut done: Vec<Leg> = Vec::new();
     let mut series: Vec<Seconds> = Vec::new();
-    for (number, which) in ORDER.into_iter().enumerate() {
+    'legs: for (number, which) in ORDER.into_iter().enumerate() {
         // Rest is the same for both, and so is what they start from.
         runner.govern(settings[0].clone());
         let mut rest = Vec::new();
         let start = done.first().and_then(|leg: &Leg| leg.start_c);
         while rest.len() < legs.cool_s && !is_cold(&rest) {
             rest.push(runner.rest()?);
-            tell(runner, number, &rest, false);
+            if tell(runner, number, &rest, false).is_break() {
+                series.push((rest, Vec::new()));
+                break 'legs;
+            }
             // As cold as the first leg was is cold enough.
             if start.zip(rest.last().and_then(|s| s.celsius)).is_some_and(|(first, now)| now <= first + 0.3) {
                 break;
@@ -131,7 +137,10 @@ pub fn run<R: Governed>(
         let mut hot: Vec<Second> = Vec::new();
         while hot.len() < legs.leg_s {
             runner.work(&mut hot)?;
-            tell(runner, number, &hot, true);
+            if tell(runner, number, &hot, true).is_break() && hot.len() < legs.leg_s {
+                series.push((rest, hot));
+                break 'legs;
+            }
         }
         hot.truncate(legs.leg_s);
         done.push(Leg::of(['a', 'b'][which], &rest, &hot));
@@ -167,7 +176,9 @@ impl Leg {
 impl Versus {
     fn of(legs: Vec<Leg>, leg_s: usize, tau: f64) -> Versus {
         let forgotten = leg_s as f64 >= FORGOTTEN_TAU * tau;
-        let pairs: Vec<Pair> = PAIRS.iter().map(|&(a, b)| Pair::of(&legs[a], &legs[b], forgotten)).collect();
+        let whole = PAIRS.iter().filter_map(|&(a, b)| legs.get(a).zip(legs.get(b)));
+        let pairs: Vec<Pair> = whole.map(|(a, b)| Pair::of(a, b, forgotten)).collect();
+        let cut_short = legs.len() < ORDER.len();
         let counted = || pairs.iter().filter(|p| p.rejected.is_empty());
         let of = |pick: fn(&Pair) -> Option<f64>| difference(&counted().filter_map(pick).collect::<Vec<_>>());
         let speed = of(|p| Some(p.speed));
@@ -176,9 +187,11 @@ impl Versus {
         let unchecked = [
             hidden("whether the legs started alike: there is no thermometer", |l| l.start_c.is_some()),
             hidden("whether the room moved: it has no thermometer (--room-sensor)", |l| l.room_c.is_some()),
+            cut_short.then(|| format!("whether the room moved between the pairs: only {} of {} legs were run", legs.len(), ORDER.len())),
         ];
         Versus {
-            not_worse: speed.map(|d| d.low >= NON_INFERIOR),
+            // Only all eight cancel a room that warms.
+            not_worse: speed.filter(|_| !cut_short).map(|d| d.low >= NON_INFERIOR),
             unchecked: unchecked.into_iter().flatten().collect(),
             legs,
             leg_s,

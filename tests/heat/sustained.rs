@@ -2,7 +2,10 @@
 
 use crate::{hearth, printed, refused};
 use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
@@ -79,6 +82,36 @@ fn this_machine_is_measured_and_a_run_of_seconds_is_not_called_steady() {
     assert_eq!((record["model"]["file"].as_str(), record["threads"].as_u64()), (Some("m.gguf"), Some(1)));
     assert_eq!(record["model"]["sha256"].as_str().unwrap().len(), 64);
     assert_ne!(record["source"], "simulated");
+}
+
+#[test]
+fn a_run_ended_by_a_signal_keeps_what_it_measured_and_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (dir.path().join("m.gguf"), dir.path().join("out"));
+    let (model, folder) = (model.to_str().unwrap(), out.to_str().unwrap());
+    printed(&["synth", "tiny", "F32", model]);
+    let run = ["bench", "--sustained", "-m", model, "-t", "1", "--minutes", "60", "--cool", "0", "--out", folder];
+    for signal in ["INT", "TERM"] {
+        // Some seconds of work must be there first; how soon they are, the machine decides.
+        let cut_after = |seconds: u64| {
+            let command =
+                Command::new(env!("CARGO_BIN_EXE_hearth")).args(run).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_secs(seconds));
+            assert!(Command::new("kill").args([&format!("-{signal}"), &command.id().to_string()]).status().unwrap().success());
+            command.wait_with_output().unwrap()
+        };
+        let too_soon =
+            |output: &Output| output.status.signal().is_some() || String::from_utf8_lossy(&output.stderr).contains("nothing was");
+        let output = [8, 16, 32, 64].into_iter().map(cut_after).find(|o| !too_soon(o)).expect("no five seconds of work in 64 s");
+        let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(table.contains("NO: cut short by a signal after") && !table.contains("sustained  "), "{table}");
+        assert!(said.contains("record, series and picture") && said.contains("no sustained figure"), "{said}");
+        let record = json(&std::fs::read_to_string(only(&out, "json")).unwrap());
+        let figures = &record["figures"];
+        assert!(figures["cut_short"] == true && figures["steady"] == false && figures["peak_tok_s"].as_f64().unwrap() > 0.0, "{record}");
+        std::fs::remove_dir_all(&out).unwrap();
+    }
 }
 
 #[test]
