@@ -16,7 +16,7 @@ use crate::measure::series::{Second, Source};
 use crate::measure::session::Session;
 use crate::measure::simulated::SimulatedBoard;
 use crate::measure::steady::Times;
-use crate::measure::sustained::{Plan, judge, run};
+use crate::measure::sustained::{Plan, judge, length_words, run};
 use crate::measure::versus::{self, Governed, Legs, Versus};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
@@ -243,6 +243,14 @@ struct Went {
 }
 
 impl Went {
+    /// When a run that was cut short was.
+    fn when(&self) -> String {
+        match &self.versus {
+            Some(versus) => format!("in leg {} of 8", versus.legs.len() + 1),
+            None => format!("after {}", length_words(self.hot.len())),
+        }
+    }
+
     /// Of a run that was cut short: whether there is anything to tell.
     fn is_something(&self) -> anyhow::Result<()> {
         if self.cut_short && self.hot.len() < LEG_MIN_S {
@@ -415,7 +423,7 @@ fn blank(options: &Options, turn: Turn, went: &Went) -> Record {
         backend: String::new(),
         governor: options.governor_word(),
         power_place: None,
-        figures: if went.cut_short { figures.cut_short() } else { figures },
+        figures: if went.cut_short { figures.cut_short(&went.when()) } else { figures },
         versus: went.versus.clone(),
     }
 }

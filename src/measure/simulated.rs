@@ -186,12 +186,12 @@ mod tests {
             }
         };
         let (cold, hot) = run(&mut board, PLAN, until(100)).unwrap();
-        let figures = judge(&cold, &hot).cut_short();
+        let figures = judge(&cold, &hot).cut_short("after 100 s");
         assert_eq!((hot.len(), figures.run_s, figures.steady, figures.cut_short), (100, 100, false, true));
         assert!(figures.unsteady_because.starts_with("cut short by a signal after 100 s; "), "{}", figures.unsteady_because);
         // Not even a run that would have passed, had it ended by itself a moment later.
         let (cold, hot) = run(&mut board, PLAN, |_, _, _| ControlFlow::Continue(())).unwrap();
-        assert!(judge(&cold, &hot).steady && !judge(&cold, &hot).cut_short().steady);
+        assert!(judge(&cold, &hot).steady && !judge(&cold, &hot).cut_short("at the end").steady);
     }
 
     #[test]

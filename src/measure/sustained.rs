@@ -228,10 +228,10 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
 }
 
 impl Sustained {
-    /// The same figures, of a run that a signal ended: whatever they look like, nobody waited for them to be steady.
-    pub fn cut_short(self) -> Sustained {
+    /// The same figures, of a run that a signal ended, `when` in words: whatever they look like, nobody waited for them to be steady.
+    pub fn cut_short(self, when: &str) -> Sustained {
         let also = if self.unsteady_because.is_empty() { String::new() } else { format!("; {}", self.unsteady_because) };
-        let unsteady_because = format!("cut short by a signal after {}{also}", length_words(self.run_s));
+        let unsteady_because = format!("cut short by a signal {when}{also}");
         Sustained { steady: false, cut_short: true, unsteady_because, ..self }
     }
 }
