@@ -4,7 +4,6 @@
 //! are 4–7, on others 0–3. Single tokens leave little cores out: they add no bandwidth, and whoever shares a phase with them waits.
 //! For prompts [`counts`](super::counts) measures whether they help.
 
-use crate::units::cpu_list;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::Path;
@@ -89,12 +88,6 @@ impl Cores {
     }
 }
 
-/// Whether `allowed` has every core that is there: nothing holds the thread whose affinity it is.
-pub fn are_all(allowed: &CpuSet) -> bool {
-    let online = cpu_list(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default());
-    !online.is_empty() && online.into_iter().all(|cpu| (cpu as usize) < CpuSet::MAX_CPU && allowed.is_set(cpu as usize))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,11 +114,6 @@ mod tests {
         let rk3588 = tree(&[414, 414, 414, 414, 1024, 1024, 1008, 1008]);
         let cores = Cores::classify(rk3588.path(), vec![1, 2]);
         assert_eq!(cores, Cores { fast: vec![1, 2], slow: vec![] });
-    }
-
-    #[test]
-    fn no_core_is_not_all_of_them() {
-        assert!(!are_all(&CpuSet::new()));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! Each looks only when it lost its core, gave it away, slept, or begins: so where another one was is what that one last saw, and once in a
 //! while a worker goes without need. That costs it a move; whoever moved says where to, so they don't chase each other.
 
-use super::cores;
 use super::pool::Line;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -59,14 +58,15 @@ impl Spread {
     }
 }
 
-/// Lets the calling thread run where it might before. A thread that might run everywhere is let run everywhere, so that it will use cores that
-/// come back as well; one that was held to some cores is held to those, whatever its control group may get later.
+/// Lets the calling thread run where it might before. What its control group allows may grow later: only a thread that was held to fewer
+/// cores than that is held to them again.
 fn give_back(allowed: &CpuSet) {
-    // The second where the cores that were allowed have all gone since.
-    if cores::are_all(allowed) || sched_setaffinity(None, allowed).is_err() {
-        let mut all = CpuSet::new();
-        (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-        _ = sched_setaffinity(None, &all);
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    _ = sched_setaffinity(None, &all);
+    if sched_getaffinity(None).is_ok_and(|now| now != *allowed) {
+        // Refused where those have all gone since.
+        _ = sched_setaffinity(None, allowed);
     }
 }
 

@@ -34,17 +34,6 @@ const fn groups<F: Unpack>(pair: usize) -> [i32; 16] {
     groups
 }
 
-/// For each of those lanes where [`Chunk::numbers`](super::chunk::Chunk::numbers) has its scale.
-const fn scale_lanes<F: Unpack>(pair: usize) -> [i32; 16] {
-    let mut at = groups::<F>(pair);
-    let mut lane = 0;
-    while lane < 16 {
-        at[lane] *= 2;
-        lane += 1;
-    }
-    at
-}
-
 /// For each lane `2g + 1` one that group `g` has in vectors 0 and 1, or, 16 more, in 2 and 3.
 const fn lanes_of_groups<F: Unpack>() -> [i32; 16] {
     let mut lanes = [0; 16];
@@ -119,8 +108,8 @@ impl<F: Unpack> Arrangement for Quarters<F> {
         }
         let codes = group_by_group::<F>(chunk.codes);
         let mut scales = [chunk.numbers; 2];
-        for (scales, groups) in scales.iter_mut().zip(const { [scale_lanes::<F>(0), scale_lanes::<F>(1)] }) {
-            *scales = _mm512_permutexvar_ps(indices(groups), *scales);
+        for (scales, groups) in scales.iter_mut().zip(const { [groups::<F>(0), groups::<F>(1)] }) {
+            *scales = _mm512_permutexvar_ps(_mm512_slli_epi32::<1>(indices(groups)), *scales);
         }
         for (x, sum) in x.iter().zip(sums) {
             // SAFETY: by the contract; eight vectors at multiples of 64 bytes.

@@ -59,8 +59,7 @@ unsafe fn few_tokens<A: Arrangement>(p: &mut Product) {
         // SAFETY: passed on; the tokens exist.
         unsafe {
             match n {
-                1 => tokens::<A, 1, 2>(p, first, n),
-                2 => tokens::<A, 2, 2>(p, first, n),
+                ..=2 => tokens::<A, 2, 2>(p, first, n),
                 3..=4 => tokens::<A, 4, 1>(p, first, n),
                 5..=6 => tokens::<A, 6, 1>(p, first, n),
                 _ => tokens::<A, TOKENS, 1>(p, first, n),
