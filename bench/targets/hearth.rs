@@ -15,6 +15,8 @@ pub struct Speed {
     pub first_token_ms: f64,
     pub peak_rss_bytes: f64,
     pub device: String,
+    /// Whether the file was read through huge pages.
+    pub huge_pages: bool,
 }
 
 /// How a run differs from `-p 512 -n 64` on all cores.

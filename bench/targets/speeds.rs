@@ -46,6 +46,7 @@ impl Bench<'_> {
         let mut rates: Vec<Vec<Rate>> = vec![Vec::new(); TYPES.len()];
         // Read just before each run: where strangers use the memory too, it moves within minutes.
         let mut bandwidth: Vec<Vec<f64>> = vec![Vec::new(); TYPES.len()];
+        let mut in_huge_pages = [0; TYPES.len()];
         for round in 0..self.rounds {
             // Every other round the other way round: a machine that warms up, or a neighbour that comes, favours nobody.
             let mut order: Vec<usize> = (0..TYPES.len()).collect();
@@ -59,6 +60,7 @@ impl Bench<'_> {
                 bandwidth[i].push(machine::read_bandwidth(self.threads));
                 let speed = run.bench(&models[i])?;
                 rates[i].push(Rate { prefill: speed.prefill_tok_s, decode: speed.decode_tok_s });
+                in_huge_pages[i] += usize::from(speed.huge_pages);
             }
         }
         self.table.tell(
@@ -74,7 +76,8 @@ impl Bench<'_> {
             );
             self.table.tell("lc: the same, decode of 64", Figure::from_iter(lc.iter().map(|r| r.decode)), "tok/s");
         }
-        for (((&(name, sheet), rates), model), bandwidth) in TYPES.iter().zip(&rates).zip(&models).zip(&bandwidth) {
+        for (i, &(name, sheet)) in TYPES.iter().enumerate() {
+            let (rates, model, bandwidth) = (&rates[i], &models[i], &bandwidth[i]);
             self.table.tell(format!("{name}: prefill of 512"), Figure::from_iter(rates.iter().map(|r| r.prefill)), "tok/s");
             self.table.tell(format!("{name}: decode of 64"), Figure::from_iter(rates.iter().map(|r| r.decode)), "tok/s");
             let title = format!("{name}: prefill of 512, times lc's");
@@ -97,6 +100,11 @@ impl Bench<'_> {
             let bytes = std::fs::metadata(model)?.len() as f64;
             let read = rates.iter().map(|r| r.decode * bytes / 1e9);
             self.table.tell(format!("{name}: file read in decode"), Figure::from_iter(read.clone()), "GB/s");
+            if in_huge_pages[i] < self.rounds {
+                // Where memory is in pieces, or the system has none for files: a tenth to a third slower.
+                let small = (self.rounds - in_huge_pages[i]) as f64;
+                self.table.tell(format!("{name}: rounds in which the file lay in small pages"), small, "");
+            }
             let share = Figure::from_iter(read.zip(bandwidth).map(|(read, bandwidth)| read / bandwidth));
             let title = format!("{name}: file read in decode, times the read bandwidth before it");
             self.table.at_least(title, share, if name == "Q8_0" { 0.92 } else { 0.88 }, "×");
