@@ -34,7 +34,7 @@ pub fn prior(zones: &[thermal::Zone], identity: &Identity) -> Prior {
         return Prior::of(&profile, kernel_policy(zones), trip, critical);
     }
     let cluster = identity.big();
-    let cores = cluster.map_or(1, |c| c.cpus.len()).clamp(1, 255) as u8;
+    let cores = identity.working().map(|c| c.cpus.len()).sum::<usize>().clamp(1, 255) as u8;
     let mhz = |khz: u64| khz as f32 / 1000.0;
     let mut steps: Vec<f32> = cluster.map(|c| c.steps_khz.iter().copied().map(mhz).collect()).unwrap_or_default();
     if steps.is_empty() {
@@ -89,5 +89,9 @@ mod tests {
         assert_eq!((pi.trip_c, pi.ignores_lower_request), (Some(80.0), true), "the firmware's, since the kernel has none");
         let nobody = prior(&[], &Identity { compatible: vec!["acme,unheard-of".into()], ..Identity::of(&Root::new("/nonexistent")) });
         assert_eq!((nobody.cores, nobody.trip_c), (1, None));
+        let dir = tempfile::tempdir().unwrap();
+        fake::build(dir.path(), &fake::RK3588_VENDOR).unwrap();
+        let unprofiled = Identity { compatible: vec!["acme,unheard-of".into()], ..Identity::of(&Root::new(dir.path())) };
+        assert_eq!(prior(&[], &unprofiled).cores, 4, "both clusters of big cores");
     }
 }

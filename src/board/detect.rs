@@ -77,16 +77,30 @@ impl Identity {
         self.clusters.iter().max_by_key(|c| c.strength())
     }
 
-    /// The cpufreq policies of the strongest cores: an RK3588's four have two.
+    /// The clusters whose cores work: the strongest, and those that are as good as it. An RK3588's four big cores are two clusters.
+    pub fn working(&self) -> impl Iterator<Item = &Cluster> {
+        self.big().into_iter().flat_map(|big| self.clusters.iter().filter(move |c| c.is_as_strong_as(big)))
+    }
+
+    /// The cpufreq policies of the cores that work.
     pub fn working_policies(&self) -> Vec<String> {
-        let Some(strength) = self.big().map(Cluster::strength) else { return Vec::new() };
-        self.clusters.iter().filter(|c| c.strength() == strength && !c.policy.is_empty()).map(|c| c.policy.clone()).collect()
+        self.working().filter(|c| !c.policy.is_empty()).map(|c| c.policy.clone()).collect()
     }
 }
 
 impl Cluster {
     fn strength(&self) -> (u32, u64) {
         (self.capacity.unwrap_or(0), self.max_khz.unwrap_or(0))
+    }
+
+    /// Within a tenth: bins of one kind of core differ by a few per cent (RK3588: capacities of 1024 and 1008, 2256 to 2400 MHz), another
+    /// kind by much more. The CPU backend sorts its cores by the same rule. The clock counts only where the kernel names no capacity.
+    fn is_as_strong_as(&self, big: &Cluster) -> bool {
+        let within_a_tenth = |ours: u64, bigs: u64| ours.saturating_mul(10) >= bigs.saturating_mul(9);
+        match (self.capacity, big.capacity) {
+            (Some(ours), Some(bigs)) => within_a_tenth(ours.into(), bigs.into()),
+            _ => within_a_tenth(self.max_khz.unwrap_or(0), big.max_khz.unwrap_or(0)),
+        }
     }
 }
 
@@ -225,5 +239,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fake::build(dir.path(), &fake::RK3588_VENDOR).unwrap();
         assert_eq!(Identity::of(&Root::new(dir.path())).working_policies(), ["policy4", "policy6"]);
+    }
+
+    #[test]
+    fn bins_of_one_kind_of_core_work_together_and_weaker_kinds_do_not() {
+        let working = |clusters: &[(&str, Option<u32>, u64)]| {
+            let cluster = |&(policy, capacity, mhz): &(&str, Option<u32>, u64)| Cluster {
+                policy: policy.into(),
+                capacity,
+                max_khz: Some(mhz * 1000),
+                ..Cluster::default()
+            };
+            let clusters = clusters.iter().map(cluster).collect();
+            Identity { clusters, ..Identity::of(&Root::new("/nonexistent")) }.working_policies()
+        };
+        let little = ("policy0", Some(530), 1800);
+        assert_eq!(working(&[little, ("policy4", Some(1024), 2352), ("policy6", Some(1008), 2304)]), ["policy4", "policy6"]);
+        assert_eq!(working(&[little, ("policy4", Some(1008), 2256), ("policy6", Some(1024), 2400)]), ["policy4", "policy6"]);
+        assert_eq!(working(&[("policy0", Some(1024), 2400), ("policy4", Some(921), 2400)]), ["policy0"], "capacity counts, not the clock");
+        assert_eq!(working(&[("policy0", None, 1800), ("policy4", None, 2400), ("policy6", None, 2256)]), ["policy4", "policy6"]);
+        assert!(working(&[]).is_empty());
     }
 }

@@ -27,7 +27,8 @@ pub struct Sense {
     pub soc: Option<(f64, f64)>,
     pub skin: Option<(f64, f64)>,
     pub room: Option<(f64, f64)>,
-    /// Hz that the working cores' policies were asked for, and that they were measured at: the mean over their policies.
+    /// Hz that the working cores' policies were asked for, and that they were measured at: the mean over their policies with a fresh
+    /// reading; with none fresh, over all.
     pub requested: Option<(f64, f64)>,
     pub measured: Option<(f64, f64)>,
     /// `None` where the board does not say.
@@ -74,7 +75,11 @@ impl Sense {
         let value = |what: &What| latest.value(what, now);
         let fresh = |what: &What| value(what).filter(|v| v.1 <= FRESH_S).map(|v| v.0);
         let mean = |pick: fn(String) -> What| {
-            let values: Vec<(f64, f64)> = policies.iter().filter_map(|p| value(&pick(p.clone()))).collect();
+            let mut values: Vec<(f64, f64)> = policies.iter().filter_map(|p| value(&pick(p.clone()))).collect();
+            // A policy whose processors went offline is not asked any more: it must not make the others look old.
+            if values.iter().any(|v| v.1 <= FRESH_S) {
+                values.retain(|v| v.1 <= FRESH_S);
+            }
             let age = values.iter().map(|v| v.1).reduce(f64::max)?;
             Some((values.iter().map(|v| v.0).sum::<f64>() / values.len() as f64, age))
         };
@@ -184,6 +189,9 @@ mod tests {
         assert_eq!(sense(&two).measured, Some((1.5e9, 1.0)));
         assert_eq!(sense(&[measured("policy4", 2.4e9), measured("firmware", 1.7e9)]).measured, Some((1.7e9, 1.0)));
         assert_eq!(sense(&two[..1]).measured, None);
+        let offline = (What::Measured("policy4".into()), 1.0e9, 60);
+        assert_eq!(sense(&[offline.clone(), measured("policy6", 2.0e9)]).measured, Some((2.0e9, 1.0)));
+        assert_eq!(sense(&[offline]).measured, Some((1.0e9, 60.0)));
     }
 
     #[test]
