@@ -68,6 +68,7 @@ const TAKEN: [(&str, &[&str]); 15] = [
             "fan*_input",
             "pwm*",
             "in*_lcrit_alarm",
+            "oc*_event_cnt",
         ],
     ),
     ("sys/class/devfreq/*", &["cur_freq", "min_freq", "max_freq", "load"]),

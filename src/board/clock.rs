@@ -1,12 +1,13 @@
-//! Clocks: of the processors by cpufreq, of GPU and memory by devfreq, and x86's count of its own slow-downs.
+//! Clocks: of the processors by cpufreq, of GPU and memory by devfreq, and the counts that x86 and Jetson keep of their own slow-downs.
 //!
 //! `scaling_cur_freq` is the request on many boards (a Raspberry Pi throttles behind its back). Measured are `cpuinfo_avg_freq` (Linux
 //! 6.15 and later, where the hardware counts cycles), `scaling_cur_freq` of x86, and `cpuinfo_cur_freq` (root only) unless the driver
 //! answers with what it asked for.
 
+use super::numbered::{HWMON, Numbered};
 use super::root::{Miss, Root, number, text};
 use super::{Reading, Source, What};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Drivers whose `scaling_cur_freq` comes from counters of the processor.
@@ -34,8 +35,10 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     }
     let counts = ["package_throttle_count", "core_throttle_count"].map(|f| root.at("sys/devices/system/cpu/cpu0/thermal_throttle").join(f));
     if let Some(file) = counts.into_iter().find(|f| f.exists()) {
-        all.push(Box::new(SlowDowns { file, last: None, rose: None }));
+        all.push(Box::new(SlowDowns { file, count: Count::default() }));
     }
+    let events = Numbered::all(root, HWMON).into_iter().filter(|(name, _)| name == "soctherm_oc");
+    all.extend(events.map(|(_, at)| Box::new(OverCurrent { at, counts: Default::default() }) as Box<dyn Source>));
     all
 }
 
@@ -106,11 +109,28 @@ impl Source for Device {
     }
 }
 
-/// x86 counts each time it slowed itself for heat. The count rises while it does, so it did for a moment after each rise.
-struct SlowDowns {
-    file: PathBuf,
+/// A count of slow-downs. It rises while the hardware slows itself, so it did for a moment after each rise.
+#[derive(Default)]
+struct Count {
     last: Option<i64>,
     rose: Option<Instant>,
+}
+
+impl Count {
+    /// Whether it rises.
+    fn see(&mut self, count: i64) -> bool {
+        let now = Instant::now();
+        if self.last.replace(count).is_some_and(|last| count > last) {
+            self.rose = Some(now);
+        }
+        self.rose.is_some_and(|at| now.duration_since(at) < STILL_SLOWED)
+    }
+}
+
+/// x86 counts each time it slowed itself for heat.
+struct SlowDowns {
+    file: PathBuf,
+    count: Count,
 }
 
 /// The hardware's interrupt comes at most this rarely while it goes on (`CHECK_INTERVAL` of the kernel's therm_throt.c is 5 min for its
@@ -123,13 +143,34 @@ impl Source for SlowDowns {
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let (count, now) = (number(&self.file)?, Instant::now());
-        if self.last.replace(count).is_some_and(|last| count > last) {
-            self.rose = Some(now);
-        }
-        let slowed = self.rose.is_some_and(|at| now.duration_since(at) < STILL_SLOWED);
+        let count = number(&self.file)?;
+        let slowed = self.count.see(count);
         let source = self.file.display();
         Ok(vec![Reading::new(What::ThrottleCount, count as f64, &source), Reading::new(What::Slowed, f64::from(u8::from(slowed)), source)])
+    }
+}
+
+/// A Jetson Orin counts each time it slowed itself since its supply gave too little (`oc1`: under-voltage) or it drew too much (`oc2` on
+/// average, `oc3` for a moment): the driver `tegra23x-oc-event` of NVIDIA's kernel.
+struct OverCurrent {
+    at: Numbered,
+    counts: [Count; 3],
+}
+
+impl Source for OverCurrent {
+    fn name(&self) -> String {
+        "over-current events".into()
+    }
+
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let file = |path: &Path, n: usize| path.join(format!("oc{n}_event_cnt"));
+        let path = self.at.path()?.to_owned();
+        let mut rises = [false; 3];
+        for (n, count) in self.counts.iter_mut().enumerate() {
+            rises[n] = count.see(number(&file(&path, n + 1))?);
+        }
+        let reading = |what, is: bool, n| Reading::new(what, f64::from(u8::from(is)), file(&path, n).display());
+        Ok(vec![reading(What::UnderVoltage, rises[0], 1), reading(What::OverCurrent, rises[1] || rises[2], 2)])
     }
 }
 
@@ -190,6 +231,25 @@ mod tests {
         assert_eq!(slowed(&mut source), 0.0, "what happened before we looked says nothing");
         std::fs::write(counts.join("core_throttle_count"), "9\n").unwrap();
         assert_eq!(slowed(&mut source), 1.0);
+    }
+
+    #[test]
+    fn an_orin_tells_too_little_voltage_from_too_much_current() {
+        let dir = tempfile::tempdir().unwrap();
+        let chip = dir.path().join("sys/class/hwmon/hwmon3");
+        std::fs::create_dir_all(&chip).unwrap();
+        let put = |file: &str, text: &str| std::fs::write(chip.join(file), text).unwrap();
+        put("name", "soctherm_oc\n");
+        ["oc1_event_cnt", "oc2_event_cnt", "oc3_event_cnt"].into_iter().for_each(|file| put(file, "37\n"));
+        let mut source = sources(&Root::new(dir.path())).remove(0);
+        let mut told = || source.read().unwrap().into_iter().map(|r| (r.what, r.value)).collect::<Vec<_>>();
+        let want = |voltage, current| [(What::UnderVoltage, voltage), (What::OverCurrent, current)];
+        assert_eq!(told(), want(0.0, 0.0), "what happened before we looked says nothing");
+        put("oc3_event_cnt", "38\n");
+        assert_eq!(told(), want(0.0, 1.0));
+        put("oc1_event_cnt", "40\n");
+        put("oc2_event_cnt", "39\n");
+        assert_eq!(told(), want(1.0, 1.0));
     }
 
     fn sources_with_count(dir: &tempfile::TempDir, counts: &std::path::Path, count: &str) -> Box<dyn Source> {

@@ -79,7 +79,7 @@ impl Identity {
 
     /// The clusters whose cores work: the strongest, and those that are as good as it. An RK3588's four big cores are two clusters.
     pub fn working(&self) -> impl Iterator<Item = &Cluster> {
-        self.big().into_iter().flat_map(|big| self.clusters.iter().filter(move |c| c.is_as_strong_as(big)))
+        self.big().into_iter().flat_map(move |big| self.clusters.iter().filter(move |c| c.is_as_strong_as(big)))
     }
 
     /// The cpufreq policies of the cores that work.

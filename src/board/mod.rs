@@ -45,7 +45,7 @@ pub enum What {
     Measured(String),
     /// Hz of a devfreq device or a GPU, by its name: `dmc`, `17000000.gpu`, `nvidia0`.
     Device(String),
-    /// W at a place: `pmic`, a rail's label, `package-0`, `nvidia0` …
+    /// W at a place: `pmic`, a rail's label, `package-0`, `nvidia0` … Which place is the board's meter, [`sense`] knows.
     Power(String),
     /// J at a place since reading began; rises only.
     Energy(String),
@@ -69,9 +69,12 @@ pub enum What {
     IoPressure,
     /// Share of all processors' time that was worked since the reading before.
     Busy,
-    /// Slow-downs for heat that the processor counted since start, and 1 while that count rises.
+    /// Slow-downs for heat that the processor counted since start.
     ThrottleCount,
+    /// 1 while that count rises.
     Slowed,
+    /// 1 while the board slows itself since it draws too much.
+    OverCurrent,
 }
 
 /// One value with its source.

@@ -1,4 +1,5 @@
 //! NVIDIA GPUs by NVML, the library of their driver. It is opened at run time: where there is none, there are no such readings.
+//! They are shown only. No backend computes on such a card, so neither its watts nor what slows it belong to a token.
 
 use super::root::{Miss, Root};
 use super::{Reading, Source, What};
@@ -60,19 +61,16 @@ impl Source for Gpu {
         }
         Ok(good.into_iter().flatten().map(|(what, value, of)| Reading::new(what, value, format!("NVML: {of}"))).collect())
     }
+}
 
-    fn is_meter(&self) -> bool {
-        true
+/// What reasons of [`What::GpuThrottle`] mean; empty for rest, the owner's own limits, and a slow-down of which NVML does not tell why.
+pub fn words(reasons: u64) -> &'static str {
+    match (reasons & (SW_THERMAL | HW_THERMAL) != 0, reasons & (SW_POWER_CAP | HW_POWER_BRAKE) != 0) {
+        (true, true) => "heat and a power limit",
+        (true, false) => "heat",
+        (false, true) => "a power limit",
+        (false, false) => "",
     }
-}
-
-/// Whether reasons of [`What::GpuThrottle`] mean heat, and whether they mean a power limit.
-pub fn is_for_heat(reasons: u64) -> bool {
-    reasons & (SW_THERMAL | HW_THERMAL) != 0
-}
-
-pub fn is_for_power(reasons: u64) -> bool {
-    reasons & (SW_POWER_CAP | HW_POWER_BRAKE) != 0
 }
 
 #[cfg(test)]
@@ -88,10 +86,9 @@ mod tests {
 
     #[test]
     fn reasons_are_told_apart() {
-        for (reasons, heat, power) in
-            [(0x1, false, false), (0x20, true, false), (0x40, true, false), (0x44, true, true), (0x80, false, true), (0x8, false, false)]
-        {
-            assert_eq!((is_for_heat(reasons), is_for_power(reasons)), (heat, power), "{reasons:#x}");
+        let cases = [(0x1, ""), (0x20, "heat"), (0x40, "heat"), (0x44, "heat and a power limit"), (0x80, "a power limit"), (0x8, "")];
+        for (reasons, want) in cases {
+            assert_eq!(words(reasons), want, "{reasons:#x}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! its fan turns, and the meter nearest to the supply. Whoever decides or measures starts from here.
 
 use super::poll::Latest;
-use super::{What, nvidia, thermal};
+use super::{What, thermal};
 use std::time::Instant;
 
 /// Readings older than this, in seconds, are not the present any more.
@@ -15,8 +15,9 @@ const SKIN: [&str; 2] = ["skin", "case"];
 const BIT_UNDER_VOLTAGE: u64 = 1;
 const BITS_CAPPED: u64 = 0b0010;
 const BITS_THERMAL: u64 = 0b1100;
-/// Meters by how much of the board they see, most first. A place that is not here comes last.
-const PLACES: [&str; 5] = ["pmic", "VDD_IN", "psys", "package", "nvidia"];
+/// Meters by how much of the board they see, most first. A place that is not here is no meter of the board: one rail among several, or a
+/// card that nothing is computed on. Its watts are shown, and no token is charged with them.
+const PLACES: [&str; 4] = ["pmic", "VDD_IN", "psys", "package"];
 /// A fan that is told to turn at least this hard, and does not, has failed.
 const FAN_DUTY: f64 = 0.3;
 
@@ -122,9 +123,8 @@ fn slowed(latest: &Latest, fresh: &impl Fn(&What) -> Option<f64>) -> Option<Slow
     let counted = fresh(&What::Slowed);
     let levels: Vec<f64> =
         latest.readings.keys().filter(|w| matches!(w, What::Cooling(kind) if thermal::is_clock(kind))).filter_map(fresh).collect();
-    let reasons: Vec<u64> =
-        latest.readings.keys().filter(|w| matches!(w, What::GpuThrottle(_))).filter_map(fresh).map(|r| r as u64).collect();
-    if bits.is_none() && alarm.is_none() && counted.is_none() && levels.is_empty() && reasons.is_empty() {
+    let over_current = fresh(&What::OverCurrent);
+    if bits.is_none() && alarm.is_none() && counted.is_none() && over_current.is_none() && levels.is_empty() {
         return None;
     }
     let bit = |mask: u64| bits.is_some_and(|b| b & mask != 0);
@@ -132,11 +132,8 @@ fn slowed(latest: &Latest, fresh: &impl Fn(&What) -> Option<f64>) -> Option<Slow
     let capped = bit(BITS_THERMAL) || (bit(BITS_CAPPED) && !under_voltage);
     Some(Slowed {
         under_voltage,
-        thermal: capped
-            || counted.is_some_and(|c| c > 0.0)
-            || levels.iter().any(|l| *l > 0.0)
-            || reasons.iter().any(|r| nvidia::is_for_heat(*r)),
-        power_limit: reasons.iter().any(|r| nvidia::is_for_power(*r)),
+        thermal: capped || counted.is_some_and(|c| c > 0.0) || levels.iter().any(|l| *l > 0.0),
+        power_limit: over_current.is_some_and(|c| c > 0.0),
     })
 }
 
@@ -214,7 +211,9 @@ mod tests {
         assert_eq!(word(&[(What::Cooling("thermal-cpufreq-0".into()), 1.0, 0)]), Some("thermal"));
         assert_eq!(word(&[(What::Cooling("devfreq-fb000000.gpu".into()), 3.0, 0), (What::Slowed, 0.0, 0)]), Some(""));
         assert_eq!(word(&[(What::Slowed, 1.0, 0)]), Some("thermal"));
-        assert_eq!(word(&[(What::GpuThrottle("nvidia0".into()), 4.0, 0)]), Some("power-limit"));
+        assert_eq!(word(&[(What::OverCurrent, 1.0, 0)]), Some("power-limit"));
+        assert_eq!(word(&[(What::OverCurrent, 0.0, 0)]), Some(""));
+        assert_eq!(word(&[(What::GpuThrottle("nvidia0".into()), 36.0, 0)]), None, "a card's clock is not the processor's");
         assert_eq!(word(&[(What::ThrottleBits, 6.0, 60)]), None, "an old word is none");
     }
 
@@ -232,5 +231,6 @@ mod tests {
         let found = sense(&[watts("VDD_SOC", 2.0, 0), watts("VDD_IN", 7.5, 0), (What::Energy("VDD_IN".into()), 99.0, 0)]).power.unwrap();
         assert_eq!(found, Power { place: "VDD_IN".into(), watts: 7.5, age_s: 0.0, joules: 99.0 });
         assert_eq!(sense(&[watts("package-0", 20.0, 0), watts("psys", 31.0, 9)]).power.unwrap().place, "package-0");
+        assert_eq!(sense(&[watts("nvidia0", 72.0, 0)]).power, None, "a card that nothing is computed on");
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::board::poll::{DEADLINE, EVERY, Latest, Poll};
 use crate::board::tree::Tree;
-use crate::board::{Identity, Kind, Root, Sense, What, capture, lever, sources, thermal};
+use crate::board::{Identity, Kind, Root, Sense, What, capture, lever, nvidia, sources, thermal};
 use crate::governor::profile::Profile;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
@@ -130,7 +130,9 @@ fn show(root: &Root, json: bool) -> anyhow::Result<()> {
         println!("  zone      {} ({}) {}", z.kind, z.policy, trips.join(", "));
     }
     for r in readings() {
-        println!("  {:30} {:>16.3}  {}", word(&r.what), r.value, r.source);
+        let why = if let What::GpuThrottle(_) = r.what { nvidia::words(r.value as u64) } else { "" };
+        let why = if why.is_empty() { String::new() } else { format!(": slowed by {why}") };
+        println!("  {:30} {:>16.3}  {}{why}", word(&r.what), r.value, r.source);
     }
     if latest.readings.is_empty() {
         println!("  no sensor: heat is not seen here");
@@ -170,5 +172,6 @@ fn word(what: &What) -> String {
         What::Busy => "processors busy".into(),
         What::ThrottleCount => "slow-downs counted".into(),
         What::Slowed => "slowing down".into(),
+        What::OverCurrent => "too much current".into(),
     }
 }
