@@ -15,9 +15,12 @@ const SKIN: [&str; 2] = ["skin", "case"];
 const BIT_UNDER_VOLTAGE: u64 = 1;
 const BITS_CAPPED: u64 = 0b0010;
 const BITS_THERMAL: u64 = 0b1100;
-/// Meters by how much of the board they see, most first. A place that is not here is no meter of the board: one rail among several, or a
-/// card that nothing is computed on. Its watts are shown, and no token is charged with them.
-const PLACES: [&str; 4] = ["pmic", "VDD_IN", "psys", "package"];
+/// Meters that see the whole board, most first. A place that is neither here nor a package is no meter of the board: one rail among several
+/// (whether it holds others or is held by one differs by board), or a card that nothing is computed on. Its watts are shown, and no token
+/// is charged with them.
+const WHOLE: [&str; 3] = ["pmic", "VDD_IN", "psys"];
+/// RAPL's processors: one place a socket, and the machine works with all of them.
+const PACKAGE: &str = "package";
 /// A fan that is told to turn at least this hard, and does not, has failed.
 const FAN_DUTY: f64 = 0.3;
 
@@ -51,6 +54,7 @@ pub struct Slowed {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Power {
+    /// As its reading names it; several that were added up are joined by `+`.
     pub place: String,
     pub watts: f64,
     pub age_s: f64,
@@ -137,16 +141,27 @@ fn slowed(latest: &Latest, fresh: &impl Fn(&What) -> Option<f64>) -> Option<Slow
     })
 }
 
-/// The fresh meter that sees most of the board.
+/// The fresh meter that sees most of the board; without one, all packages together, so long as each is fresh.
 fn power(latest: &Latest, now: Instant) -> Option<Power> {
-    let rank = |place: &str| PLACES.iter().position(|p| place.starts_with(p)).unwrap_or(PLACES.len());
-    let meters = latest.readings.keys().filter_map(|what| match what {
-        What::Power(place) => latest.value(what, now).filter(|v| v.1 <= FRESH_S).map(|v| (place, v)),
-        _ => None,
-    });
-    let (place, (watts, age_s)) = meters.min_by_key(|(place, _)| rank(place))?;
-    let joules = latest.value(&What::Energy(place.clone()), now).map_or(0.0, |v| v.0);
-    Some(Power { place: place.clone(), watts, age_s, joules })
+    let meter = |place: &str| {
+        let (watts, age_s) = latest.value(&What::Power(place.into()), now).filter(|v| v.1 <= FRESH_S)?;
+        let joules = latest.value(&What::Energy(place.into()), now).map_or(0.0, |v| v.0);
+        Some(Power { place: place.into(), watts, age_s, joules })
+    };
+    let packages = || {
+        let places = latest.readings.keys().filter_map(|what| match what {
+            What::Power(place) if place.starts_with(PACKAGE) => Some(place),
+            _ => None,
+        });
+        let all: Option<Vec<Power>> = places.map(|place| meter(place)).collect();
+        all?.into_iter().reduce(|a, b| Power {
+            place: format!("{}+{}", a.place, b.place),
+            watts: a.watts + b.watts,
+            age_s: a.age_s.max(b.age_s),
+            joules: a.joules + b.joules,
+        })
+    };
+    WHOLE.into_iter().find_map(meter).or_else(packages)
 }
 
 #[cfg(test)]
@@ -232,5 +247,18 @@ mod tests {
         assert_eq!(found, Power { place: "VDD_IN".into(), watts: 7.5, age_s: 0.0, joules: 99.0 });
         assert_eq!(sense(&[watts("package-0", 20.0, 0), watts("psys", 31.0, 9)]).power.unwrap().place, "package-0");
         assert_eq!(sense(&[watts("nvidia0", 72.0, 0)]).power, None, "a card that nothing is computed on");
+        let agx_orin = ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"].map(|rail| watts(rail, 5.0, 0));
+        assert_eq!(sense(&agx_orin).power, None, "no rail sees the board, and which of them to add up is not known");
+    }
+
+    #[test]
+    fn two_sockets_are_one_meter_while_both_answer() {
+        let socket = |n: u32, w, j, age| {
+            let place = format!("package-{n}");
+            [(What::Power(place.clone()), w, age), (What::Energy(place), j, age)]
+        };
+        let both = sense(&[socket(0, 20.0, 100.0, 1), socket(1, 30.0, 200.0, 2)].concat()).power.unwrap();
+        assert_eq!(both, Power { place: "package-0+package-1".into(), watts: 50.0, age_s: 2.0, joules: 300.0 });
+        assert_eq!(sense(&[socket(0, 20.0, 100.0, 1), socket(1, 30.0, 200.0, 60)].concat()).power, None, "half is not the machine");
     }
 }
