@@ -4,7 +4,8 @@
 //! The owner's limit is never exceeded, also where it changes while we hold ours. A read of `scaling_max_freq` gives the lowest of all
 //! limits, the kernel's own thermal one among them, so a low value is the owner's word only while no cooling device holds the clock.
 
-use super::root::{Root, number, text};
+use super::root::{Miss, Root, number, text};
+use super::thermal;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
@@ -18,6 +19,8 @@ pub enum LeverError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("{path}: cannot be kept ({source}), so the clock is not capped: nobody could put it back after a crash")]
     Keep { path: PathBuf, source: std::io::Error },
+    #[error("{0}; a clock that was capped before may still be: `hearth board release`, run as root, gives it back")]
+    Kept(Miss),
 }
 
 /// The right to cap some policies, and the duty to put them back.
@@ -26,7 +29,7 @@ pub struct ClockCap {
     root: Root,
     policies: Vec<Limit>,
     keep: PathBuf,
-    /// What was asked for last; nothing is written while it stays.
+    /// What was asked for last; nothing is written while it stays, unless it could not be had.
     asked_khz: Option<u64>,
 }
 
@@ -61,11 +64,12 @@ impl ClockCap {
         Ok((!policies.is_empty()).then(|| ClockCap { root: root.clone(), policies, keep, asked_khz: None }))
     }
 
-    /// Caps at `hertz`; `None` puts back what the owner had. Writes only what changes. After an error nothing is capped any more, as
-    /// far as that can be had.
+    /// Caps at `hertz`; `None` puts back what the owner had, and where that failed tries again. Writes only what changes. After an error
+    /// nothing is capped any more, as far as that can be had.
     pub fn set(&mut self, hertz: Option<u64>) -> Result<(), LeverError> {
         let asked = hertz.map(|f| f / 1000);
-        if asked == self.asked_khz {
+        let left_behind = asked.is_none() && self.policies.iter().any(|limit| limit.ours.is_some());
+        if asked == self.asked_khz && !left_behind {
             return Ok(());
         }
         self.heed_owner();
@@ -157,20 +161,28 @@ fn owners_khz(path: &Path, throttled: bool) -> Option<u64> {
 
 /// Puts back what a daemon that is gone has left capped. Returns how many files were written; a missing `keep` means nothing to do.
 pub fn release(root: &Root, keep: &Path) -> Result<usize, LeverError> {
-    let Ok(text) = std::fs::read_to_string(keep) else { return Ok(0) };
+    let kept = match text(keep) {
+        Ok(kept) => kept,
+        Err(Miss::Absent { .. }) => return Ok(0),
+        Err(miss) => return Err(LeverError::Kept(miss)),
+    };
     let cpufreq = root.at("sys/devices/system/cpu/cpufreq");
-    let mut written = 0;
-    for (khz, path) in text.lines().filter_map(|l| l.split_once(' ')) {
+    let (mut written, mut result) = (0, Ok(()));
+    for (khz, path) in kept.lines().filter_map(|l| l.split_once(' ')) {
         let path = PathBuf::from(path);
         // The file was ours, but whoever could write it must not choose what else is written.
         let is_ours = path.starts_with(&cpufreq) && path.ends_with(FILE) && !path.components().any(|c| c == Component::ParentDir);
         let (Ok(owners), true) = (khz.parse::<u64>(), is_ours) else { continue };
         // Higher than what was kept: its owner has raised it since.
         if self::khz(&path).is_some_and(|stands| stands < owners) {
-            std::fs::write(&path, khz).map_err(|source| LeverError::Write { path, source })?;
-            written += 1;
+            match std::fs::write(&path, khz) {
+                Ok(()) => written += 1,
+                // The first to tell; the other files are given back all the same.
+                Err(source) => result = result.and(Err(LeverError::Write { path, source })),
+            }
         }
     }
+    result?;
     let _ = std::fs::remove_file(keep); // found again it would change nothing
     Ok(written)
 }
@@ -181,7 +193,7 @@ fn khz(path: &Path) -> Option<u64> {
 
 /// Whether a cooling device holds a processor's clock down at present.
 fn kernel_throttles(root: &Root) -> bool {
-    let is_clock = |path: &PathBuf| text(&path.join("type")).is_ok_and(|kind| kind.contains("cpufreq"));
+    let is_clock = |path: &PathBuf| text(&path.join("type")).is_ok_and(|kind| thermal::is_clock(&kind));
     let holds = |path: &PathBuf| number(&path.join("cur_state")).is_ok_and(|state| state > 0);
     root.numbered("sys/class/thermal", "cooling_device").iter().any(|path| is_clock(path) && holds(path))
 }
@@ -311,6 +323,52 @@ mod tests {
         let mut cap = ClockCap::open(&tree.root, &["policy0"], "/no/such/folder/keep").unwrap().unwrap();
         assert!(matches!(cap.set(Some(1_500_000_000)), Err(LeverError::Keep { .. })));
         assert_eq!(tree.stands(), 2_400_000);
+    }
+
+    #[test]
+    fn a_cap_that_could_not_be_given_back_is_tried_again() {
+        for by_drop in [false, true] {
+            let tree = Tree::pi5();
+            let mut cap = tree.cap();
+            cap.set(Some(1_800_000_000)).unwrap();
+            // A folder in the file's place refuses to be written, for root too.
+            std::fs::remove_file(&tree.file).unwrap();
+            std::fs::create_dir(&tree.file).unwrap();
+            assert!(matches!(cap.set(None), Err(LeverError::Write { .. })));
+            std::fs::remove_dir(&tree.file).unwrap();
+            std::fs::write(&tree.file, "1800000").unwrap();
+            if by_drop {
+                drop(cap)
+            } else {
+                cap.set(None).unwrap()
+            }
+            assert_eq!(tree.stands(), 2_400_000);
+            assert!(!tree.keep.exists());
+        }
+    }
+
+    #[test]
+    fn what_was_kept_and_cannot_be_read_is_told() {
+        let tree = Tree::pi5();
+        assert_eq!(release(&tree.root, &tree.keep).unwrap(), 0, "nothing was kept");
+        std::fs::create_dir(&tree.keep).unwrap();
+        let told = release(&tree.root, &tree.keep).unwrap_err().to_string();
+        assert!(told.contains(tree.keep.to_str().unwrap()) && told.contains("hearth board release"), "{told}");
+    }
+
+    #[test]
+    fn one_file_that_refuses_does_not_keep_the_others_capped() {
+        let tree = Tree::of(&fake::RK3588_VENDOR, "policy6");
+        let mut cap = ClockCap::open(&tree.root, &["policy4", "policy6"], &tree.keep).unwrap().unwrap();
+        cap.set(Some(1_800_000_000)).unwrap();
+        std::mem::forget(cap);
+        // A number that can be read, and that the kernel lets nobody write.
+        let refuses = tree.root.at("sys/devices/system/cpu/cpufreq/policy4").join(FILE);
+        std::fs::remove_file(&refuses).unwrap();
+        std::os::unix::fs::symlink("/proc/sys/kernel/cap_last_cap", &refuses).unwrap();
+        assert!(matches!(release(&tree.root, &tree.keep), Err(LeverError::Write { .. })));
+        assert_eq!(tree.stands(), 2_352_000);
+        assert!(tree.keep.exists(), "there is one left to give back");
     }
 
     #[test]

@@ -327,8 +327,11 @@ impl Tick {
         }
         let cap = decision.limits(self.phase).cap.filter(|_| self.refused.is_none());
         if let Err(error) = lever.set(cap.map(|f| f.0)) {
-            tracing::warn!("the clock can't be capped: {error}");
-            self.refused = Some(now);
+            if self.refused.is_none() {
+                tracing::warn!("the clock can't be set: {error}");
+            }
+            // While it is left alone, what it holds is tried to be given back, which is no news.
+            self.refused.get_or_insert(now);
         }
     }
 

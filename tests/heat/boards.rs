@@ -155,6 +155,23 @@ fn a_capture_of_a_tree_is_the_tree_as_a_file_and_as_a_folder() {
 }
 
 #[test]
+fn what_was_kept_and_cannot_be_read_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_str().unwrap();
+    // A folder in its place: root too cannot read that.
+    let said = refused(&["board", "release", "--root", at, "--kept", at]);
+    assert!(said.contains(at) && said.contains("`hearth board release`, run as root"), "{said}");
+    let none = dir.path().join("clock-cap");
+    assert_eq!(printed(&["board", "release", "--root", at, "--kept", none.to_str().unwrap()]), "0 clock caps given back\n");
+}
+
+#[test]
+fn a_root_without_end_is_refused() {
+    let said = refused(&["board", "--root", "/dev/zero"]);
+    assert!(said.contains("/dev/zero: longer than"), "{said}");
+}
+
+#[test]
 fn this_machine_can_be_captured_and_says_nothing_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("here.tree");
