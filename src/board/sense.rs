@@ -21,7 +21,7 @@ const BITS_THERMAL: u64 = 0b1100;
 const WHOLE: [&str; 3] = ["pmic", "VDD_IN", "psys"];
 /// RAPL's processors: one place a socket, and the machine works with all of them.
 const PACKAGE: &str = "package";
-/// A fan that is told to turn at least this hard, and does not, has failed.
+/// A fan that is told to turn at least this hard should.
 const FAN_DUTY: f64 = 0.3;
 
 /// The board at one moment. Values come with their age in seconds.
@@ -38,6 +38,7 @@ pub struct Sense {
     /// `None` where the board does not say.
     pub slowed: Option<Slowed>,
     pub fan_level: Option<u8>,
+    /// The fan is told to turn and stands still: it has failed, or is about to start. Whoever warns waits a little.
     pub fan_failed: bool,
     pub power: Option<Power>,
     /// Share of the last 10 s in which something waited for memory; 0 where it is not known.

@@ -142,7 +142,7 @@ fn show(root: &Root, json: bool) -> anyhow::Result<()> {
         println!("  slowed by {why}");
     }
     if sense.fan_failed {
-        println!("  the fan is told to turn and does not");
+        println!("  the fan is told to turn and does not, or not yet");
     }
     for notice in &latest.notices {
         println!("  not read: {notice}");

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Between two of the same kind.
 const AT_MOST_EVERY: Duration = Duration::from_secs(60);
+/// A fan has failed when it was told to turn for this long without turning once: a tachometer reads 0 while the blades get going.
+const SPIN_UP: Duration = Duration::from_secs(5);
 /// Throttling has ended when there was none for this long.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -84,6 +86,8 @@ pub struct Notices {
     /// Throttling has been told of, and its end has not.
     throttled: bool,
     hot_at: Option<Instant>,
+    /// Since when the fan stands still though it is told to turn.
+    fan_still: Option<Instant>,
 }
 
 impl Notices {
@@ -103,12 +107,15 @@ impl Notices {
             self.throttled = false;
             due.push(Notice::ThrottlingEnded);
         }
+        let still = seen.fan_failed.then(|| *self.fan_still.get_or_insert(now));
+        self.fan_still = still;
+        let fan_failed = still.is_some_and(|since| now.saturating_duration_since(since) >= SPIN_UP);
         let under_voltage = seen.flags.is_some_and(|f| f.under_voltage);
         for (notice, lasts) in [
             (Notice::UnderVoltage, under_voltage),
             (Notice::StuckCap, decided.degraded == Degraded::StuckCap),
             (Notice::SensorLost, decided.degraded == Degraded::SensorLost),
-            (Notice::FanFailed, seen.fan_failed),
+            (Notice::FanFailed, fan_failed),
         ] {
             let told = self.lasting[notice as usize];
             if lasts && !told && self.take(notice, now) {
@@ -185,8 +192,22 @@ mod tests {
         let seen = Observation { flags, fan_failed: true, ..Observation::default() };
         let mut notices = Notices::default();
         let now = Instant::now();
-        assert_eq!(notices.of(now, &seen, &decided(Degraded::UnderVoltage)), [Notice::UnderVoltage, Notice::FanFailed]);
+        assert_eq!(notices.of(now, &seen, &decided(Degraded::UnderVoltage)), [Notice::UnderVoltage]);
+        assert_eq!(notices.of(now + SPIN_UP, &seen, &decided(Degraded::UnderVoltage)), [Notice::FanFailed]);
         assert!(notices.of(now + Duration::from_secs(300), &seen, &decided(Degraded::UnderVoltage)).is_empty(), "it lasts");
+    }
+
+    #[test]
+    fn a_fan_that_starts_has_not_failed() {
+        let (mut notices, began) = (Notices::default(), Instant::now());
+        // Each time it is told to turn, its tachometer reads 0 for 4 s; then it does not turn at all.
+        let stands = |s: u64| s >= 60 || s % 10 < 4;
+        let mut told = Vec::new();
+        for s in 0..120 {
+            let seen = Observation { fan_failed: stands(s), ..Observation::default() };
+            told.extend(notices.of(began + Duration::from_secs(s), &seen, &decided(Degraded::No)).into_iter().map(|n| (s, n)));
+        }
+        assert_eq!(told, [(65, Notice::FanFailed)]);
     }
 
     #[test]
