@@ -102,8 +102,8 @@ pub fn answers(root: &Root) -> Vec<(String, String)> {
 
 impl Device {
     fn call(&self, buffer: &mut Buffer) -> io::Result<()> {
-        // SAFETY: the driver reads and writes at most the byte count in word 0, which is the buffer's own length; the buffer outlives
-        // the call and is aligned to 16 bytes as the firmware wants it.
+        // SAFETY: the driver reads and writes as many bytes as word 0 says, which `Buffer::of` has checked to be within the buffer; the
+        // buffer outlives the call and is aligned to 16 bytes as the firmware wants it.
         let status = unsafe { libc::ioctl(self.file.as_raw_fd(), PROPERTY, buffer.0.as_mut_ptr()) };
         match (status, buffer.0[1]) {
             (s, _) if s < 0 => Err(io::Error::last_os_error()),
@@ -118,7 +118,9 @@ impl Device {
 struct Buffer([u32; GENCMD_WORDS]);
 
 impl Buffer {
+    /// Panics where the message is longer than a buffer: the messages are ours.
     fn of(tag: u32, values: &[u32]) -> Buffer {
+        assert!(values.len() + 6 <= GENCMD_WORDS, "{} words of values", values.len());
         let mut words = [0; GENCMD_WORDS];
         let bytes = (values.len() * 4) as u32;
         words[..5].copy_from_slice(&[24 + bytes, 0, tag, bytes, 0]);
@@ -154,9 +156,21 @@ impl Mailbox for Device {
 /// The firmware as a source of readings.
 pub struct Firmware {
     mailbox: Box<dyn Mailbox>,
-    /// Whether this firmware tells its rails (a Pi 5 does); asked once.
-    has_pmic: Option<bool>,
+    rails: Rails,
 }
+
+/// Whether this firmware tells its rails (a Pi 5 does). An answer decides, not a refusal: old firmware refuses what comes too soon after
+/// the question before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rails {
+    /// Refused so many times in a row.
+    Unknown(u32),
+    Told,
+    None,
+}
+
+/// Refusals in a row that count as an answer.
+const REFUSALS_MAX: u32 = 5;
 
 impl Firmware {
     /// `None` on boards without it, or where neither device may be opened.
@@ -168,7 +182,7 @@ impl Firmware {
     }
 
     pub fn with(mailbox: Box<dyn Mailbox>) -> Firmware {
-        Firmware { mailbox, has_pmic: None }
+        Firmware { mailbox, rails: Rails::Unknown(0) }
     }
 
     /// A property by its tag, or the number in the answer of a text command.
@@ -187,12 +201,16 @@ impl Firmware {
     }
 
     fn pmic_w(&mut self) -> Option<f64> {
-        if self.has_pmic == Some(false) {
+        if self.rails == Rails::None {
             return None;
         }
-        let rails = self.mailbox.command("pmic_read_adc").ok().and_then(|answer| rails_w(&answer));
-        self.has_pmic = Some(rails.is_some() || self.has_pmic == Some(true));
-        rails.map(|sum| PMIC_SLOPE * sum + PMIC_OFFSET_W)
+        let asked = self.mailbox.command("pmic_read_adc").map(|answer| rails_w(&answer));
+        self.rails = match (self.rails, &asked) {
+            (Rails::Told, _) | (_, Ok(Some(_))) => Rails::Told,
+            (Rails::Unknown(refused), Err(_)) if refused + 1 < REFUSALS_MAX => Rails::Unknown(refused + 1),
+            _ => Rails::None,
+        };
+        asked.ok()?.map(|sum| PMIC_SLOPE * sum + PMIC_OFFSET_W)
     }
 }
 
@@ -230,7 +248,7 @@ impl Source for Firmware {
     }
 
     fn is_meter(&self) -> bool {
-        self.has_pmic != Some(false)
+        self.rails != Rails::None
     }
 }
 
@@ -357,6 +375,35 @@ mod tests {
     fn board_power_comes_from_the_rails_by_the_fitted_line() {
         let watts = Firmware::with(Box::new(Canned { tags: true })).pmic_w().unwrap();
         assert!((watts - (1.1451 * 5.6 + 0.588)).abs() < 1e-9);
+    }
+
+    /// Refuses the first questions for its rails, then answers.
+    struct Refusing(u32, &'static str);
+
+    impl Mailbox for Refusing {
+        fn property(&mut self, _: u32, _: &mut [u32]) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+        fn command(&mut self, text: &str) -> io::Result<String> {
+            if text == "pmic_read_adc" && self.0 > 0 {
+                self.0 -= 1;
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            if self.1.is_empty() { Canned { tags: false }.command(text) } else { Ok(self.1.into()) }
+        }
+    }
+
+    #[test]
+    fn a_refusal_does_not_switch_the_meter_off_and_an_answer_without_rails_does() {
+        let asked = |refusals, answer| {
+            let mut firmware = Firmware::with(Box::new(Refusing(refusals, answer)));
+            (0..8).filter(|_| firmware.pmic_w().is_some()).count()
+        };
+        assert_eq!(asked(1, ""), 7);
+        assert_eq!(asked(REFUSALS_MAX - 1, ""), 4);
+        assert_eq!(asked(REFUSALS_MAX, ""), 0, "nobody asks for ever");
+        let mut old = Firmware::with(Box::new(Refusing(0, "error=1 error_msg=\"Command not registered\"")));
+        assert!(old.is_meter() && old.pmic_w().is_none() && !old.is_meter());
     }
 
     #[test]
