@@ -51,6 +51,7 @@ const TAKEN: [(&str, &[&str]); 15] = [
             "trip_point_*_type",
             "trip_point_*_hyst",
             "cdev*/type",
+            "cdev*_trip_point",
             "cur_state",
             "max_state",
         ],

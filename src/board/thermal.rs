@@ -31,6 +31,8 @@ pub struct Trip {
     pub celsius: f32,
     /// It ends this many kelvin below; some governors ignore it.
     pub hysteresis_k: f32,
+    /// Whether a cooling device is bound to it. Without one the kernel passes it by.
+    pub cools: bool,
 }
 
 /// All zones, with what the kernel says of them.
@@ -38,10 +40,13 @@ pub fn zones(root: &Root) -> Vec<Zone> {
     root.numbered("sys/class/thermal", "thermal_zone")
         .iter()
         .map(|path| {
+            // Which trip each of the zone's cooling devices is for.
+            let bound: Vec<i64> = (0..32).map_while(|n| number(&path.join(format!("cdev{n}_trip_point"))).ok()).collect();
             let trip = |n: u32| {
                 let kelvin = |what: &str| number(&path.join(format!("trip_point_{n}_{what}"))).map(|mk| mk as f32 / 1000.0);
                 let kind = text(&path.join(format!("trip_point_{n}_type"))).unwrap_or_default();
-                Some(Trip { kind, celsius: kelvin("temp").ok()?, hysteresis_k: kelvin("hyst").unwrap_or(0.0) })
+                let cools = bound.contains(&n.into());
+                Some(Trip { kind, celsius: kelvin("temp").ok()?, hysteresis_k: kelvin("hyst").unwrap_or(0.0), cools })
             };
             // Trips that nobody has set stand at 0 or below absolute zero.
             let trips = (0..32).map_while(trip).filter(|t| SET_C.contains(&t.celsius));
@@ -57,9 +62,15 @@ pub fn zones(root: &Root) -> Vec<Zone> {
 }
 
 impl Zone {
-    /// Where throttling begins by the kernel's word.
+    /// Where throttling begins by the kernel's word: the passive trip that it holds, for `power_allocator` the highest (those below only
+    /// switch it on), for all other policies the lowest that has something to cool with; any, where the kernel binds none.
     pub fn passive_c(&self) -> Option<f32> {
-        self.trips.iter().filter(|t| t.kind == "passive").map(|t| t.celsius).reduce(f32::max)
+        let passive = || self.trips.iter().filter(|t| t.kind == "passive");
+        if self.policy == "power_allocator" {
+            return passive().map(|t| t.celsius).reduce(f32::max);
+        }
+        let cooling = passive().filter(|t| t.cools).map(|t| t.celsius).reduce(f32::min);
+        cooling.or_else(|| passive().map(|t| t.celsius).reduce(f32::min))
     }
 
     pub fn critical_c(&self) -> Option<f32> {
@@ -249,5 +260,30 @@ mod tests {
         fake::build(dir.path(), &fake::RK3588_VENDOR).unwrap();
         let zone = &zones(&Root::new(dir.path()))[0];
         assert_eq!((zone.policy.as_str(), zone.passive_c(), zone.caps_clock()), ("power_allocator", Some(85.0), true));
+    }
+
+    #[test]
+    fn throttling_begins_at_the_trip_that_the_policy_heeds() {
+        let dir = tempfile::tempdir().unwrap();
+        // An RK3399: the big cores give way at 70 °C, all at 75 °C.
+        let zone = dir.path().join("sys/class/thermal/thermal_zone0");
+        std::fs::create_dir_all(&zone).unwrap();
+        let put = |file: &str, text: &str| std::fs::write(zone.join(file), text).unwrap();
+        put("type", "cpu-thermal");
+        for (n, mc, kind) in [(0, 70_000, "passive"), (1, 75_000, "passive"), (2, 95_000, "critical")] {
+            put(&format!("trip_point_{n}_temp"), &mc.to_string());
+            put(&format!("trip_point_{n}_type"), kind);
+        }
+        let passive_c = |policy: &str| {
+            put("policy", policy);
+            zones(&Root::new(dir.path()))[0].passive_c()
+        };
+        assert_eq!((passive_c("step_wise"), passive_c("power_allocator")), (Some(70.0), Some(75.0)));
+        // A kernel that binds cooling devices to the upper trip only, as an earlier RK3588's: the lower one does nothing.
+        put("cdev0_trip_point", "1");
+        put("cdev1_trip_point", "1");
+        assert_eq!(passive_c("step_wise"), Some(75.0));
+        put("cdev1_trip_point", "0");
+        assert_eq!(passive_c("step_wise"), Some(70.0));
     }
 }
