@@ -5,7 +5,7 @@
 //! would clear the sticky bits for everybody else.
 
 use super::root::{Miss, Root};
-use super::{Reading, Source, What};
+use super::{Reading, Source, What, those_read};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -236,11 +236,7 @@ impl Source for Firmware {
             bits.map(|v| reading(What::ThrottleBits, v, "get_throttled")),
             celsius.map(|v| reading(What::Temperature("firmware".into()), v, "measure_temp")),
         ];
-        let (good, bad): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
-        let mut readings: Vec<Reading> = good.into_iter().flatten().collect();
-        if let (true, Some(Err(miss))) = (readings.is_empty(), bad.into_iter().next()) {
-            return Err(miss);
-        }
+        let mut readings = those_read(answers)?;
         if let Some(watts) = self.pmic_w() {
             readings.push(reading(What::Power("pmic".into()), watts, "pmic_read_adc"));
         }

@@ -2,8 +2,8 @@
 
 use super::numbered::{HWMON, Numbered};
 use super::root::{Miss, Root, number, text};
-use super::{Reading, Source, What};
-use std::path::PathBuf;
+use super::{Reading, Source, What, those_read};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// No board or PC draws more; a counter that was set back looks like it.
@@ -29,8 +29,17 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     all
 }
 
-/// Jetson's meter: millivolt and milliampere of each labelled rail.
+/// Jetson's meter: millivolt and milliampere of each labelled rail. A rail whose channel is off answers with an error.
 struct Ina3221(Numbered);
+
+impl Ina3221 {
+    fn rail(path: &Path, n: u32, label: String) -> Result<Reading, Miss> {
+        let volts = number(&path.join(format!("in{n}_input")))? as f64 / 1000.0;
+        let file = path.join(format!("curr{n}_input"));
+        let amperes = number(&file)? as f64 / 1000.0;
+        Ok(Reading::new(What::Power(label), volts * amperes, file.display()))
+    }
+}
 
 impl Source for Ina3221 {
     fn name(&self) -> String {
@@ -39,14 +48,8 @@ impl Source for Ina3221 {
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
         let path = self.0.path()?;
-        let mut readings = Vec::new();
-        for n in 1..=3 {
-            let Ok(label) = text(&path.join(format!("in{n}_label"))) else { continue };
-            let volts = number(&path.join(format!("in{n}_input")))? as f64 / 1000.0;
-            let file = path.join(format!("curr{n}_input"));
-            let amperes = number(&file)? as f64 / 1000.0;
-            readings.push(Reading::new(What::Power(label), volts * amperes, file.display()));
-        }
+        let labelled = (1..=3).filter_map(|n| Some((n, text(&path.join(format!("in{n}_label"))).ok()?)));
+        let readings = those_read(labelled.map(|(n, label)| Ina3221::rail(path, n, label)))?;
         if readings.is_empty() { Err(Miss::Absent { path: path.join("in1_label") }) } else { Ok(readings) }
     }
 
@@ -159,5 +162,19 @@ mod tests {
         let readings = sources(&Root::new(dir.path()))[0].read().unwrap();
         let input = readings.iter().find(|r| r.what == What::Power("VDD_IN".into())).unwrap();
         assert!((input.value - 7.5).abs() < 0.1, "{}", input.value);
+    }
+
+    #[test]
+    fn a_rail_that_is_off_takes_nothing_from_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        fake::build(dir.path(), &fake::JETSON).unwrap();
+        let mut source = sources(&Root::new(dir.path())).remove(0);
+        let chip = dir.path().join("sys/class/hwmon/hwmon0");
+        std::fs::remove_file(chip.join("curr2_input")).unwrap();
+        let places: Vec<What> = source.read().unwrap().into_iter().map(|r| r.what).collect();
+        assert_eq!(places, ["VDD_IN", "VDD_SOC"].map(|rail| What::Power(rail.into())));
+        std::fs::remove_file(chip.join("in1_input")).unwrap();
+        std::fs::remove_file(chip.join("in3_input")).unwrap();
+        assert!(matches!(source.read(), Err(Miss::Absent { path }) if path.ends_with("in1_input")));
     }
 }

@@ -103,6 +103,22 @@ pub trait Source: Send {
     }
 }
 
+/// The readings that could be had: one file or question that is refused takes nothing from the others. Where none could, the first
+/// reason.
+fn those_read(asked: impl IntoIterator<Item = Result<Reading, Miss>>) -> Result<Vec<Reading>, Miss> {
+    let (mut readings, mut first) = (Vec::new(), None);
+    for answer in asked {
+        match answer {
+            Ok(reading) => readings.push(reading),
+            Err(miss) => first = first.or(Some(miss)),
+        }
+    }
+    match first {
+        Some(miss) if readings.is_empty() => Err(miss),
+        _ => Ok(readings),
+    }
+}
+
 /// Every source that this board has.
 pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     let mut all: Vec<Box<dyn Source>> = Vec::new();

@@ -2,7 +2,7 @@
 //! They are shown only. No backend computes on such a card, so neither its watts nor what slows it belong to a token.
 
 use super::root::{Miss, Root};
-use super::{Reading, Source, What};
+use super::{Reading, Source, What, those_read};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
@@ -48,18 +48,15 @@ impl Source for Gpu {
         let name = self.name();
         let lost = |error: NvmlError| Miss::Library { library: "NVML".into(), reason: error.to_string() };
         let gpu = self.nvml.device_by_index(self.index).map_err(lost)?;
-        let asked = [
+        let asked: [Result<(What, f64, &str), NvmlError>; 5] = [
             gpu.temperature(TemperatureSensor::Gpu).map(|c| (What::Temperature(name.clone()), f64::from(c), "temperature")),
             gpu.clock_info(Clock::SM).map(|mhz| (What::Device(name.clone()), f64::from(mhz) * 1e6, "SM clock")),
             gpu.power_usage().map(|mw| (What::Power(name.clone()), f64::from(mw) / 1000.0, "power")),
             gpu.total_energy_consumption().map(|mj| (What::Energy(name.clone()), mj as f64 / 1000.0, "energy")),
             gpu.current_throttle_reasons().map(|r| (What::GpuThrottle(name.clone()), r.bits() as f64, "throttle reasons")),
         ];
-        let (good, bad): (Vec<_>, Vec<_>) = asked.into_iter().partition(Result::is_ok);
-        if let (true, Some(Err(error))) = (good.is_empty(), bad.into_iter().next()) {
-            return Err(lost(error));
-        }
-        Ok(good.into_iter().flatten().map(|(what, value, of)| Reading::new(what, value, format!("NVML: {of}"))).collect())
+        let reading = |(what, value, of)| Reading::new(what, value, format!("NVML: {of}"));
+        those_read(asked.into_iter().map(|asked| asked.map(reading).map_err(lost)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::numbered::{COOLING, HWMON, Numbered, ZONE};
 use super::root::{Miss, Root, number, text};
-use super::{Reading, Source, What};
+use super::{Reading, Source, What, those_read};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -162,15 +162,9 @@ impl Source for Chip {
         let what = What::Temperature(self.0.label());
         let path = self.0.path()?;
         let inputs = (1..64).map(|n| path.join(format!("temp{n}_input"))).filter(|f| f.exists());
-        let read: Vec<Result<Reading, Miss>> = inputs.map(|f| temperature(f, what.clone())).collect();
-        let absent = Miss::Absent { path: path.join("temp1_input") };
-        let (good, bad): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);
-        let hottest = good.into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value));
-        match (hottest, bad.into_iter().next()) {
-            (Some(hottest), _) => Ok(vec![hottest]),
-            (None, Some(Err(miss))) => Err(miss),
-            (None, _) => Err(absent),
-        }
+        let read = those_read(inputs.map(|f| temperature(f, what.clone())))?;
+        let hottest = read.into_iter().max_by(|a, b| a.value.total_cmp(&b.value));
+        hottest.map(|hottest| vec![hottest]).ok_or_else(|| Miss::Absent { path: path.join("temp1_input") })
     }
 }
 
@@ -203,22 +197,14 @@ impl Source for Fan {
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        let of = |file: PathBuf, what, one: f64| Ok(Reading::new(what, number(&file)? as f64 / one, file.display()));
         let path = self.at.path()?;
-        let mut readings = Vec::new();
         // Not every fan has a tachometer.
-        let speed = path.join("fan1_input");
-        if speed.exists() {
-            readings.push(Reading::new(What::FanSpeed, number(&speed)? as f64, speed.display()));
-        }
-        let duty = path.join("pwm1");
-        if duty.exists() {
-            readings.push(Reading::new(What::FanDuty, number(&duty)? as f64 / 255.0, duty.display()));
-        }
-        if let Some(level) = &mut self.level {
-            let file = level.path()?.join("cur_state");
-            readings.push(Reading::new(What::FanLevel, number(&file)? as f64, file.display()));
-        }
-        Ok(readings)
+        let (speed, duty) = (path.join("fan1_input"), path.join("pwm1"));
+        let speed = speed.exists().then(|| of(speed, What::FanSpeed, 1.0));
+        let duty = duty.exists().then(|| of(duty, What::FanDuty, 255.0));
+        let level = self.level.as_mut().map(|level| of(level.path()?.join("cur_state"), What::FanLevel, 1.0));
+        those_read([speed, duty, level].into_iter().flatten())
     }
 }
 
@@ -239,6 +225,20 @@ mod tests {
         let thermal = dir.path().join("sys/class/thermal");
         std::fs::rename(thermal.join("thermal_zone0"), thermal.join("thermal_zone7")).unwrap();
         assert_eq!(source.read().unwrap()[0].value, 52.9);
+    }
+
+    #[test]
+    fn a_fan_without_one_of_its_files_tells_the_others() {
+        let (dir, root) = pi5();
+        let mut fan = sources(&root).into_iter().find(|s| s.name() == "fan").unwrap();
+        let mut told = || fan.read().map(|readings| readings.into_iter().map(|r| r.what).collect::<Vec<_>>());
+        assert_eq!(told().unwrap(), [What::FanSpeed, What::FanDuty, What::FanLevel]);
+        let chip = dir.path().join("sys/class/hwmon/hwmon1");
+        std::fs::write(chip.join("fan1_input"), "").unwrap();
+        assert_eq!(told().unwrap(), [What::FanDuty, What::FanLevel]);
+        std::fs::remove_file(chip.join("pwm1")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("sys/class/thermal/cooling_device0")).unwrap();
+        assert!(matches!(told(), Err(Miss::Nonsense { .. })), "nothing was read");
     }
 
     #[test]
