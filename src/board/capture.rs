@@ -90,13 +90,16 @@ const HANGING_MAX: usize = 8;
 /// The description of the board below `root`.
 pub fn capture(root: &Root, comments: Vec<String>) -> Tree {
     let mut tree = Tree { comments, ..Tree::default() };
+    // First, since they are few, and no folder full of sensors must crowd them out.
+    tree.files.extend(mailbox::answers(root).into_iter().map(|(file, answer)| (file, answer + "\n")));
     let mut reader = Reader::new(DEADLINE);
-    let mut bytes = 0;
+    let mut bytes: usize = tree.files.iter().map(|(file, text)| file.len() + text.len()).sum();
     for (dir, files) in TAKEN.iter().chain([&POWERCAP]) {
         for dir in expand(root, dir) {
-            // What a captured name says about another: a file's own expansion may go a folder deeper (`cdev0/type`).
+            // A file's pattern may go a folder deeper: `cdev*/type`.
             for file in files.iter().flat_map(|f| expand(root, &format!("{dir}/{f}"))) {
-                if tree.files.len() + tree.unread.len() >= FILES_MAX || bytes >= BYTES_MAX / 2 {
+                if tree.files.len() + tree.unread.len() + 1 >= FILES_MAX || bytes >= BYTES_MAX / 2 {
+                    tree.unread.push((file, "left out with all that follows: the tree is full".into()));
                     return tree;
                 }
                 match reader.read(root.at(&file)) {
@@ -112,7 +115,6 @@ pub fn capture(root: &Root, comments: Vec<String>) -> Tree {
             }
         }
     }
-    tree.files.extend(mailbox::answers(root).into_iter().map(|(file, answer)| (file, answer + "\n")));
     tree
 }
 
@@ -272,6 +274,12 @@ mod tests {
         for n in 0..500 {
             std::fs::write(hwmon.join(format!("temp{n}_label")), "x".repeat(7000)).unwrap();
         }
-        assert!(capture(&Root::new(dir.path()), Vec::new()).text().len() <= BYTES_MAX);
+        std::fs::create_dir(dir.path().join("firmware")).unwrap();
+        std::fs::write(dir.path().join("firmware/get_throttled"), "throttled=0x0\n").unwrap();
+        let tree = capture(&Root::new(dir.path()), Vec::new());
+        assert!(tree.text().len() <= BYTES_MAX && Tree::parse(&tree.text()).is_ok());
+        assert!(tree.files.iter().any(|(file, _)| file == "firmware/get_throttled"), "the firmware's answers have their place");
+        let (file, why) = tree.unread.last().unwrap();
+        assert!(file.contains("hwmon9") && why.contains("the tree is full"), "{file}: {why}");
     }
 }

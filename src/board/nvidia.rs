@@ -48,14 +48,14 @@ impl Source for Gpu {
         let name = self.name();
         let lost = |error: NvmlError| Miss::Library { library: "NVML".into(), reason: error.to_string() };
         let gpu = self.nvml.device_by_index(self.index).map_err(lost)?;
-        let asked: [Result<(What, f64, &str), NvmlError>; 5] = [
+        let asked = [
             gpu.temperature(TemperatureSensor::Gpu).map(|c| (What::Temperature(name.clone()), f64::from(c), "temperature")),
             gpu.clock_info(Clock::SM).map(|mhz| (What::Device(name.clone()), f64::from(mhz) * 1e6, "SM clock")),
             gpu.power_usage().map(|mw| (What::Power(name.clone()), f64::from(mw) / 1000.0, "power")),
             gpu.total_energy_consumption().map(|mj| (What::Energy(name.clone()), mj as f64 / 1000.0, "energy")),
             gpu.current_throttle_reasons().map(|r| (What::GpuThrottle(name.clone()), r.bits() as f64, "throttle reasons")),
         ];
-        let reading = |(what, value, of)| Reading::new(what, value, format!("NVML: {of}"));
+        let reading = |(what, value, of): (What, f64, &str)| Reading::new(what, value, format!("NVML: {of}"));
         those_read(asked.into_iter().map(|asked| asked.map(reading).map_err(lost)))
     }
 }

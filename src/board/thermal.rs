@@ -197,7 +197,9 @@ impl Source for Fan {
     }
 
     fn read(&mut self) -> Result<Vec<Reading>, Miss> {
-        let of = |file: PathBuf, what, one: f64| Ok(Reading::new(what, number(&file)? as f64 / one, file.display()));
+        let of = |file: PathBuf, what, one: f64| -> Result<Reading, Miss> {
+            Ok(Reading::new(what, number(&file)? as f64 / one, file.display()))
+        };
         let path = self.at.path()?;
         // Not every fan has a tachometer.
         let (speed, duty) = (path.join("fan1_input"), path.join("pwm1"));

@@ -13,6 +13,7 @@
 //! Lines of a text are indented by two spaces, a NUL is written `\0` and a backslash `\\`. A file that could not be read has a line with
 //! `!!` and the reason; unpacked, it is missing.
 
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 /// The first line.
@@ -36,6 +37,8 @@ pub struct Tree {
 pub enum TreeError {
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: longer than the {BYTES_MAX} bytes of a board tree, which is what `hearth board capture` writes")]
+    TooLong { path: PathBuf },
     #[error("{path}: line {line}: {what}; a board tree is what `hearth board capture` writes")]
     Text { path: PathBuf, line: usize, what: String },
 }
@@ -44,11 +47,12 @@ impl Tree {
     pub fn load(path: &Path) -> Result<Tree, TreeError> {
         let file = |source| TreeError::File { path: path.to_owned(), source };
         let wrong = |(line, what)| TreeError::Text { path: path.to_owned(), line, what };
-        let len = std::fs::metadata(path).map_err(file)?.len();
-        if len > BYTES_MAX as u64 {
-            return Err(wrong((0, format!("{len} bytes are more than the {BYTES_MAX} of a tree"))));
+        // By what comes, not by what the file says of itself: a pipe or a device says 0.
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).and_then(|f| f.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)).map_err(file)?;
+        if bytes.len() > BYTES_MAX {
+            return Err(TreeError::TooLong { path: path.to_owned() });
         }
-        let bytes = std::fs::read(path).map_err(file)?;
         Tree::parse(&String::from_utf8_lossy(&bytes)).map_err(wrong)
     }
 
@@ -154,6 +158,19 @@ mod tests {
             unread: vec![("sys/b".into(), "not ready (EAGAIN)".into())],
         };
         assert_eq!(Tree::parse(&tree.text()).unwrap(), tree);
+    }
+
+    #[test]
+    fn a_file_without_end_is_refused_by_its_length() {
+        assert!(matches!(Tree::load(Path::new("/dev/zero")), Err(TreeError::TooLong { .. })));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("board.tree");
+        for (len, fits) in [(BYTES_MAX, true), (BYTES_MAX + 1, false)] {
+            let mut text = format!("{MAGIC}\n# ");
+            text += &"x".repeat(len - text.len());
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(Tree::load(&file).is_ok(), fits, "{len}");
+        }
     }
 
     #[test]
