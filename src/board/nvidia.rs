@@ -30,12 +30,14 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
 fn open(library: &str) -> Result<Vec<Box<dyn Source>>, NvmlError> {
     let nvml = Arc::new(Nvml::builder().lib_path(library.as_ref()).init()?);
     let count = nvml.device_count()?.min(GPUS_MAX);
-    Ok((0..count).map(|index| Box::new(Gpu { nvml: nvml.clone(), index }) as Box<dyn Source>).collect())
+    Ok((0..count).map(|index| Box::new(Gpu { nvml: nvml.clone(), index, first_mj: None }) as Box<dyn Source>).collect())
 }
 
 struct Gpu {
     nvml: Arc<Nvml>,
     index: u32,
+    /// The driver counts since it was loaded, we since our first look.
+    first_mj: Option<u64>,
 }
 
 impl Source for Gpu {
@@ -52,7 +54,10 @@ impl Source for Gpu {
             gpu.temperature(TemperatureSensor::Gpu).map(|c| (What::Temperature(name.clone()), f64::from(c), "temperature")),
             gpu.clock_info(Clock::SM).map(|mhz| (What::Device(name.clone()), f64::from(mhz) * 1e6, "SM clock")),
             gpu.power_usage().map(|mw| (What::Power(name.clone()), f64::from(mw) / 1000.0, "power")),
-            gpu.total_energy_consumption().map(|mj| (What::Energy(name.clone()), mj as f64 / 1000.0, "energy")),
+            gpu.total_energy_consumption().map(|mj| {
+                let since = mj.saturating_sub(*self.first_mj.get_or_insert(mj));
+                (What::Energy(name.clone()), since as f64 / 1000.0, "energy")
+            }),
             gpu.current_throttle_reasons().map(|r| (What::GpuThrottle(name.clone()), r.bits() as f64, "throttle reasons")),
         ];
         let reading = |(what, value, of): (What, f64, &str)| Reading::new(what, value, format!("NVML: {of}"));
@@ -89,7 +94,7 @@ mod tests {
         }
     }
 
-    /// The answers of a library of NVML's shape, for one GPU that refuses to tell its energy.
+    /// The answers of a library of NVML's shape, for one GPU that refuses to tell its power.
     const LIBRARY: &str = r#"
         int nvmlInit_v2(void) { return 0; }
         int nvmlShutdown(void) { return 0; }
@@ -97,8 +102,8 @@ mod tests {
         int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)1; return i ? 2 : 0; }
         int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *t) { *t = 83; return 0; }
         int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) { *mhz = 1410; return 0; }
-        int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { *mw = 249500; return 0; }
-        int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) { return 3; }
+        int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { return 3; }
+        int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) { static int n; *mj = 7000000 + 250 * n++; return 0; }
         int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *r) { *r = 0x24; return 0; }
     "#;
 
@@ -111,14 +116,17 @@ mod tests {
         assert!(built.unwrap().success(), "Rust links by `cc`, so it is there");
         let mut gpus = open(library.to_str().unwrap()).unwrap();
         assert_eq!(gpus.len(), 1);
-        let told: Vec<(What, f64)> = gpus[0].read().unwrap().into_iter().map(|r| (r.what, r.value)).collect();
+        let mut told = || gpus[0].read().unwrap().into_iter().map(|r| (r.what, r.value)).collect::<Vec<_>>();
         let name = || "nvidia0".to_owned();
-        let want = [
-            (What::Temperature(name()), 83.0),
-            (What::Device(name()), 1.41e9),
-            (What::Power(name()), 249.5),
-            (What::GpuThrottle(name()), 36.0),
-        ];
-        assert_eq!(told, want);
+        let want = |joules| {
+            [
+                (What::Temperature(name()), 83.0),
+                (What::Device(name()), 1.41e9),
+                (What::Energy(name()), joules),
+                (What::GpuThrottle(name()), 36.0),
+            ]
+        };
+        assert_eq!(told(), want(0.0), "what the driver counted before is none of ours");
+        assert_eq!(told(), want(0.25));
     }
 }
