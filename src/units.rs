@@ -1,4 +1,4 @@
-//! Quantities that cross a boundary, as newtypes. A constructor names the unit of its source.
+//! Quantities that cross a boundary, as newtypes.
 //! No arithmetic lives here beyond what a reader would do in their head. With them, how the kernel lists processors: rooms that may not
 //! know each other read such lists.
 
@@ -22,10 +22,6 @@ quantity!(
     Watts(f32)
 );
 quantity!(
-    /// Energy in joules.
-    Joules(f64)
-);
-quantity!(
     /// A frequency in hertz.
     Hertz(u64)
 );
@@ -42,19 +38,7 @@ quantity!(
     Seconds(f64)
 );
 
-impl Celsius {
-    /// As Linux thermal zones and hwmon report: thousandths of a degree.
-    pub fn from_millidegrees(value: i64) -> Self {
-        Self(value as f32 / 1000.0)
-    }
-}
-
 impl Hertz {
-    /// As cpufreq reports: kilohertz.
-    pub fn from_kilohertz(value: u64) -> Self {
-        Self(value * 1000)
-    }
-
     pub fn megahertz(self) -> f32 {
         self.0 as f32 / 1e6
     }
