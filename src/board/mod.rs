@@ -9,7 +9,7 @@
 //! - [`poll`]: reads them all on a thread of its own, with a deadline: a sensor that hangs is left behind, not waited for. [`stuck`]:
 //!   tells a thermometer that has died from a board that is steady. [`sense`]: what the readings mean, put together.
 //! - [`lever`]: the clock cap, put back when it is dropped. [`capture`] and [`tree`]: a board as one text that a user can send.
-//!   [`fake`]: boards for tests.
+//!   [`fake`]: boards built in code, for `hearth board play` and for tests.
 
 pub mod capture;
 pub mod clock;
@@ -63,9 +63,11 @@ pub enum What {
     FanSpeed,
     /// The fan's duty, 0–1.
     FanDuty,
-    /// Share of the last 10 s in which something waited for memory, for a processor, for a disk.
+    /// Share of the last 10 s in which something waited for memory.
     MemoryPressure,
+    /// … for a processor.
     CpuPressure,
+    /// … for a disk.
     IoPressure,
     /// Share of all processors' time that was worked since the reading before.
     Busy,
