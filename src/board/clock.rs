@@ -6,7 +6,7 @@
 
 use super::numbered::{HWMON, Numbered};
 use super::root::{Miss, Root, number, text};
-use super::{Reading, Source, What};
+use super::{Reading, Sensor, What};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ const MEASURING_DRIVERS: [&str; 5] = ["intel_pstate", "intel_cpufreq", "amd-psta
 /// Processors of boards whose firmware throttles behind the driver's back: its clock is the request, whatever it says.
 const FIRMWARE_CLOCKS: &str = "brcm,bcm2";
 
-pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
-    let mut all: Vec<Box<dyn Source>> = Vec::new();
+pub fn sources(root: &Root) -> Vec<Box<dyn Sensor>> {
+    let mut all: Vec<Box<dyn Sensor>> = Vec::new();
     let compatible = std::fs::read(root.at("proc/device-tree/compatible")).unwrap_or_default();
     let behind_its_back = String::from_utf8_lossy(&compatible).contains(FIRMWARE_CLOCKS);
     for path in root.numbered("sys/devices/system/cpu/cpufreq", "policy") {
@@ -38,7 +38,7 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
         all.push(Box::new(SlowDowns { file, count: Count::default() }));
     }
     let events = Numbered::all(root, HWMON).into_iter().filter(|(name, _)| name == "soctherm_oc");
-    all.extend(events.map(|(_, at)| Box::new(OverCurrent { at, counts: Default::default() }) as Box<dyn Source>));
+    all.extend(events.map(|(_, at)| Box::new(OverCurrent { at, counts: Default::default() }) as Box<dyn Sensor>));
     all
 }
 
@@ -64,7 +64,7 @@ impl Policy {
     }
 }
 
-impl Source for Policy {
+impl Sensor for Policy {
     fn name(&self) -> String {
         format!("cpufreq {}", self.id())
     }
@@ -97,7 +97,7 @@ fn devices(root: &Root) -> Vec<PathBuf> {
 
 struct Device(PathBuf);
 
-impl Source for Device {
+impl Sensor for Device {
     fn name(&self) -> String {
         format!("devfreq {}", self.0.file_name().unwrap_or_default().to_string_lossy())
     }
@@ -137,7 +137,7 @@ struct SlowDowns {
 /// messages; the count itself moves every few ms).
 const STILL_SLOWED: Duration = Duration::from_secs(2);
 
-impl Source for SlowDowns {
+impl Sensor for SlowDowns {
     fn name(&self) -> String {
         "slow-downs for heat".into()
     }
@@ -157,7 +157,7 @@ struct OverCurrent {
     counts: [Count; 3],
 }
 
-impl Source for OverCurrent {
+impl Sensor for OverCurrent {
     fn name(&self) -> String {
         "over-current events".into()
     }
@@ -227,7 +227,7 @@ mod tests {
         let counts = dir.path().join("sys/devices/system/cpu/cpu0/thermal_throttle");
         std::fs::create_dir_all(&counts).unwrap();
         let mut source = sources_with_count(&dir, &counts, "7");
-        let slowed = |source: &mut Box<dyn Source>| source.read().unwrap()[1].value;
+        let slowed = |source: &mut Box<dyn Sensor>| source.read().unwrap()[1].value;
         assert_eq!(slowed(&mut source), 0.0, "what happened before we looked says nothing");
         std::fs::write(counts.join("core_throttle_count"), "9\n").unwrap();
         assert_eq!(slowed(&mut source), 1.0);
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(told(), want(1.0, 1.0));
     }
 
-    fn sources_with_count(dir: &tempfile::TempDir, counts: &std::path::Path, count: &str) -> Box<dyn Source> {
+    fn sources_with_count(dir: &tempfile::TempDir, counts: &std::path::Path, count: &str) -> Box<dyn Sensor> {
         std::fs::write(counts.join("core_throttle_count"), count).unwrap();
         sources(&Root::new(dir.path())).remove(0)
     }

@@ -5,7 +5,7 @@
 //! would clear the sticky bits for everybody else.
 
 use super::root::{Miss, Root};
-use super::{Reading, Source, What, those_read};
+use super::{Reading, Sensor, What, those_read};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -214,7 +214,7 @@ impl Firmware {
     }
 }
 
-impl Source for Firmware {
+impl Sensor for Firmware {
     fn name(&self) -> String {
         "firmware".into()
     }

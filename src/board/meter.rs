@@ -2,15 +2,15 @@
 
 use super::numbered::{HWMON, Numbered};
 use super::root::{Miss, Root, number, text};
-use super::{Reading, Source, What, those_read};
+use super::{Reading, Sensor, What, those_read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// No board or PC draws more; a counter that was set back looks like it.
 const WATTS_MAX: f64 = 2000.0;
 
-pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
-    let mut all: Vec<Box<dyn Source>> = Vec::new();
+pub fn sources(root: &Root) -> Vec<Box<dyn Sensor>> {
+    let mut all: Vec<Box<dyn Sensor>> = Vec::new();
     for (name, at) in Numbered::all(root, HWMON) {
         match name.as_str() {
             "ina3221" => all.push(Box::new(Ina3221(at))),
@@ -22,7 +22,7 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
     for dir in ["sys/class/powercap", "sys/devices/virtual/powercap/intel-rapl"] {
         let packages = root.numbered(dir, "intel-rapl:");
         if !packages.is_empty() {
-            all.extend(packages.into_iter().map(|path| Box::new(Rapl::new(path)) as Box<dyn Source>));
+            all.extend(packages.into_iter().map(|path| Box::new(Rapl::new(path)) as Box<dyn Sensor>));
             break;
         }
     }
@@ -41,7 +41,7 @@ impl Ina3221 {
     }
 }
 
-impl Source for Ina3221 {
+impl Sensor for Ina3221 {
     fn name(&self) -> String {
         self.0.label()
     }
@@ -61,7 +61,7 @@ impl Source for Ina3221 {
 /// A Raspberry Pi's under-voltage bit as the kernel passes it on, readable by all.
 struct SupplyAlarm(Numbered);
 
-impl Source for SupplyAlarm {
+impl Sensor for SupplyAlarm {
     fn name(&self) -> String {
         "supply alarm".into()
     }
@@ -88,7 +88,7 @@ impl Rapl {
     }
 }
 
-impl Source for Rapl {
+impl Sensor for Rapl {
     fn name(&self) -> String {
         format!("rapl {}", self.place)
     }

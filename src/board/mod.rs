@@ -94,8 +94,8 @@ impl Reading {
     }
 }
 
-/// Something that can be read again and again. A read may take its time, or hang: see [`poll`].
-pub trait Source: Send {
+/// A source of readings that can be asked again and again. A read may take its time, or hang: see [`poll`].
+pub trait Sensor: Send {
     /// For notices.
     fn name(&self) -> String;
     fn read(&mut self) -> Result<Vec<Reading>, Miss>;
@@ -122,8 +122,8 @@ fn those_read(asked: impl IntoIterator<Item = Result<Reading, Miss>>) -> Result<
 }
 
 /// Every source that this board has.
-pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
-    let mut all: Vec<Box<dyn Source>> = Vec::new();
+pub fn sources(root: &Root) -> Vec<Box<dyn Sensor>> {
+    let mut all: Vec<Box<dyn Sensor>> = Vec::new();
     all.extend(thermal::sources(root));
     all.extend(clock::sources(root));
     all.extend(meter::sources(root));

@@ -2,7 +2,7 @@
 //! They are shown only. No backend computes on such a card, so neither its watts nor what slows it belong to a token.
 
 use super::root::{Miss, Root};
-use super::{Reading, Source, What, those_read};
+use super::{Reading, Sensor, What, those_read};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
@@ -18,7 +18,7 @@ const SW_THERMAL: u64 = 0x20;
 const HW_THERMAL: u64 = 0x40;
 const HW_POWER_BRAKE: u64 = 0x80;
 
-pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
+pub fn sources(root: &Root) -> Vec<Box<dyn Sensor>> {
     // Opening the library wakes every GPU, so first a look whether a driver is there. A captured tree has no library.
     if !root.is_machine() || !root.at("proc/driver/nvidia").exists() && !root.at("dev/nvidiactl").exists() {
         return Vec::new();
@@ -27,10 +27,10 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
 }
 
 /// All GPUs of a library. A driver that does not fit its library is an error.
-fn open(library: &str) -> Result<Vec<Box<dyn Source>>, NvmlError> {
+fn open(library: &str) -> Result<Vec<Box<dyn Sensor>>, NvmlError> {
     let nvml = Arc::new(Nvml::builder().lib_path(library.as_ref()).init()?);
     let count = nvml.device_count()?.min(GPUS_MAX);
-    Ok((0..count).map(|index| Box::new(Gpu { nvml: nvml.clone(), index, first_mj: None }) as Box<dyn Source>).collect())
+    Ok((0..count).map(|index| Box::new(Gpu { nvml: nvml.clone(), index, first_mj: None }) as Box<dyn Sensor>).collect())
 }
 
 struct Gpu {
@@ -40,7 +40,7 @@ struct Gpu {
     first_mj: Option<u64>,
 }
 
-impl Source for Gpu {
+impl Sensor for Gpu {
     fn name(&self) -> String {
         format!("nvidia{}", self.index)
     }

@@ -5,7 +5,7 @@
 //! Joules are counted here too, from the watts of each meter, by the trapezoid rule, unless the meter has a counter of its own.
 
 use super::stuck::{Verdict, Watch};
-use super::{Miss, Reading, Source, What};
+use super::{Miss, Reading, Sensor, What};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +74,7 @@ struct Shared {
 struct Seat {
     name: String,
     every: Duration,
-    source: Option<Box<dyn Source>>,
+    source: Option<Box<dyn Sensor>>,
     due: Instant,
     /// How often it has answered, well or not.
     asked: u32,
@@ -92,18 +92,18 @@ struct Joules {
 
 impl Poll {
     /// Asks every source once in `every`.
-    pub fn start(sources: Vec<Box<dyn Source>>, every: Duration) -> Poll {
+    pub fn start(sources: Vec<Box<dyn Sensor>>, every: Duration) -> Poll {
         Poll::with(sources, every, every)
     }
 
     /// Asks meters more often, for a run whose joules count.
-    pub fn start_metering(sources: Vec<Box<dyn Source>>) -> Poll {
+    pub fn start_metering(sources: Vec<Box<dyn Sensor>>) -> Poll {
         Poll::with(sources, EVERY, METERING)
     }
 
-    fn with(sources: Vec<Box<dyn Source>>, every: Duration, meters: Duration) -> Poll {
+    fn with(sources: Vec<Box<dyn Sensor>>, every: Duration, meters: Duration) -> Poll {
         let due = Instant::now();
-        let seat = |source: Box<dyn Source>| {
+        let seat = |source: Box<dyn Sensor>| {
             let every = if source.is_meter() { meters } else { every };
             Seat { name: source.name(), every, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
         };
@@ -207,7 +207,7 @@ fn rounds(shared: &Mutex<Shared>, generation: usize) {
 
 impl Shared {
     /// The source that is due longest, or how long to wait for the next.
-    fn next(&mut self, now: Instant) -> Result<(usize, Box<dyn Source>), Duration> {
+    fn next(&mut self, now: Instant) -> Result<(usize, Box<dyn Sensor>), Duration> {
         let first = self.seats.iter_mut().enumerate().filter(|(_, s)| s.source.is_some()).min_by_key(|(_, s)| s.due);
         match first {
             Some((index, seat)) if seat.due <= now => {
@@ -234,14 +234,14 @@ impl Shared {
     }
 
     /// A source that hung has answered; what it said is old by now.
-    fn bring_back(&mut self, index: usize, source: Box<dyn Source>) {
+    fn bring_back(&mut self, index: usize, source: Box<dyn Sensor>) {
         self.left_behind -= 1;
         let seat = &mut self.seats[index];
         seat.due = Instant::now() + seat.every * RARELY;
         seat.source = Some(source);
     }
 
-    fn take(&mut self, index: usize, source: Box<dyn Source>, answer: Result<Vec<Reading>, Miss>, at: Instant) {
+    fn take(&mut self, index: usize, source: Box<dyn Sensor>, answer: Result<Vec<Reading>, Miss>, at: Instant) {
         self.asking = None;
         match answer {
             Ok(readings) => {

@@ -2,15 +2,15 @@
 //! a thermometer is judged by the load beside it.
 
 use super::root::{Miss, Root};
-use super::{Reading, Source, What};
+use super::{Reading, Sensor, What};
 
 type Make = fn() -> What;
 
 /// Pressure stall information of the whole machine, and where it stands when `/proc` is hidden (systemd's `ProcSubset=pid`).
 const KINDS: [(&str, Make); 3] = [("memory", || What::MemoryPressure), ("cpu", || What::CpuPressure), ("io", || What::IoPressure)];
 
-pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
-    let mut all: Vec<Box<dyn Source>> = Vec::new();
+pub fn sources(root: &Root) -> Vec<Box<dyn Sensor>> {
+    let mut all: Vec<Box<dyn Sensor>> = Vec::new();
     for (kind, what) in KINDS {
         let files = [format!("proc/pressure/{kind}"), format!("sys/fs/cgroup/{kind}.pressure")];
         if let Some(file) = files.into_iter().find(|f| root.at(f).exists()) {
@@ -32,7 +32,7 @@ struct Pressure {
     what: fn() -> What,
 }
 
-impl Source for Pressure {
+impl Sensor for Pressure {
     fn name(&self) -> String {
         format!("{} pressure", self.kind)
     }
@@ -58,7 +58,7 @@ struct Busy {
     last: Option<Ticks>,
 }
 
-impl Source for Busy {
+impl Sensor for Busy {
     fn name(&self) -> String {
         "processor time".into()
     }
@@ -102,7 +102,7 @@ impl Ticks {
 /// Where `/proc/stat` is hidden: the kernel's load average of the last minute.
 struct LoadAverage;
 
-impl Source for LoadAverage {
+impl Sensor for LoadAverage {
     fn name(&self) -> String {
         "load average".into()
     }

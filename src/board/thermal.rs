@@ -2,7 +2,7 @@
 
 use super::numbered::{COOLING, HWMON, Numbered, ZONE};
 use super::root::{Miss, Root, number, text};
-use super::{Reading, Source, What, those_read};
+use super::{Reading, Sensor, What, those_read};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -89,8 +89,8 @@ pub fn is_clock(cooling: &str) -> bool {
     cooling.contains("cpufreq") || cooling.starts_with("Processor") || cooling.starts_with("intel_powerclamp")
 }
 
-pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
-    let mut all: Vec<Box<dyn Source>> = Vec::new();
+pub fn sources(root: &Root) -> Vec<Box<dyn Sensor>> {
+    let mut all: Vec<Box<dyn Sensor>> = Vec::new();
     let zones = Numbered::all(root, ZONE);
     let has_zone = |name: &str| zones.iter().any(|(kind, _)| kind.replace('-', "_") == name);
     for (name, at) in Numbered::all(root, HWMON) {
@@ -105,20 +105,20 @@ pub fn sources(root: &Root) -> Vec<Box<dyn Source>> {
             _ => (),
         }
     }
-    all.extend(zones.into_iter().map(|(_, at)| Box::new(ZoneSource(at)) as Box<dyn Source>));
+    all.extend(zones.into_iter().map(|(_, at)| Box::new(ZoneSource(at)) as Box<dyn Sensor>));
     let cooling = Numbered::all(root, COOLING).into_iter().filter(|(kind, _)| kind != FAN);
-    all.extend(cooling.map(|(_, at)| Box::new(Cooling(at)) as Box<dyn Source>));
+    all.extend(cooling.map(|(_, at)| Box::new(Cooling(at)) as Box<dyn Sensor>));
     all
 }
 
 /// A thermometer of the room: a file with millidegrees, as zones, hwmon and 1-wire sensors (`…/28-*/temperature`) have it.
-pub fn room(file: PathBuf) -> Box<dyn Source> {
+pub fn room(file: PathBuf) -> Box<dyn Sensor> {
     Box::new(RoomSource(file))
 }
 
 struct RoomSource(PathBuf);
 
-impl Source for RoomSource {
+impl Sensor for RoomSource {
     fn name(&self) -> String {
         "the room's thermometer".into()
     }
@@ -131,7 +131,7 @@ impl Source for RoomSource {
 /// A zone by its type.
 struct ZoneSource(Numbered);
 
-impl Source for ZoneSource {
+impl Sensor for ZoneSource {
     fn name(&self) -> String {
         format!("zone {}", self.0.label())
     }
@@ -153,7 +153,7 @@ fn temperature(file: PathBuf, what: What) -> Result<Reading, Miss> {
 /// A processor's own sensor chip; the hottest of its inputs counts.
 struct Chip(Numbered);
 
-impl Source for Chip {
+impl Sensor for Chip {
     fn name(&self) -> String {
         format!("hwmon {}", self.0.label())
     }
@@ -171,7 +171,7 @@ impl Source for Chip {
 /// What the kernel takes away or blows to cool: its level, 0 for nothing.
 struct Cooling(Numbered);
 
-impl Source for Cooling {
+impl Sensor for Cooling {
     fn name(&self) -> String {
         format!("cooling device {}", self.0.label())
     }
@@ -191,7 +191,7 @@ struct Fan {
     level: Option<Numbered>,
 }
 
-impl Source for Fan {
+impl Sensor for Fan {
     fn name(&self) -> String {
         "fan".into()
     }
@@ -215,7 +215,7 @@ mod tests {
     use super::super::fake::{self, pi5};
     use super::*;
 
-    fn zone(root: &Root) -> Box<dyn Source> {
+    fn zone(root: &Root) -> Box<dyn Sensor> {
         sources(root).into_iter().find(|s| s.name() == "zone cpu-thermal").unwrap()
     }
 

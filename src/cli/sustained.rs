@@ -2,7 +2,7 @@
 
 use super::model_options::ModelOptions;
 use super::progress::Progress;
-use crate::board::{Identity, Kind, Miss, Root, Source as Sensor, thermal};
+use crate::board::{Identity, Kind, Miss, Root, Sensor, thermal};
 use crate::gguf::file_type;
 use crate::governor::Goal;
 use crate::governor::plant::Model as Plant;

@@ -12,7 +12,7 @@ use super::versus::Governed;
 use crate::backend::{Kind as BackendKind, LoadOptions, Progress};
 use crate::board::poll::Poll;
 use crate::board::sense::FRESH_S;
-use crate::board::{Identity, Root, Sense, Source as Sensor, sources};
+use crate::board::{Identity, Root, Sense, Sensor, sources};
 use crate::governor::Goal;
 use crate::units::TokenId;
 use std::path::Path;

@@ -10,7 +10,7 @@ struct Told {
     asked: mpsc::Sender<()>,
 }
 
-impl Source for Told {
+impl Sensor for Told {
     fn name(&self) -> String {
         match &self.what {
             What::Temperature(name) => name.clone(),
@@ -26,13 +26,13 @@ impl Source for Told {
 
 type Answer = mpsc::Sender<Result<f64, Miss>>;
 
-fn told_of(what: What) -> (Box<dyn Source>, Answer, mpsc::Receiver<()>) {
+fn told_of(what: What) -> (Box<dyn Sensor>, Answer, mpsc::Receiver<()>) {
     let (answer, answers) = mpsc::channel();
     let (asked, was_asked) = mpsc::channel();
     (Box::new(Told { what, answers, asked }), answer, was_asked)
 }
 
-fn told(name: &str) -> (Box<dyn Source>, Answer, mpsc::Receiver<()>) {
+fn told(name: &str) -> (Box<dyn Sensor>, Answer, mpsc::Receiver<()>) {
     told_of(What::Temperature(name.into()))
 }
 
