@@ -6,7 +6,7 @@ use super::load::{Load, Turn};
 use super::series::{Bins, Second};
 use super::session::{Session, SessionError, Wants};
 use super::speed::{SETTLING_PROMPT, settle, token};
-use super::steered::Steered;
+use super::steered::{self, Steered};
 use super::sustained::Runner;
 use super::versus::Governed;
 use crate::backend::{Kind as BackendKind, LoadOptions, Progress};
@@ -83,7 +83,7 @@ impl ThisMachine {
             poll: Poll::start_metering(all),
             watch: Watch::new(root),
             policies: identity.working_policies(),
-            governor: Steered::new(root, &identity, threads, turn.load),
+            governor: Steered::new(root, &identity, threads, turn.load, steered::keep()),
             bins: Bins::default(),
             begun: None,
             joules: None,
@@ -101,8 +101,14 @@ impl ThisMachine {
         self.power_place.clone()
     }
 
-    /// What became of the sensors since this was last asked, a sentence each.
+    /// Why the governor could not cap the clock, where it could not.
+    pub fn uncapped(&self) -> Option<String> {
+        self.governor.uncapped().map(str::to_owned)
+    }
+
+    /// What became of the sensors and of the governor's lever since this was last asked, a sentence each.
     pub fn notices(&mut self) -> Vec<String> {
+        self.notices.extend(self.governor.notices());
         std::mem::take(&mut self.notices)
     }
 

@@ -3,13 +3,14 @@
 
 use super::load::Load;
 use super::series::Second;
-use crate::backend::Pace;
-use crate::board::lever::ClockCap;
+use crate::backend::{Pace, cache_folder};
+use crate::board::lever::{self, ClockCap};
 use crate::board::{Identity, Kind, Root, Sense, thermal};
 use crate::governor::observation::Limits;
 use crate::governor::{Goal, Phase, Policy, Prior, State, decide};
 use crate::helm;
 use crate::units::Seconds;
+use std::path::PathBuf;
 
 pub struct Steered {
     policy: Policy,
@@ -17,6 +18,8 @@ pub struct Steered {
     is_board: bool,
     root: Root,
     policies: Vec<String>,
+    /// Where the owner's limit is kept while a cap is set.
+    keep: PathBuf,
     /// The threads that single tokens have without a governor: the most there may be.
     own_threads: usize,
     /// Whether the tokens that count are prompts'.
@@ -24,23 +27,32 @@ pub struct Steered {
     pace: Pace,
     /// Held only while a governor may use it.
     cap: Option<ClockCap>,
+    /// The first reason why a governor was without it in this run.
+    uncapped: Option<String>,
+    notices: Vec<String>,
 }
 
 impl Steered {
     /// Off to begin with. `threads`: those that single tokens have in this run, as its caller wants or as measured best.
-    /// `load` says whose tokens count.
-    pub fn new(root: &Root, identity: &Identity, threads: usize, load: Load) -> Steered {
+    /// `load` says whose tokens count. `keep`: the file of [`keep`]; what a killed run has left capped is given back.
+    pub fn new(root: &Root, identity: &Identity, threads: usize, load: Load, keep: PathBuf) -> Steered {
         let prior = Prior { cores: u8::try_from(threads).unwrap_or(u8::MAX), ..helm::prior(&thermal::zones(root), identity) };
+        let is_board = identity.kind == Kind::Board;
+        // Without a governor too: else a clock that nobody wants low would be measured.
+        let left = if is_board { lever::release(root, &keep).err() } else { None };
         Steered {
             policy: Policy { goal: Goal::Off, prior },
             state: None,
-            is_board: identity.kind == Kind::Board,
+            is_board,
             root: root.clone(),
             policies: identity.working_policies(),
+            keep,
             own_threads: threads,
             counts_prompts: load == Load::Prefill,
             pace: Pace::default(),
             cap: None,
+            uncapped: None,
+            notices: left.map(|error| format!("the clock is as a killed run left it: {error}")).into_iter().collect(),
         }
     }
 
@@ -58,11 +70,31 @@ impl Steered {
         self.cap = None;
         if goal != Goal::Off && self.is_board {
             let policies: Vec<&str> = self.policies.iter().map(String::as_str).collect();
-            // A run that is killed leaves its cap behind; `hearth board release --kept` takes it back from here.
-            let keep = std::env::temp_dir().join(format!("hearth-bench-clock-cap-{}", std::process::id()));
-            self.cap = ClockCap::open(&self.root, &policies, keep).ok().flatten();
+            match ClockCap::open(&self.root, &policies, &self.keep) {
+                Ok(Some(cap)) => self.cap = Some(cap),
+                Ok(None) => self.do_without_cap("`scaling_max_freq` is not ours to write".into()),
+                Err(error) => self.do_without_cap(error.to_string()),
+            }
         }
         self.pace
+    }
+
+    /// Why the governor was without its clock cap, at some time of the run at least.
+    pub fn uncapped(&self) -> Option<&str> {
+        self.uncapped.as_deref()
+    }
+
+    /// What became of the lever since this was last asked, a sentence each.
+    pub fn notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn do_without_cap(&mut self, reason: String) {
+        self.cap = None;
+        if self.uncapped.is_none() {
+            self.notices.push(format!("the governor can't cap the clock and has threads alone: {reason}"));
+            self.uncapped = Some(reason);
+        }
     }
 
     /// One second: what was seen and done. Returns the pace to go on with, where it changes.
@@ -98,51 +130,103 @@ impl Steered {
         }
     }
 
-    /// A lever that refuses is let go: the run goes on without it, as the daemon does.
+    /// A lever that refuses is let go: the run goes on without it.
     fn apply_cap(&mut self, hertz: Option<u64>) {
-        if self.cap.as_mut().is_some_and(|cap| cap.set(hertz).is_err()) {
-            self.cap = None;
+        if let Some(Err(error)) = self.cap.as_mut().map(|cap| cap.set(hertz)) {
+            self.do_without_cap(error.to_string());
         }
     }
+}
+
+/// A run that is killed leaves its cap behind. The next one finds it here and puts the owner's limit back first; so does `hearth board
+/// release --kept`. Nowhere that anybody may write to: who may cap the clock is often root, and would be led to other files by a link.
+pub fn keep() -> PathBuf {
+    let own = cache_folder().filter(|folder| std::fs::create_dir_all(folder).is_ok());
+    own.unwrap_or_else(|| "/run/hearth".into()).join("bench-clock-cap")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::board::fake::pi5;
+    use std::path::Path;
+
+    const LIMIT: &str = "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq";
+
+    fn steered(folder: &Path, root: &Root, load: Load) -> Steered {
+        Steered::new(root, &Identity::of(root), 4, load, folder.join("bench-clock-cap"))
+    }
+
+    /// What stands in the file, in kHz, by which a Pi's clock is limited.
+    fn limit(folder: &Path) -> u32 {
+        std::fs::read_to_string(folder.join(LIMIT)).unwrap().trim().parse().unwrap()
+    }
+
+    /// A cool board with speed to spare, whose clock is as its limit; the lowest limit that was set.
+    fn run_cool(steered: &mut Steered, folder: &Path, seconds: u32) -> u32 {
+        let second = |s: u32| {
+            let sense = Sense {
+                soc: Some((50.0 + f64::from(s % 2) * 0.5, 0.1)),
+                requested: Some((2.4e9, 0.1)),
+                measured: Some((f64::from(limit(folder)) * 1000.0, 0.1)),
+                ..Sense::default()
+            };
+            steered.tick(&sense, false, &Second { tokens: 10.0, seconds: 1.0, ..Second::default() });
+            limit(folder)
+        };
+        (0..seconds).map(second).min().unwrap()
+    }
 
     #[test]
     fn a_governor_that_is_off_changes_nothing_and_one_that_saves_gives_back_what_it_took() {
         let (dir, root) = pi5();
-        let limit = || std::fs::read_to_string(dir.path().join("sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq")).unwrap();
-        let mut steered = Steered::new(&root, &Identity::of(&root), 4, Load::Decode);
-        let sense = |second: u32| Sense {
-            soc: Some((50.0 + f64::from(second % 2) * 0.5, 0.1)),
-            requested: Some((2.4e9, 0.1)),
-            measured: Some((limit().trim().parse::<f64>().unwrap() * 1000.0, 0.1)),
-            ..Sense::default()
-        };
-        let work = Second { tokens: 10.0, seconds: 1.0, ..Second::default() };
-        assert!((0..300).all(|s| steered.tick(&sense(s), false, &work).is_none()));
-        assert_eq!(limit().trim(), "2400000");
+        let mut steered = steered(dir.path(), &root, Load::Decode);
+        assert_eq!((run_cool(&mut steered, dir.path(), 300), steered.pace), (2_400_000, Pace::default()));
         steered.set(Goal::Quiet);
-        assert!(steered.cap.is_some());
-        let mut least = 2_400_000;
-        for second in 0..900 {
-            steered.tick(&sense(second), false, &work);
-            least = least.min(limit().trim().parse::<u32>().unwrap());
-        }
-        assert!(least < 2_400_000, "a cool board with speed to spare is held lower");
+        assert!(steered.cap.is_some() && steered.notices().is_empty());
+        assert!(run_cool(&mut steered, dir.path(), 900) < 2_400_000, "a cool board with speed to spare is held lower");
         drop(steered);
-        assert_eq!(limit().trim(), "2400000");
+        assert_eq!(limit(dir.path()), 2_400_000);
+    }
+
+    #[test]
+    fn the_clock_that_a_killed_run_left_capped_is_given_back_before_the_next_whatever_its_governor() {
+        let (dir, root) = pi5();
+        let mut killed = steered(dir.path(), &root, Load::Decode);
+        killed.set(Goal::Quiet);
+        run_cool(&mut killed, dir.path(), 900);
+        std::mem::forget(killed);
+        assert!(limit(dir.path()) < 2_400_000);
+        let _next = steered(dir.path(), &root, Load::Decode);
+        assert_eq!(limit(dir.path()), 2_400_000);
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_capped_is_told_of_once_and_stays_known() {
+        let (dir, root) = pi5();
+        std::fs::remove_file(dir.path().join(LIMIT)).unwrap();
+        let mut bare = steered(dir.path(), &root, Load::Decode);
+        assert!(bare.uncapped().is_none() && bare.notices().is_empty(), "nobody wanted it yet");
+        for goal in [Goal::Quiet, Goal::Off, Goal::Quiet] {
+            bare.set(goal);
+        }
+        let told = bare.notices();
+        assert!(told.len() == 1 && told[0].contains("scaling_max_freq") && bare.uncapped().is_some(), "{told:?}");
+        // A cap that nobody could put back is none either, as soon as it is asked for.
+        let (dir, root) = pi5();
+        let mut unkept = Steered::new(&root, &Identity::of(&root), 4, Load::Decode, "/no/such/folder/keep".into());
+        unkept.set(Goal::Quiet);
+        assert!(unkept.notices().is_empty());
+        assert_eq!(run_cool(&mut unkept, dir.path(), 900), 2_400_000);
+        assert!(unkept.notices()[0].contains("/no/such/folder/keep"));
     }
 
     #[test]
     fn a_second_is_of_the_phase_that_took_most_of_it() {
-        let (_dir, root) = pi5();
+        let (dir, root) = pi5();
         let of = |load, prompt_seconds, seconds| {
             let work = Second { tokens: 9.0, seconds, prompt_tokens: 70.0, prompt_seconds, ..Second::default() };
-            Steered::new(&root, &Identity::of(&root), 4, load).phase(&work)
+            steered(dir.path(), &root, load).phase(&work)
         };
         assert_eq!(of(Load::Voice, 0.7, 0.3), (Phase::Prefill, 70.0, 0.7));
         assert_eq!(of(Load::Voice, 0.3, 0.7), (Phase::Decode, 9.0, 0.7));
