@@ -8,8 +8,19 @@ use crate::governor::profile::Profile;
 use crate::governor::{KernelPolicy, Observation, Prior};
 use crate::units::{Celsius, Hertz, Seconds, Watts};
 
-/// The board's part of an observation; what the engine does is the caller's to add.
-pub fn observation(sense: &Sense) -> Observation {
+/// The board's part of an observation; what the engine does is the caller's to add. `kernel`: whether the kernel takes the clock away, or
+/// a firmware behind its back. `limit`: what the clock is asked for at most, by our cap or else by the owner.
+pub fn observation(sense: &Sense, kernel: KernelPolicy, limit: Option<Hertz>) -> Observation {
+    let seen = as_read(sense);
+    if kernel == KernelPolicy::NotTheKernel {
+        return seen;
+    }
+    // Where the kernel takes the clock away, the driver's clock is what the cores got, and the limit is what was asked for.
+    let got = |(hertz, age): (f64, f64)| Aged { value: Hertz(hertz as u64), age: Seconds(age) };
+    Observation { measured: seen.measured.or(sense.requested.map(got)), requested: limit, ..seen }
+}
+
+fn as_read(sense: &Sense) -> Observation {
     let celsius = |(value, age): (f64, f64)| Aged { value: Celsius(value as f32), age: Seconds(age) };
     let watts = |p: &Power| Aged { value: Watts(p.watts as f32), age: Seconds(p.age_s) };
     Observation {
@@ -68,11 +79,23 @@ mod tests {
             fan_failed: true,
             ..Sense::default()
         };
-        let seen = observation(&sense);
+        let seen = observation(&sense, KernelPolicy::NotTheKernel, Some(Hertz(1)));
         assert_eq!(seen.soc, Some(Aged { value: Celsius(81.5), age: Seconds(0.4) }));
         assert_eq!(seen.measured.unwrap().value, Hertz(1_500_000_000));
         assert!(seen.flags.unwrap().thermal && seen.fan_failed && seen.requested.is_none() && seen.power.is_none());
-        assert_eq!(observation(&Sense::default()).flags, None);
+        assert_eq!(observation(&Sense::default(), KernelPolicy::StepWise, None).flags, None);
+    }
+
+    #[test]
+    fn where_the_kernel_throttles_the_drivers_clock_is_what_the_cores_got_and_the_limit_what_was_asked_for() {
+        let read = Sense { requested: Some((1.0e9, 0.3)), ..Sense::default() };
+        let limit = Some(Hertz(2_200_000_000));
+        let seen = observation(&read, KernelPolicy::StepWise, limit);
+        assert_eq!((seen.requested, seen.measured), (limit, Some(Aged { value: Hertz(1_000_000_000), age: Seconds(0.3) })));
+        let counted = observation(&Sense { measured: Some((0.9e9, 0.1)), ..read.clone() }, KernelPolicy::PowerAllocator, limit);
+        assert_eq!(counted.measured.map(|f| f.value), Some(Hertz(900_000_000)), "what is counted goes before");
+        let firmware = observation(&read, KernelPolicy::NotTheKernel, limit);
+        assert_eq!((firmware.requested, firmware.measured), (Some(Hertz(1_000_000_000)), None));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use super::work::Work;
 use crate::board::lever::{self, ClockCap};
 use crate::board::poll::{EVERY, Latest, Poll};
 use crate::board::{Identity, Kind, Root, Sense, sources, thermal};
-use crate::governor::observation::Aged;
 use crate::governor::replay::Header;
 use crate::governor::report::Report;
 use crate::governor::{self, Admission, Cause, Decision, Degraded, Goal, KernelPolicy, Observation, Phase, Policy, State};
@@ -234,13 +233,9 @@ impl Tick {
     /// The readings as the governor wants them, and the place of its power meter.
     fn observe(&self, latest: &Latest, now: Instant) -> (Observation, Option<String>) {
         let sense = Sense::of(latest, now, &self.clusters);
-        let mut seen = Observation { may_cap: self.lever.is_some() && self.refused.is_none(), ..helm::observation(&sense) };
-        if self.kernel != KernelPolicy::NotTheKernel {
-            // Where the kernel takes the clock away, the driver's clock is what the cores got, and the limit is what was asked for.
-            let got = |(hertz, age): (f64, f64)| Aged { value: Hertz(hertz as u64), age: Seconds(age) };
-            seen.measured = seen.measured.or(sense.requested.map(got));
-            seen.requested = self.lever.as_ref().and_then(ClockCap::hertz).map(Hertz).or(self.owners_limit);
-        }
+        let limit = self.lever.as_ref().and_then(ClockCap::hertz).map(Hertz).or(self.owners_limit);
+        let may_cap = self.lever.is_some() && self.refused.is_none();
+        let seen = Observation { may_cap, ..helm::observation(&sense, self.kernel, limit) };
         (seen, sense.power.map(|p| p.place))
     }
 

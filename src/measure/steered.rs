@@ -7,9 +7,9 @@ use crate::backend::{Pace, cache_folder};
 use crate::board::lever::{self, ClockCap};
 use crate::board::{Identity, Kind, Root, Sense, thermal};
 use crate::governor::observation::Limits;
-use crate::governor::{Goal, Phase, Policy, Prior, State, decide};
+use crate::governor::{Goal, KernelPolicy, Phase, Policy, Prior, State, decide};
 use crate::helm;
-use crate::units::Seconds;
+use crate::units::{Hertz, Seconds};
 use std::path::PathBuf;
 
 pub struct Steered {
@@ -18,6 +18,9 @@ pub struct Steered {
     is_board: bool,
     root: Root,
     policies: Vec<String>,
+    /// Whether the kernel takes the clock away, and what the owner lets it be.
+    kernel: KernelPolicy,
+    owners_limit: Option<Hertz>,
     /// Where the owner's limit is kept while a cap is set.
     keep: PathBuf,
     /// The threads that single tokens have without a governor: the most there may be.
@@ -36,7 +39,8 @@ impl Steered {
     /// Off to begin with. `threads`: those that single tokens have in this run, as its caller wants or as measured best.
     /// `load` says whose tokens count. `keep`: the file of [`keep`]; what a killed run has left capped is given back.
     pub fn new(root: &Root, identity: &Identity, threads: usize, load: Load, keep: PathBuf) -> Steered {
-        let prior = Prior { cores: u8::try_from(threads).unwrap_or(u8::MAX), ..helm::prior(&thermal::zones(root), identity) };
+        let (zones, policies) = (thermal::zones(root), identity.working_policies());
+        let prior = Prior { cores: u8::try_from(threads).unwrap_or(u8::MAX), ..helm::prior(&zones, identity) };
         let is_board = identity.kind == Kind::Board;
         // Without a governor too: else a clock that nobody wants low would be measured.
         let left = if is_board { lever::release(root, &keep).err() } else { None };
@@ -45,7 +49,9 @@ impl Steered {
             state: None,
             is_board,
             root: root.clone(),
-            policies: identity.working_policies(),
+            kernel: helm::kernel_policy(&zones),
+            owners_limit: policies.first().and_then(|policy| lever::owners_limit(root, policy)).map(Hertz),
+            policies,
             keep,
             own_threads: threads,
             counts_prompts: load == Load::Prefill,
@@ -102,7 +108,8 @@ impl Steered {
         if self.policy.goal == Goal::Off || !self.is_board {
             return None;
         }
-        let mut seen = helm::observation(sense);
+        let limit = self.cap.as_ref().and_then(ClockCap::hertz).map(Hertz).or(self.owners_limit);
+        let mut seen = helm::observation(sense, self.kernel, limit);
         seen.dt = Seconds(1.0);
         seen.resumed = slept;
         let (phase, tokens, seconds) = self.phase(work);
