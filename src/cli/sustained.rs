@@ -172,8 +172,18 @@ impl Options {
         }
     }
 
-    fn governor_word(&self) -> String {
-        format!("{:?}", self.governor).to_lowercase()
+    /// That of the figures, which in eight legs are the first one's, and there that of the legs b.
+    fn governor_words(&self) -> (String, Option<String>) {
+        let word = format!("{:?}", self.governor).to_lowercase();
+        if self.against_off { ("off".into(), Some(word)) } else { (word, None) }
+    }
+
+    /// What there is no use in on a machine of this kind.
+    fn check_for(&self, kind: Kind) -> anyhow::Result<()> {
+        if self.against_off && kind == Kind::Pc {
+            bail!("--against-off: this is a PC, where the governor is always off; --simulate PLANT measures it on a simulated board");
+        }
+        Ok(())
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -339,6 +349,7 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
     let model = &chosen.model;
     let root = Root::machine();
     let identity = Identity::of(&root);
+    options.check_for(identity.kind)?;
     let zones = thermal::zones(&root);
     let trips =
         zones.iter().flat_map(|z| z.trips.iter().filter(|t| t.kind == "passive").map(|t| (z.kind.clone(), f64::from(t.celsius)))).collect();
@@ -362,7 +373,8 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
         backend: info.backend.to_owned(),
         threads: if turn.load == Load::Prefill { info.prefill_threads } else { info.decode_threads },
         power_place: runner.power_place(),
-        governor: if identity.kind == Kind::Board { options.governor_word() } else { "off".into() },
+        governor: if identity.kind == Kind::Board { options.governor_words().0 } else { "off".into() },
+        uncapped: runner.uncapped(),
         ..blank(options, turn, &went)
     };
     Ok(Measured { record, cold: went.cold, hot: went.hot, trips })
@@ -405,6 +417,7 @@ fn show(bar: &Progress, options: &Options, machine: &mut ThisMachine, leg: usize
 /// What is the same wherever a run was.
 fn blank(options: &Options, turn: Turn, went: &Went) -> Record {
     let figures = judge(&went.cold, &went.hot);
+    let (governor, governor_b) = options.governor_words();
     Record {
         kind: record::KIND.into(),
         version: record::VERSION,
@@ -421,7 +434,9 @@ fn blank(options: &Options, turn: Turn, went: &Went) -> Record {
         boards: 1,
         threads: 0,
         backend: String::new(),
-        governor: options.governor_word(),
+        governor,
+        governor_b,
+        uncapped: None,
         power_place: None,
         figures: if went.cut_short { figures.cut_short(&went.when()) } else { figures },
         versus: went.versus.clone(),
@@ -511,5 +526,12 @@ mod tests {
         let legs = options(&["--against-off", "--governor", "eco"]);
         assert_eq!(left(&legs, 3, 750, true), "1 h 52 min left and rest");
         assert_eq!(left(&legs, 7, 1500, true), "0 s left and rest");
+    }
+
+    #[test]
+    fn a_governor_against_off_needs_a_board() {
+        let legs = options(&["--against-off", "--governor", "eco"]);
+        assert!(legs.check_for(Kind::Pc).unwrap_err().to_string().contains("--simulate PLANT"));
+        assert!(legs.check_for(Kind::Board).is_ok() && options(&["--governor", "eco"]).check_for(Kind::Pc).is_ok());
     }
 }

@@ -42,8 +42,14 @@ pub struct Record {
     pub boards: usize,
     pub threads: usize,
     pub backend: String,
-    /// Hearth's governor in this run.
+    /// Hearth's governor in what `figures` are of.
     pub governor: String,
+    /// Of two settings in turn the second; the first is `governor`. In older records that was the second itself.
+    #[serde(default)]
+    pub governor_b: Option<String>,
+    /// Why the governor could not cap the clock, where it could not: then it had threads alone.
+    #[serde(default)]
+    pub uncapped: Option<String>,
     /// Where watts were metered; figures from different places are not comparable.
     pub power_place: Option<String>,
     pub figures: Sustained,
@@ -115,6 +121,9 @@ impl Record {
         rows.extend(
             [self.machine.line(), self.workload.clone(), self.note.clone()].iter().filter(|l| !l.is_empty()).map(|l| format!("  {l}")),
         );
+        if let Some(why) = &self.uncapped {
+            rows.push(format!("  the governor had threads alone, and no cap on the clock: {why}"));
+        }
         if is_board && self.note.is_empty() {
             rows.push("  case, fan and supply not told (--note)".into());
         }
@@ -164,7 +173,7 @@ impl Record {
             } else {
                 "  (above: the first of eight legs, with the governor off)\n"
             };
-            table += &versus.table(&self.governor);
+            table += &versus.table(self.governor_b.as_deref().unwrap_or(&self.governor));
         }
         table
     }
@@ -346,6 +355,8 @@ pub(super) mod tests {
             threads: 4,
             backend: "cpu".into(),
             governor: "off".into(),
+            governor_b: None,
+            uncapped: None,
             power_place: None,
             figures: judge(&rest, &hot),
             versus: None,
@@ -420,6 +431,9 @@ pub(super) mod tests {
         for part in ["room not told (--room)", "supply not told (--note)", "7.00 W at `VDD_IN` (INA3221 rail); 0.700 J/token gross"] {
             assert!(table.contains(part), "`{part}` is missing from\n{table}");
         }
+        assert!(!table.contains("threads alone"));
+        let uncapped = Record { uncapped: Some("not ours to write".into()), ..record(Source::Real) };
+        assert!(uncapped.table().contains("threads alone, and no cap on the clock: not ours to write"));
         assert!(!record(Source::Pc).table().contains("not told (--"));
     }
 
@@ -427,7 +441,7 @@ pub(super) mod tests {
     fn a_record_of_an_older_hearth_is_read() {
         let mut old = serde_json::to_value(record(Source::Real)).unwrap();
         for (at, fields) in [
-            ("", &["turn", "boards"][..]),
+            ("", &["turn", "boards", "governor_b", "uncapped"][..]),
             ("/machine", &["clock_driver", "affinity", "wait_policy"]),
             ("/figures", &["judged_by", "period_s", "turns", "contention", "peak_contention"]),
         ] {

@@ -121,7 +121,12 @@ fn a_governor_is_measured_against_off() {
     for part in ["eight legs of 25 min, ABBA BAAB", "b against a", "b is not worse", "SIMULATED"] {
         assert!(table.contains(part), "`{part}` is missing from\n{table}");
     }
-    let answer = json(&printed(&[&run[..], &["--json"]].concat()));
+    let dir = tempfile::tempdir().unwrap();
+    let answer = json(&printed(&[&run[..], &["--json", "--out", dir.path().to_str().unwrap()]].concat()));
+    // The figures are the first leg's, and so is their governor.
+    assert_eq!((answer["governor"].as_str(), answer["governor_b"].as_str()), (Some("off"), Some("performance")));
+    assert!(table.contains("governor off;") && table.contains("b = performance"), "{table}");
+    assert!(std::fs::read_to_string(only(dir.path(), "svg")).unwrap().contains("governor off"));
     let versus = &answer["versus"];
     let order: String = versus["legs"].as_array().unwrap().iter().map(|l| l["setting"].as_str().unwrap()).collect();
     assert_eq!(order, "abbabaab");
