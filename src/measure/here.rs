@@ -139,7 +139,8 @@ impl ThisMachine {
                 Ok(done)
             }
             Part::Answer(left) => {
-                self.session.feed_each(&[TokenId(13)])?;
+                let next = token(self.turn.context().saturating_sub(left), self.session.vocabulary());
+                self.session.feed_each(&[next])?;
                 let to = since();
                 self.part = match left.saturating_sub(1) {
                     0 if self.turn.silence_s > 0.0 => Part::Silence(to + self.turn.silence_s),

@@ -4,6 +4,7 @@
 //! time is `sustained`'s question.
 
 use super::session::{Session, SessionError, Wants};
+use super::statistics::percentile;
 use crate::backend::{Kind, LoadOptions};
 use crate::units::TokenId;
 use serde::Serialize;
@@ -60,7 +61,8 @@ pub struct Speed {
     pub rounds: usize,
 }
 
-/// The prompts that bench tools feed: any ids will do, but not all the same.
+/// The `i`th token that is fed to a model for its speed, of prompt or answer: any ids will do, but not all the same. One for ever would
+/// have its row of the embedding in cache and ask the same experts again and again.
 pub(super) fn token(i: usize, vocabulary: usize) -> TokenId {
     TokenId(((i * 7919 + 13) % vocabulary.min(4096)) as u32)
 }
@@ -124,11 +126,11 @@ pub fn measure(
         }
         decode.push((work.decode * work.batch) as f64 / start.elapsed().as_secs_f64());
     }
-    let decode_tok_s = if work.decode == 0 { 0.0 } else { median(&mut decode) };
+    let decode_tok_s = if work.decode == 0 { 0.0 } else { percentile(&decode, 0.5) };
     let info = session.loaded.info();
     Ok(Speed {
         model: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-        prefill_tok_s: if work.prefill == 0 { 0.0 } else { median(&mut prefill) },
+        prefill_tok_s: if work.prefill == 0 { 0.0 } else { percentile(&prefill, 0.5) },
         decode_tok_s,
         load_ms,
         first_token_ms,
@@ -165,12 +167,6 @@ pub(super) fn settle(session: &mut Session, tokens: &[TokenId]) -> Result<(), Se
     Ok(())
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
-}
-
 /// The most memory this process ever had in use, file pages included: the kernel's own count.
 fn peak_rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -183,9 +179,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_the_middle_or_between_the_two() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    fn tokens_that_follow_each_other_differ_and_are_the_models() {
+        for vocabulary in [2, 1000, 4096, 128_256] {
+            let ids: Vec<TokenId> = (0..300).map(|i| token(i, vocabulary)).collect();
+            assert!(ids.windows(2).all(|w| w[0] != w[1]) && ids.iter().all(|id| (id.0 as usize) < vocabulary), "{vocabulary}");
+        }
     }
 
     #[test]
