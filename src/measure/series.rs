@@ -37,6 +37,9 @@ pub struct Second {
     pub threads: Option<u8>,
     /// What others took of the machine.
     pub contention: Option<Contention>,
+    /// Pieces of work that ended in this second: tokens, or under the prefill load prompts; of a source that knows rates only, none.
+    #[serde(skip)]
+    pub pieces: u32,
     /// Milliseconds of each token that ended in this second.
     #[serde(skip)]
     pub token_ms: Vec<f32>,
@@ -91,6 +94,23 @@ pub fn speeds(span: &[Second]) -> (Vec<f64>, usize) {
     (speeds, MINUTE)
 }
 
+/// A figure second by second, from its first value to its last: a second without one has that of its predecessor, since what reads it
+/// may miss a beat.
+pub fn curve(span: &[Second], pick: impl Fn(&Second) -> Option<f64>) -> Vec<f64> {
+    let (mut curve, mut missed) = (Vec::new(), 0);
+    for value in span.iter().map(pick) {
+        match value {
+            Some(value) => {
+                let last = curve.last().copied().unwrap_or(value);
+                curve.extend(std::iter::repeat_n(last, std::mem::take(&mut missed)));
+                curve.push(value);
+            }
+            None => missed += usize::from(!curve.is_empty()),
+        }
+    }
+    curve
+}
+
 /// What there is of one figure.
 pub fn values(span: &[Second], pick: impl Fn(&Second) -> Option<f64>) -> Vec<f64> {
     span.iter().filter_map(pick).collect()
@@ -119,10 +139,12 @@ impl Bins {
 
     /// Takes `tokens` that count and were worked on together.
     pub fn tokens(&mut self, from: f64, to: f64, tokens: usize) -> Vec<Second> {
-        self.spread(from, to, |second, share, time| {
+        let done = self.spread(from, to, |second, share, time| {
             second.tokens += share * tokens as f64;
             second.seconds += time;
-        })
+        });
+        self.current.pieces += 1;
+        done
     }
 
     /// Takes a prompt of `tokens` that an answer follows.
@@ -186,7 +208,15 @@ mod tests {
         assert_eq!(shares, [3.333, 1.667, 0.0, 1.0, 1.0]);
         assert!((done[1].seconds - 0.5).abs() < 1e-9 && done[2].rate().is_none());
         assert_eq!(done.iter().map(|s| s.token_ms.len()).sum::<usize>(), 7);
+        assert_eq!(done.iter().map(|s| s.pieces).collect::<Vec<_>>(), [3, 2, 0, 1, 1]);
         assert!((rate_of(&done) - 7.0 / 2.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_curve_goes_over_its_gaps_and_not_beyond_its_ends() {
+        let span: Vec<Second> = [None, Some(1.0), None, Some(3.0), None].map(|celsius| Second { celsius, ..Second::default() }).into();
+        assert_eq!(curve(&span, |s| s.celsius), [1.0, 1.0, 3.0]);
+        assert!(curve(&span, |s| s.watts).is_empty() && curve(&[], |s| s.celsius).is_empty());
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! - **Cold**: at rest, over the last five minutes the temperature moved by less than 0.1 K/min. So even a heavy case, whose time
 //!   constant is 20 min, has less than 2 K left to fall, and a bare board less than 1 K.
 //! - **τ**, the slow time constant, is the run's own: from its warming, and from the fall of its speed once it throttles.
-//! - **Steady**, over the last W = max(10 min, 2 τ, 6 periods of what swings: a limit cycle of the clock, or the turns of a load): others
-//!   took no more than 3 % of the machine, the temperature moves by less than 0.3 K/min, the speed's slope is less than 1 % in 10 min and
-//!   not told from 0, and the throttled share of both halves agrees within 5 points. Never sooner than 3 τ + W, nor 20 min.
+//! - **Steady**, over the last W = max(10 min, 2 τ, 6 periods of what swings: a limit cycle of the clock, or the turns of a load; 8 pieces
+//!   of the work, tokens or prompts): others took no more than 3 % of the machine, the temperature moves by less than 0.3 K/min, the
+//!   speed's slope can be told, is less than 1 % in 10 min and not told from 0, and the throttled share of both halves agrees within 5
+//!   points. Never sooner than 3 τ + W, nor 20 min.
 //! - **Without a thermometer** nobody waits for cold, τ is assumed, and the speed alone is judged, over the same times.
 
 use super::contention::Contention;
-use super::series::{Second, each, is_mixed, speeds, values};
+use super::series::{Second, curve, each, is_mixed, speeds, totals, values};
 use super::statistics::{mean, slope};
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,16 @@ const COLD_KELVIN_PER_MIN: f64 = 0.1;
 /// A line is laid through this much rest: at that slope a sensor with steps of 0.5 K takes one.
 const COLD_S: usize = 300;
 const WINDOW_MIN_S: usize = 600;
+/// Of the work, a window holds so many pieces: tokens, or under the prefill load prompts. All seconds of one piece have the same speed, so
+/// that one alone would always look steady.
+const PIECES: f64 = 8.0;
 /// Of what swings, a window holds so many: three of the bootstrap's blocks of two.
 const PERIODS: usize = 6;
+/// A clock that crosses its mean fewer times than this in the last half of a run swings slowly, or has dipped once: it swings if it was to
+/// either side for this share of the time. (A phone with graded caps swings in 14 min: not known for a swing, ten minutes of it passed for
+/// steady, and were 5 % off.)
+const CROSSINGS_SURE: usize = 4;
+const SIDE_MIN: f64 = 0.1;
 /// The shortest run of a bare board; others take what their τ asks for.
 pub const RUN_MIN_S: usize = 1200;
 const PERCENT_IN_10_MIN: f64 = 1.0;
@@ -70,18 +79,23 @@ pub struct Times {
     pub tau_known: bool,
     /// Of what swings, in seconds; 0 where nothing does.
     pub period_s: usize,
+    /// A token, or under the prefill load a prompt; 0 where that is not known.
+    pub piece_s: f64,
 }
 
 impl Times {
     pub fn of(hot: &[Second]) -> Times {
         let (tau_s, tau_known) = tau_s(hot);
         let turn_s = mean(&each(hot, |s| &s.turn_s)).ceil() as usize;
-        Times { tau_s, tau_known, period_s: cycle_s(&hot[hot.len() / 2..]).max(turn_s) }
+        let pieces = hot.iter().map(|s| f64::from(s.pieces)).sum::<f64>();
+        let piece_s = if pieces > 0.0 { totals(hot).1 / pieces } else { 0.0 };
+        Times { tau_s, tau_known, period_s: cycle_s(&hot[hot.len() / 2..]).max(turn_s), piece_s }
     }
 
     /// The window that a run is judged by. Of a swing it holds several periods: from one or two nobody can tell how sure a mean is.
     pub fn window_s(&self) -> usize {
-        WINDOW_MIN_S.max((2.0 * self.tau_s).ceil() as usize).max(PERIODS * self.period_s)
+        let least = (2.0 * self.tau_s).max(PIECES * self.piece_s).ceil() as usize;
+        WINDOW_MIN_S.max(least).max(PERIODS * self.period_s)
     }
 
     /// The shortest run whose end may be called sustained.
@@ -98,21 +112,24 @@ impl Times {
     }
 }
 
-/// Period of a limit cycle: twice the mean distance of crossings of the mean clock; 0 without one.
+/// Period of a limit cycle: twice the mean distance of crossings of the mean clock; 0 without one, or after a single dip.
 fn cycle_s(span: &[Second]) -> usize {
     let clock = values(span, |s| s.measured_mhz);
     let middle = mean(&clock);
     let swing = clock.iter().any(|c| (c - middle).abs() > 0.1 * middle);
     let crossings = clock.windows(2).filter(|w| (w[0] < middle) != (w[1] < middle)).count();
-    if swing && crossings >= 2 { 2 * clock.len() / crossings } else { 0 }
+    let above = clock.iter().filter(|c| **c >= middle).count();
+    let slow = crossings >= 2 && above.min(clock.len() - above) as f64 >= SIDE_MIN * clock.len() as f64;
+    if swing && (crossings >= CROSSINGS_SURE || slow) { 2 * clock.len() / crossings } else { 0 }
 }
 
 /// The slow time constant of a run in seconds, and whether the run tells it.
 pub fn tau_s(hot: &[Second]) -> (f64, bool) {
-    let heat: Vec<f64> = hot.iter().map_while(|s| s.celsius).collect();
-    // Held at its limit, a board gets no hotter; its clock goes on falling.
-    let first = hot.iter().position(|s| !s.throttled.is_empty());
-    let speed: Vec<f64> = first.map(|from| values(&hot[from..], |s| s.measured_mhz.or(s.rate()).map(|v| -v))).unwrap_or_default();
+    let heat = curve(hot, |s| s.celsius);
+    // Held at its limit, a board gets no hotter; its clock goes on falling, or where nobody measures that, its speed.
+    let throttled = &hot[hot.iter().position(|s| !s.throttled.is_empty()).unwrap_or(hot.len())..];
+    let falling = |pick: fn(&Second) -> Option<f64>| curve(throttled, |s| pick(s).map(|v| -v));
+    let speed = Some(falling(|s| s.measured_mhz)).filter(|clock| !clock.is_empty()).unwrap_or_else(|| falling(Second::rate));
     let smooth = if is_mixed(hot) { SMOOTH_MIXED_S } else { SMOOTH_S };
     let by_speed = settling_s(&speed, 0, 0.03 * speed.first().map_or(f64::INFINITY, |v| v.abs()), smooth);
     match settling_s(&heat, JUMPED_S, RISE_K, smooth).into_iter().chain(by_speed).reduce(f64::max) {
@@ -141,7 +158,10 @@ pub struct Steadiness {
     pub kelvin_per_min: Option<f64>,
     /// Of the speed, in percent in ten minutes, and half the width of its 95 % interval.
     pub drift_percent: f64,
+    /// Infinite where there are too few speeds to tell.
     pub drift_half: f64,
+    /// No token was made.
+    pub stands_still: bool,
     /// Throttled share of the first half less that of the second.
     pub halves: f64,
     /// What others took of the machine.
@@ -160,6 +180,7 @@ impl Steadiness {
             kelvin_per_min: (t.len() >= 8).then(|| slope(&t).0 * 60.0),
             drift_percent: in_10_min(slope_step),
             drift_half: in_10_min(half),
+            stands_still: totals(window).0 <= 0.0,
             halves: share(first) - share(second),
             contention: Contention::mean(window.iter().filter_map(|s| s.contention)),
         }
@@ -173,8 +194,7 @@ impl Steadiness {
     pub fn words(&self) -> String {
         let level = || match self.drift_half {
             half if half < PERCENT_IN_10_MIN => "the speed is level at its end".to_owned(),
-            half if half.is_finite() => format!("whether the speed is level cannot be told (± {half:.0} % in 10 min)"),
-            _ => "whether the speed is level cannot be told".to_owned(),
+            half => format!("whether the speed is level cannot be told (± {half:.0} % in 10 min)"),
         };
         self.why_not().unwrap_or_else(level)
     }
@@ -184,11 +204,16 @@ impl Steadiness {
         let crowded = self.contention.filter(|c| c.is_too_much()).map(Contention::words);
         let warming =
             self.kelvin_per_min.filter(|k| k.abs() >= KELVIN_PER_MIN).map(|k| format!("the temperature still moves by {k:+.1} K/min"));
+        let untold = if self.stands_still {
+            Some("no token was made".to_owned())
+        } else {
+            (!self.drift_half.is_finite()).then(|| "whether the speed is level cannot be told".to_owned())
+        };
         let drifts = self.drift_percent.abs() >= PERCENT_IN_10_MIN || self.drift_percent.abs() > self.drift_half;
         let drifting = drifts.then(|| format!("the speed still moves by {:+.1} ± {:.1} % in 10 min", self.drift_percent, self.drift_half));
         let halves = (self.halves.abs() > HALVES_POINTS)
             .then(|| format!("the throttled share of the halves differs by {:.0} points", 100.0 * self.halves.abs()));
-        crowded.or(warming).or(drifting).or(halves)
+        crowded.or(warming).or(untold).or(drifting).or(halves)
     }
 }
 
@@ -200,6 +225,7 @@ pub fn is_done(hot: &[Second]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::series::Bins;
     use super::*;
 
     fn rest(seconds: usize, celsius: impl Fn(f64) -> f64) -> Vec<Second> {
@@ -240,8 +266,20 @@ mod tests {
             measured_mhz: Some(2400.0 - 480.0 * (1.0 - (-f64::from((i - 60).max(0)) / 500.0).exp())),
             ..Second::default()
         };
-        let (tau, _) = tau_s(&(0..3000).map(held).collect::<Vec<_>>());
-        assert!((tau - 500.0).abs() < 60.0, "{tau}");
+        let held: Vec<Second> = (0..3000).map(held).collect();
+        assert!((tau_s(&held).0 - 500.0).abs() < 60.0, "{:?}", tau_s(&held));
+        // Every third reading is missing, the first of all too; the speed beside the clock is no part of its curve.
+        let gaps = |seconds: &[Second]| -> Vec<Second> {
+            let gap = |(i, s): (usize, &Second)| match i % 3 {
+                0 => Second { celsius: None, measured_mhz: None, tokens: 10.0, seconds: 1.0, ..s.clone() },
+                _ => s.clone(),
+            };
+            seconds.iter().enumerate().map(gap).collect()
+        };
+        for (whole, gaps) in [(&warming, gaps(&warming)), (&held, gaps(&held))] {
+            let ((tau, _), (same, known)) = (tau_s(whole), tau_s(&gaps));
+            assert!(known && (tau - same).abs() < 10.0, "{tau} and {same}");
+        }
     }
 
     #[test]
@@ -268,7 +306,35 @@ mod tests {
         crowded.iter_mut().for_each(|s| s.contention = Some(Contention { others: 0.05, stolen: 0.01 }));
         assert_eq!(why(&crowded), "others took 5.0 % of the machine, its host 1.0 %");
         assert_eq!(Steadiness::of(&window(0.0, 0.0, false)).words(), "the speed is level at its end");
-        assert!(Steadiness::of(&window(0.0, 0.0, false)[..5]).words().contains("cannot be told"));
+        assert_eq!(why(&window(0.0, 0.0, false)[..5]), "whether the speed is level cannot be told");
+        let mut still = window(0.0, 0.0, false);
+        still.iter_mut().for_each(|s| s.tokens = 0.0);
+        assert_eq!(why(&still), "no token was made");
+    }
+
+    #[test]
+    fn one_long_prompt_is_not_steady_by_itself() {
+        // Prompts of 200 s each: all seconds of one have its speed, and ten minutes are three of them.
+        let prompts = |count: usize| -> Vec<Second> {
+            let mut bins = Bins::default();
+            (0..count).flat_map(|n| bins.tokens(200.0 * n as f64, 200.0 * (n + 1) as f64, 512)).collect()
+        };
+        let run = prompts(7);
+        let times = Times::of(&run);
+        assert!((times.piece_s - 200.0).abs() < 40.0 && times.window_s() >= 1400, "{times:?}");
+        assert!(run.len() > RUN_MIN_S && !is_done(&run));
+        assert!(is_done(&prompts(14)), "{:?}", Times::of(&prompts(14)));
+    }
+
+    #[test]
+    fn a_clock_that_dips_once_does_not_swing_and_one_that_swings_slowly_does() {
+        let clock = |dips: &[usize], length: usize| -> Vec<Second> {
+            let mhz = |i: usize| if dips.iter().any(|d| (*d..d + length).contains(&i)) { 1000.0 } else { 2400.0 };
+            (0..1200).map(|i| Second { measured_mhz: Some(mhz(i)), ..Second::default() }).collect()
+        };
+        assert_eq!(Times::of(&clock(&[800], 30)).period_s, 0);
+        assert!(Times::of(&clock(&[700, 800, 900, 1000], 30)).period_s > 0);
+        assert_eq!(Times::of(&clock(&[800], 200)).period_s, 600);
     }
 
     #[test]
@@ -296,7 +362,7 @@ mod tests {
     #[test]
     fn the_end_of_a_short_run_leaves_its_beginning_out() {
         let run = vec![Second::default(); 1300];
-        let times = Times { tau_s: 200.0, tau_known: false, period_s: 0 };
+        let times = Times { tau_s: 200.0, tau_known: false, period_s: 0, piece_s: 0.1 };
         assert_eq!([0, 1, 5, 300, 1199, 1200, 1300].map(|n| times.end_of(&run[..n]).len()), [0, 1, 3, 150, 600, 600, 600]);
     }
 
