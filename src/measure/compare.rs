@@ -2,8 +2,9 @@
 //! `llama-bench`, whose figures are peaks without heat and are shown as such.
 
 use super::load::Load;
-use super::record::{KIND, Record, VERSION, source_words};
+use super::record::{KIND, Record, VERSION, source_words, threads_words};
 use super::series::Source;
+use super::steady::ColdStart;
 use super::sustained::Sustained;
 use serde::Serialize;
 use serde_json::Value;
@@ -35,7 +36,7 @@ pub struct Peak {
     /// `hearth bench` or `llama-bench`.
     pub tool: &'static str,
     pub model: String,
-    pub threads: u64,
+    pub threads: usize,
     pub prefill_tok_s: Option<f64>,
     pub decode_tok_s: Option<f64>,
 }
@@ -92,7 +93,7 @@ pub fn parse(text: &str) -> Result<Entry, String> {
         [one] if one["decode_tok_s"].is_number() => Ok(Entry::Peak(Peak {
             tool: "hearth bench",
             model: one["model"].as_str().unwrap_or_default().to_owned(),
-            threads: one["threads"].as_u64().unwrap_or(0),
+            threads: count(&one["threads"]),
             prefill_tok_s: positive(&one["prefill_tok_s"]),
             decode_tok_s: positive(&one["decode_tok_s"]),
         })),
@@ -138,10 +139,15 @@ fn llama_bench(runs: &[Value]) -> Result<Entry, String> {
     Ok(Entry::Peak(Peak {
         tool: "llama-bench",
         model: models.into_iter().next().unwrap_or_else(|| "unknown".to_owned()),
-        threads: run["n_threads"].as_u64().unwrap_or(0),
+        threads: count(&run["n_threads"]),
         prefill_tok_s: prefill.map(|p| p.0),
         decode_tok_s: decode.map(|d| d.0),
     }))
+}
+
+/// 0 where it is not told.
+fn count(value: &Value) -> usize {
+    value.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
 }
 
 fn positive(value: &Value) -> Option<f64> {
@@ -152,9 +158,10 @@ impl Entry {
     fn name(&self) -> String {
         match self {
             Entry::Sustained(r) => {
-                format!("{} ({}), {}, {} threads, governor {}", r.board, source_words(r.source), r.model.file, r.threads, r.governor)
+                let threads = threads_words(r.threads);
+                format!("{} ({}), {}, {threads}, governor {}", r.board, source_words(r.source), r.model.file, r.governor)
             }
-            Entry::Peak(p) => format!("{}, {}, {} threads", p.tool, p.model, p.threads),
+            Entry::Peak(p) => format!("{}, {}, {}", p.tool, p.model, threads_words(p.threads)),
         }
     }
 
@@ -165,9 +172,9 @@ impl Entry {
         }
     }
 
-    fn threads(&self) -> u64 {
+    fn threads(&self) -> usize {
         match self {
-            Entry::Sustained(r) => r.threads as u64,
+            Entry::Sustained(r) => r.threads,
             Entry::Peak(p) => p.threads,
         }
     }
@@ -255,12 +262,13 @@ fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
         all.push(format!("the models differ, or their names do: {} and {}", a.model(), b.model()));
     }
     if a.threads() != b.threads() {
-        all.push(format!("{} threads against {}", a.threads(), b.threads()));
+        all.push(format!("{} against {}", threads_words(a.threads()), threads_words(b.threads())));
     }
     match (a, b) {
         (Entry::Sustained(a), Entry::Sustained(b)) => {
             if a.source != b.source {
-                all.push(format!("one is {:?}, the other {:?}: these figures do not belong in one table", a.source, b.source));
+                let [a, b] = [a, b].map(|r| source_words(r.source));
+                all.push(format!("a is {a}, b is {b}: these figures do not belong in one table"));
             }
             if a.turn.is_some() && b.turn.is_some() && a.turn != b.turn {
                 all.push(format!("the loads differ: {} / {}", a.workload, b.workload));
@@ -268,7 +276,7 @@ fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
             if a.model.file == b.model.file && a.model.sha256 != b.model.sha256 {
                 all.push("the model files have the same name and are not the same".into());
             }
-            if let (Some(x), Some(y)) = (a.room_c, b.room_c)
+            if let (Some(x), Some(y)) = (a.room(), b.room())
                 && (x - y).abs() > 1.0
             {
                 all.push(format!("the rooms differ by {:.0} K; 1 K is worth 1–3 % on a hot board", (x - y).abs()));
@@ -286,8 +294,10 @@ fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
                         early.words()
                     ));
                 }
-                if r.figures.cold_start.is_cold == Some(false) {
-                    all.push(format!("{name} did not start cold, so its peak may be too low"));
+                match r.figures.cold_start {
+                    ColdStart { is_cold: Some(false), .. } => all.push(format!("{name} did not start cold, so its peak may be too low")),
+                    ColdStart { waited_s: 0, .. } => all.push(format!("{name} began without rest, so its peak may be too low")),
+                    _ => (),
                 }
             }
             if a.source != Source::Simulated && b.source != Source::Simulated {
@@ -327,7 +337,7 @@ mod tests {
     #[test]
     fn real_and_simulated_are_never_compared_in_silence() {
         let told = compare(&ours(Source::Real), &ours(Source::Simulated)).table();
-        assert!(told.contains("do not belong in one table"), "{told}");
+        assert!(told.contains("a is measured on the board, b is SIMULATED") && told.contains("do not belong in one table"), "{told}");
         let alike = compare(&ours(Source::Real), &ours(Source::Real)).careful;
         assert!(alike.len() == 1 && alike[0].contains("n = 1 run each, of boards of one name"), "{alike:?}");
         assert!(compare(&ours(Source::Simulated), &ours(Source::Simulated)).careful.is_empty());
@@ -341,6 +351,22 @@ mod tests {
         let row = told.rows.iter().find(|r| r.what == "sustained").unwrap();
         assert_eq!((row.a, row.b, row.change), (Some(10.0), None, None));
         assert!(told.careful[0].contains("b was not steady"));
+    }
+
+    #[test]
+    fn rooms_are_compared_by_their_thermometers_and_a_start_without_rest_is_told() {
+        let of = |measured: Option<[f64; 2]>, waited_s: usize| {
+            let mut r = Record { room_c: None, threads: waited_s.min(4), ..record(Source::Simulated) };
+            (r.figures.room_c, r.figures.cold_start) = (measured, ColdStart { waited_s, ..ColdStart::default() });
+            Entry::Sustained(Box::new(r))
+        };
+        let careful = |a, b| compare(&a, &b).careful;
+        assert!(careful(of(Some([22.0, 23.0]), 3), of(None, 3)).is_empty());
+        let told = careful(of(Some([22.0, 23.0]), 3), of(Some([26.0, 27.0]), 3));
+        assert!(told.len() == 1 && told[0].contains("rooms differ by 4 K"), "{told:?}");
+        assert!(careful(ours(Source::Simulated), of(Some([26.0, 26.0]), 4))[0].contains("rooms differ by 4 K"), "one by its owner's word");
+        let told = careful(of(None, 1), of(None, 0));
+        assert_eq!(told, ["1 thread against 0 threads", "b began without rest, so its peak may be too low"]);
     }
 
     #[test]

@@ -178,6 +178,11 @@ impl Record {
         table
     }
 
+    /// The room, measured (the mean of its beginning and end) or else as the caller says.
+    pub fn room(&self) -> Option<f64> {
+        self.figures.room_c.map(|[first, last]| (first + last) / 2.0).or(self.room_c)
+    }
+
     /// Whether the machine was ours; `None` where it does not tell.
     fn alone(&self) -> Option<String> {
         let share = self.figures.contention?;
@@ -189,17 +194,19 @@ impl Record {
 
     fn heat(&self) -> String {
         let f = &self.figures;
-        let Some((steady, max)) = f.steady_c.zip(f.max_c) else {
+        let Some(max) = f.max_c else {
             return "no thermometer here: heat is not seen, and the start may have been warm".into();
         };
+        let steady = f.steady_c.map_or("? (the thermometer fell silent)".into(), |c| format!("{c:.1} °C"));
         let start = f.start_c.map_or(String::new(), |c| format!("{c:.1} → "));
         let warm = match f.cold_start.is_cold {
             Some(false) => format!("; NOT cold at the start (after {} s of rest)", f.cold_start.waited_s),
-            _ => format!("; cold after {} s of rest", f.cold_start.waited_s),
+            Some(true) => format!("; cold after {} s of rest", f.cold_start.waited_s),
+            None => "; NOT known to be cold at the start (no rest was seen)".into(),
         };
         let eighty = f.t80_s.map_or(String::new(), |s| format!(", 80 °C after {s} s"));
         let tau = if f.tau_known { format!("; τ {:.0} s", f.tau_s) } else { String::new() };
-        format!("{start}{steady:.1} °C, at most {max:.1}{eighty}{tau}{warm}")
+        format!("{start}{steady}, at most {max:.1}{eighty}{tau}{warm}")
     }
 
     fn throttled(&self) -> String {
@@ -386,6 +393,18 @@ pub(super) mod tests {
             assert!(table.contains(part), "`{part}` is missing from\n{table}");
         }
         assert!(!table.contains("alone  ") && !table.contains("first token"), "{table}");
+    }
+
+    #[test]
+    fn a_run_that_began_without_rest_is_not_called_cold() {
+        assert!(record(Source::Real).table().contains("; cold after 320 s of rest"));
+        let hot = |celsius: fn(usize) -> Option<f64>| -> Vec<Second> {
+            (0..1500).map(|i| Second { tokens: 10.0, seconds: 1.0, celsius: celsius(i), ..Second::default() }).collect()
+        };
+        let table = Record { figures: judge(&[], &hot(|_| Some(60.0))), ..record(Source::Real) }.table();
+        assert!(table.contains("NOT known to be cold") && !table.contains("cold after"), "{table}");
+        let silent = Record { figures: judge(&[], &hot(|i| (i < 300).then_some(60.0))), ..record(Source::Real) }.table();
+        assert!(silent.contains("fell silent), at most 60.0") && !silent.contains("no thermometer"), "{silent}");
     }
 
     #[test]
