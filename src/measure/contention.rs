@@ -1,6 +1,7 @@
 //! Whether a run had its machine to itself: the share of all processors' time that other processes took, and that the host of a virtual
 //! machine kept. A figure of a shared machine is not the machine's.
 
+use super::statistics::mean_of_any;
 use crate::board::Root;
 use crate::board::pressure::Ticks;
 use rustix::time::{ClockId, clock_gettime};
@@ -42,11 +43,8 @@ impl Contention {
 
     /// The mean over those seconds that know it.
     pub fn mean(of: impl Iterator<Item = Contention>) -> Option<Contention> {
-        let (sum, count) = of.fold((Contention::default(), 0u32), |(sum, count), c| {
-            (Contention { others: sum.others + c.others, stolen: sum.stolen + c.stolen }, count + 1)
-        });
-        let each = f64::from(count);
-        (count > 0).then(|| Contention { others: sum.others / each, stolen: sum.stolen / each })
+        let (others, stolen): (Vec<f64>, Vec<f64>) = of.map(|c| (c.others, c.stolen)).unzip();
+        Some(Contention { others: mean_of_any(&others)?, stolen: mean_of_any(&stolen)? })
     }
 
     /// What was not ours between two looks. The kernel charges whole ticks, so that a little of ours may look like others', or theirs

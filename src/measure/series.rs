@@ -69,6 +69,24 @@ pub fn rate_of(span: &[Second]) -> f64 {
     if seconds > 0.0 { tokens / seconds } else { 0.0 }
 }
 
+/// All energy of a span at a mean of `watts` over its tokens, what prompts and silence took included; `None` without a whole token, which
+/// nothing can be laid on.
+pub fn joules_per_token(watts: f64, span: &[Second]) -> Option<f64> {
+    let (tokens, _) = totals(span);
+    (tokens >= 1.0).then(|| watts * span.len() as f64 / tokens)
+}
+
+/// What others took of the machine over a span.
+pub fn contention(span: &[Second]) -> Option<Contention> {
+    Contention::mean(span.iter().filter_map(|s| s.contention))
+}
+
+/// The room at the beginning of a span and at its end.
+pub fn room(span: &[Second]) -> Option<[f64; 2]> {
+    let room = values(span, |s| s.room_celsius);
+    room.first().zip(room.last()).map(|(first, last)| [*first, *last])
+}
+
 /// Work of less than this in a window is the end of an answer, whose few tokens tell no rate.
 const WORK_MIN_S: f64 = 1.0;
 
@@ -210,6 +228,13 @@ mod tests {
         assert_eq!(done.iter().map(|s| s.token_ms.len()).sum::<usize>(), 7);
         assert_eq!(done.iter().map(|s| s.pieces).collect::<Vec<_>>(), [3, 2, 0, 1, 1]);
         assert!((rate_of(&done) - 7.0 / 2.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn energy_is_laid_on_tokens_and_on_nothing_else() {
+        let span = vec![Second { tokens: 4.0, seconds: 0.5, ..Second::default() }; 10];
+        assert_eq!((joules_per_token(8.0, &span), joules_per_token(8.0, &[])), (Some(2.0), None));
+        assert_eq!(joules_per_token(8.0, &vec![Second::default(); 600]), None);
     }
 
     #[test]

@@ -15,6 +15,11 @@ pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
+/// The mean where there is anything to take it of.
+pub fn mean_of_any(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| mean(values))
+}
+
 /// Slope of a line through equally spaced values, per step, with half the width of its 95 % interval. Neighbouring seconds are alike,
 /// so the error counts only as many values as there are independent ones (from the correlation of neighbours).
 pub fn slope(values: &[f64]) -> (f64, f64) {

@@ -10,7 +10,7 @@
 //! - **Without a thermometer** nobody waits for cold, τ is assumed, and the speed alone is judged, over the same times.
 
 use super::contention::Contention;
-use super::series::{Second, curve, each, is_mixed, speeds, totals, values};
+use super::series::{Second, contention, curve, each, is_mixed, speeds, totals, values};
 use super::statistics::{mean, slope};
 use serde::{Deserialize, Serialize};
 
@@ -182,7 +182,7 @@ impl Steadiness {
             drift_half: in_10_min(half),
             stands_still: totals(window).0 <= 0.0,
             halves: share(first) - share(second),
-            contention: Contention::mean(window.iter().filter_map(|s| s.contention)),
+            contention: contention(window),
         }
     }
 

@@ -7,8 +7,8 @@
 //!   A run that is not steady at its limit says so, with its drift.
 
 use super::contention::Contention;
-use super::series::{Second, each, rate_of, totals, values, window_rates};
-use super::statistics::{mean, percentile, ratio_interval};
+use super::series::{Second, contention, each, joules_per_token, rate_of, room, totals, values, window_rates};
+use super::statistics::{mean, mean_of_any, percentile, ratio_interval};
 use super::steady::{ColdStart, Steadiness, Times, is_cold, is_done};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -60,7 +60,7 @@ pub struct Sustained {
     /// A signal ended the run before its time.
     #[serde(default)]
     pub cut_short: bool,
-    /// What the verdict rests on: `temperature and speed`, or `speed alone` where there is no thermometer.
+    /// What the verdict rests on: `temperature and speed`, or `speed alone` where no thermometer told of the window.
     #[serde(default)]
     pub judged_by: String,
     /// Of the speed, percent in 10 min over the window.
@@ -171,6 +171,7 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
     let peak = peak(hot);
     let (tokens, seconds): (Vec<f64>, Vec<f64>) = window.iter().map(|s| (s.tokens, s.seconds)).unzip();
     let sustained = rate_of(window);
+    let of_peak = |speed: f64| if peak > 0.0 { speed / peak } else { 0.0 };
     // Of a run too short for three such blocks at least three: one block's interval would be a point, which nothing is.
     let block = BLOCK_MIN_S.max(2 * times.period_s).min(window.len().div_ceil(3));
     let (low, high) = ratio_interval(&tokens, &seconds, block, DRAWS, SEED);
@@ -180,26 +181,23 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
         format!("{} are too short: the rule asks for {asked} min ({})", length_words(hot.len()), steadiness.words())
     });
     let unsteady_because = too_short.or_else(|| steadiness.why_not()).unwrap_or_default();
-    let average = |values: Vec<f64>| (!values.is_empty()).then(|| mean(&values));
+    let average = |pick: fn(&Second) -> Option<f64>| mean_of_any(&values(window, pick));
     let measured = values(window, |s| s.measured_mhz);
-    let watts = average(values(window, |s| s.watts));
-    let idle_watts = average(values(&cold[cold.len().saturating_sub(120)..], |s| s.watts));
-    let room = values(hot, |s| s.room_celsius);
-    // Not by the rate: what prompts and silence took is paid for by the tokens.
-    let per_token = |watts: f64| watts * window.len() as f64 / totals(window).0.max(1e-9);
-    let contention = |span: &[Second]| Contention::mean(span.iter().filter_map(|s| s.contention));
+    let watts = average(|s| s.watts);
+    let idle_watts = mean_of_any(&values(&cold[cold.len().saturating_sub(120)..], |s| s.watts));
+    let per_token = |watts: f64| joules_per_token(watts, window);
     Sustained {
         cold_start: ColdStart::of(cold),
         peak_tok_s: peak,
         sustained_tok_s: sustained,
         sustained_95: [low, high],
-        ratio: sustained / peak.max(1e-9),
-        ratio_95: [low / peak.max(1e-9), high / peak.max(1e-9)],
+        ratio: of_peak(sustained),
+        ratio_95: [of_peak(low), of_peak(high)],
         p5_tok_s: percentile(&window_rates(window, TEN_S), 0.05),
         steady: unsteady_because.is_empty(),
         unsteady_because,
         cut_short: false,
-        judged_by: if hot.iter().any(|s| s.celsius.is_some()) { "temperature and speed" } else { "speed alone" }.into(),
+        judged_by: if steadiness.kelvin_per_min.is_some() { "temperature and speed" } else { "speed alone" }.into(),
         drift_percent: steadiness.drift_percent,
         window_s: window.len(),
         run_s: hot.len(),
@@ -211,19 +209,19 @@ pub fn judge(cold: &[Second], hot: &[Second]) -> Sustained {
         contention: contention(window),
         peak_contention: contention(&hot[..hot.len().min(PEAK_WITHIN_S)]),
         start_c: cold.last().or(hot.first()).and_then(|s| s.celsius),
-        steady_c: average(values(window, |s| s.celsius)),
+        steady_c: average(|s| s.celsius),
         max_c: values(hot, |s| s.celsius).into_iter().reduce(f64::max),
         t80_s: hot.iter().position(|s| s.celsius.is_some_and(|c| c >= EIGHTY_C)),
-        room_c: room.first().zip(room.last()).map(|(a, b)| [*a, *b]),
+        room_c: room(hot),
         first_throttled_s: hot.iter().position(|s| !s.throttled.is_empty()),
-        requested_mhz: average(values(window, |s| s.requested_mhz)),
+        requested_mhz: average(|s| s.requested_mhz),
         measured_p5_mhz: (!measured.is_empty()).then(|| percentile(&measured, 0.05)),
-        measured_mhz: average(measured),
+        measured_mhz: mean_of_any(&measured),
         throttled: shares(window),
         watts,
         idle_watts,
-        joules_per_token: watts.map(per_token),
-        joules_per_token_net: watts.zip(idle_watts).map(|(w, idle)| per_token(w - idle)),
+        joules_per_token: watts.and_then(per_token),
+        joules_per_token_net: watts.zip(idle_watts).and_then(|(w, idle)| per_token(w - idle)),
     }
 }
 
@@ -289,7 +287,7 @@ impl Turns {
             count: turns.len(),
             first_token_ms_at_first: percentile(&early, 0.5),
             first_token_ms: FirstTokenMs { p50: at(0.50), p95: at(0.95), max: at(1.0) },
-            prompt_tok_s: prompt_tokens / f64::max(prompt_s, 1e-9),
+            prompt_tok_s: if prompt_s > 0.0 { prompt_tokens / prompt_s } else { 0.0 },
             turn_s,
             joules_per_turn: watts.map(|w| w * turn_s),
         })
@@ -363,6 +361,10 @@ mod tests {
         let long = judge(&[], &blind(1200, None));
         assert!(long.steady && long.judged_by == "speed alone" && !long.tau_known && long.cold_start.is_cold.is_none(), "{long:?}");
         assert_eq!(judge(&[], &board(1500)).judged_by, "temperature and speed");
+        // A thermometer that fell silent after five minutes has no part in what the last ten are judged by.
+        let fell_silent: Vec<Second> =
+            blind(1500, None).into_iter().enumerate().map(|(i, s)| Second { celsius: (i < 300).then_some(50.0), ..s }).collect();
+        assert_eq!(judge(&[], &fell_silent).judged_by, "speed alone");
         let short = judge(&[], &blind(300, None));
         assert_eq!(short.unsteady_because, "5 min are too short: the rule asks for 20 min (the speed is level at its end)");
         assert!(short.sustained_95[0] < 10.0 && short.sustained_95[1] > 10.0 && short.window_s == 150);
@@ -370,6 +372,13 @@ mod tests {
         let shared = judge(&[], &blind(1200, crowd(0.2)));
         assert!(!shared.steady && shared.unsteady_because == "others took 20.0 % of the machine", "{}", shared.unsteady_because);
         assert!(judge(&[], &blind(1200, crowd(0.02))).steady);
+    }
+
+    #[test]
+    fn a_run_without_a_token_has_no_energy_per_token_and_no_share_of_its_peak() {
+        let silent = judge(&[], &vec![Second { watts: Some(5.0), ..Second::default() }; 1500]);
+        assert_eq!((silent.joules_per_token, silent.ratio, silent.steady), (None, 0.0, false));
+        assert_eq!(silent.unsteady_because, "no token was made");
     }
 
     #[test]
@@ -409,7 +418,6 @@ mod tests {
         let mut slow = at(1.0);
         slow[30].tokens = 4.0;
         assert!((peak(&slow) - 20.0 / 17.0).abs() < 1e-9);
-        slow[30].tokens = 1.0;
         assert!((peak(&at(0.2)) - 0.2).abs() < 1e-9);
     }
 }

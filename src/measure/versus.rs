@@ -3,8 +3,8 @@
 //! machine with others, is rejected.
 
 use super::contention::Contention;
-use super::series::{Second, each, rate_of, totals, values};
-use super::statistics::{mean, percentile};
+use super::series::{Second, contention, each, joules_per_token, rate_of, room, values};
+use super::statistics::{mean, mean_of_any, percentile};
 use super::steady::{is_cold, tau_s};
 use super::sustained::{Runner, shares};
 use serde::{Deserialize, Serialize};
@@ -153,21 +153,19 @@ impl Leg {
     fn of(setting: char, rest: &[Second], hot: &[Second]) -> Leg {
         let counted = &hot[hot.len() - (COUNTED_SHARE * hot.len() as f64) as usize..];
         let tok_s = rate_of(counted);
-        let average = |values: Vec<f64>| (!values.is_empty()).then(|| mean(&values));
-        let room = values(hot, |s| s.room_celsius);
+        let average = |pick: fn(&Second) -> Option<f64>| mean_of_any(&values(counted, pick));
         let first_token = each(counted, |s| &s.first_token_ms);
-        let per_token = |watts: f64| watts * counted.len() as f64 / totals(counted).0.max(1e-9);
         Leg {
             setting,
             tok_s,
-            joules_per_token: average(values(counted, |s| s.watts)).map(per_token),
+            joules_per_token: average(|s| s.watts).and_then(|watts| joules_per_token(watts, counted)),
             first_token_ms: (!first_token.is_empty()).then(|| percentile(&first_token, 0.5)),
-            turn_s: average(each(counted, |s| &s.turn_s)),
-            contention: Contention::mean(counted.iter().filter_map(|s| s.contention)),
+            turn_s: mean_of_any(&each(counted, |s| &s.turn_s)),
+            contention: contention(counted),
             start_c: rest.last().or(hot.first()).and_then(|s| s.celsius),
             end_c: hot.last().and_then(|s| s.celsius),
-            room_c: room.first().zip(room.last()).map(|(a, b)| [*a, *b]),
-            measured_mhz: average(values(counted, |s| s.measured_mhz)),
+            room_c: room(hot),
+            measured_mhz: average(|s| s.measured_mhz),
             throttled: shares(counted),
         }
     }
@@ -211,7 +209,9 @@ impl Pair {
         let rooms: Vec<f64> = [a, b].iter().flat_map(|leg| leg.room_c).flatten().collect();
         let moved = rooms.iter().copied().fold(f64::NEG_INFINITY, f64::max) - rooms.iter().copied().fold(f64::INFINITY, f64::min);
         let starts = apart(a.start_c, b.start_c);
-        let rejected = if moved > ROOM_K {
+        let rejected = if a.tok_s <= 0.0 || b.tok_s <= 0.0 {
+            "a leg made no token".into()
+        } else if moved > ROOM_K {
             format!("the room moved by {moved:.1} K")
         } else if starts > START_K && !forgotten {
             format!("the starts are {starts:.1} K apart")
@@ -220,9 +220,9 @@ impl Pair {
         } else {
             String::new()
         };
-        let change = |pick: fn(&Leg) -> Option<f64>| pick(a).zip(pick(b)).map(|(a, b)| b / a.max(1e-9) - 1.0);
+        let change = |pick: fn(&Leg) -> Option<f64>| pick(a).zip(pick(b)).filter(|(a, _)| *a > 0.0).map(|(a, b)| b / a - 1.0);
         Pair {
-            speed: b.tok_s / a.tok_s.max(1e-9) - 1.0,
+            speed: change(|l| Some(l.tok_s)).unwrap_or(0.0),
             joules: change(|l| l.joules_per_token),
             first_token: change(|l| l.first_token_ms),
             turn: change(|l| l.turn_s),
@@ -288,6 +288,15 @@ mod tests {
         unlike[7].room_c = Some([20.0, 22.0]);
         let versus = Versus::of(unlike, 600, 300.0);
         assert_eq!((rejected(&versus), versus.speed, versus.not_worse), (3, None, None));
+    }
+
+    #[test]
+    fn a_leg_without_a_token_is_compared_with_nothing() {
+        let mut legs = legs();
+        (legs[0].tok_s, legs[0].joules_per_token) = (0.0, None);
+        let versus = Versus::of(legs, 1500, 300.0);
+        assert_eq!((versus.pairs[0].rejected.as_str(), versus.pairs[0].speed), ("a leg made no token", 0.0));
+        assert!(versus.speed.is_some_and(|d| d.mean.abs() < 0.1) && versus.pairs[0].joules.is_none());
     }
 
     #[test]

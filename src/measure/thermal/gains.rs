@@ -1,6 +1,6 @@
 //! Where the governor must be better than the board alone, and how near it comes to the best constant setting.
 
-use super::{Cell, Difference, Row, Seeds, Verdict, cells, load_word, oracle, spread};
+use super::{Cell, Difference, Row, Seeds, Verdict, cells, oracle, spread};
 use crate::governor::Goal;
 use crate::governor::observation::{Limits, Observation};
 use crate::governor::plant::speed::{Work, rate_and_activity};
@@ -146,7 +146,7 @@ pub fn against_best_constant(seeds: &Seeds) -> Vec<Row> {
         let missed: Vec<Row> = of_load.iter().filter(|(d, _)| *d < WITHIN).map(|(d, cell)| transient(cell, *d, seeds.first)).collect();
         let short = missed.iter().filter(|r| r.verdict == Verdict::Short).count();
         let Some((worst, cell)) = of_load.get(missed.len()) else { continue };
-        let name = format!("against the best constant setting: {}", load_word(load));
+        let name = format!("against the best constant setting: {}", load.word());
         let figure = format!("worst {worst:+.1} % in {}; {} of {} apart", cell.words(), missed.len(), of_load.len());
         rows.push(Row::new(short == 0, name, figure, "≥ -1.5 % everywhere"));
         rows.extend(missed);

@@ -1,7 +1,7 @@
 //! Nowhere worse than the board alone: speed ≥ -1 %, time to first token ≤ +3 %, never hotter by more than 1 K. Paired draws of
 //! everything uncertain beside the plants as written; two naive governors must fail.
 
-use super::{Cell, Difference, Row, Seeds, cells, load_word, spread};
+use super::{Cell, Difference, Row, Seeds, cells, spread};
 use crate::governor::Goal;
 use crate::governor::naive::{CeilingHolder, DutyCycler};
 use crate::governor::profile::Throttle;
@@ -60,7 +60,7 @@ pub fn rows(seeds: &Seeds, every: bool) -> Vec<Row> {
             for load in [Load::Decode, Load::Prefill, Load::Voice] {
                 let of_load: Vec<&Judged> = group.iter().filter(|j| j.cell.load == load).collect();
                 let name = group[0].cell.model.name.as_str();
-                rows.push(row(&format!("not worse: {name} {}, three rooms", load_word(load)), &of_load));
+                rows.push(row(&format!("not worse: {name} {}, three rooms", load.word()), &of_load));
             }
         }
     }

@@ -197,7 +197,7 @@ pub fn faults() -> Vec<Row> {
                 back = back.max(seen.until_back_s);
             }
             if !seen.is_as(fault) {
-                bad.push(format!("{} in {}", fault.name, super::load_word(load)));
+                bad.push(format!("{} in {}", fault.name, load.word()));
             }
         }
     }

@@ -142,15 +142,7 @@ impl Cell {
     }
 
     pub fn words(&self) -> String {
-        format!("{} {} {:.0} °C", self.model.name, load_word(self.load), self.ambient_c)
-    }
-}
-
-pub fn load_word(load: Load) -> &'static str {
-    match load {
-        Load::Decode => "decode",
-        Load::Prefill => "prefill",
-        Load::Voice => "voice",
+        format!("{} {} {:.0} °C", self.model.name, self.load.word(), self.ambient_c)
     }
 }
 
