@@ -38,7 +38,13 @@ pub enum QualityError {
     TooShort { tokens: usize, context: usize },
     #[error("the reference has a vocabulary of {reference} words, the model one of {model}; only models of one family compare")]
     Vocabulary { reference: usize, model: usize },
+    #[error("window {window}: the logits of the model, or of its reference, are no numbers (NaN): there is no perplexity of them")]
+    NoNumber { window: usize },
 }
+
+/// So many rows of logits are held at once: a window's would be 1 GB each for model and reference, with 4096 tokens and a vocabulary of
+/// 128 thousand.
+const ROWS: usize = 64;
 
 /// One counted position.
 struct Position {
@@ -50,6 +56,12 @@ struct Against {
     nll: f64,
     kld: f64,
     same_top: bool,
+}
+
+impl Position {
+    fn is_number(&self) -> bool {
+        !self.nll.is_nan() && self.reference.as_ref().is_none_or(|r| !r.nll.is_nan() && !r.kld.is_nan())
+    }
 }
 
 /// Measures `model` on `tokens`, against `reference` where there is one. `first` begins every window. `report` hears of each window
@@ -73,36 +85,46 @@ pub fn measure(
     if windows.is_empty() {
         return Err(QualityError::TooShort { tokens: tokens.len(), context });
     }
-    let mut positions = Vec::new();
+    let mut positions: Vec<Position> = Vec::new();
     for (number, window) in windows.iter().enumerate() {
         let fed: Vec<TokenId> = first.iter().chain(*window).copied().collect();
         // The logits after the last token say nothing that the window could check.
         let (fed, counted) = (&fed[..fed.len() - 1], &fed[context / 2 + 1..]);
+        let before = positions.len();
+        let (behind, rows) = fed.split_at(fed.len() - counted.len());
         model.reset();
-        let logits = model.feed(0, fed, Wants::Last(counted.len()))?;
-        let other = match &mut reference {
-            Some(reference) => {
-                reference.reset();
-                Some(reference.feed(0, fed, Wants::Last(counted.len()))?)
-            }
-            None => None,
-        };
-        positions.par_extend(counted.par_iter().enumerate().map(|(i, next)| {
-            let row = |logits: &[f32]| log_softmax(&logits[i * vocabulary..][..vocabulary]);
-            compare(&row(logits), other.map(row).as_deref(), next.0 as usize)
-        }));
+        model.feed(0, behind, Wants::Last(0))?;
+        if let Some(reference) = &mut reference {
+            reference.reset();
+            reference.feed(0, behind, Wants::Last(0))?;
+        }
+        for (rows, next) in rows.chunks(ROWS).zip(counted.chunks(ROWS)) {
+            let logits = model.feed(0, rows, Wants::All)?;
+            let other = reference.as_mut().map(|reference| reference.feed(0, rows, Wants::All)).transpose()?;
+            positions.par_extend(next.par_iter().enumerate().map(|(i, next)| {
+                let row = |logits: &[f32]| log_softmax(&logits[i * vocabulary..][..vocabulary]);
+                compare(&row(logits), other.map(row).as_deref(), next.0 as usize)
+            }));
+        }
+        if !positions[before..].iter().all(Position::is_number) {
+            return Err(QualityError::NoNumber { window: number + 1 });
+        }
         report(number + 1, windows.len());
     }
     Ok(summary(&positions))
 }
 
 fn compare(q: &[f64], p: Option<&[f64]>, next: usize) -> Position {
-    let reference = p.map(|p| Against {
-        nll: -p[next],
-        kld: p.iter().zip(q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0),
-        same_top: top(p) == top(q),
-    });
+    let reference = p.map(|p| Against { nll: -p[next], kld: divergence(p, q), same_top: top(p) == top(q) });
     Position { nll: -q[next], reference }
+}
+
+/// Σ p·ln(p/q) of logarithms. Rounding may make it a little less than 0, which no divergence is; what is no number stays none.
+fn divergence(p: &[f64], q: &[f64]) -> f64 {
+    // What the reference rules out weighs nothing, whatever the model says of it.
+    let term = |(p, q): (&f64, &f64)| if *p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) };
+    let sum: f64 = p.iter().zip(q).map(term).sum();
+    if sum <= 0.0 { 0.0 } else { sum }
 }
 
 fn summary(positions: &[Position]) -> Quality {
@@ -152,6 +174,18 @@ mod tests {
         let want = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
         let kld = compare(&q, Some(&p), 0).reference.unwrap().kld;
         assert!((kld - want).abs() < 1e-7, "{kld} for {want}");
+    }
+
+    #[test]
+    fn what_is_no_number_diverges_and_is_told() {
+        let (p, broken) = (log_softmax(&[1.0, 2.0]), log_softmax(&[1.0, f32::NAN]));
+        assert!(divergence(&p, &broken).is_nan() && divergence(&broken, &p).is_nan());
+        assert!(!compare(&broken, None, 0).is_number() && !compare(&p, Some(&broken), 0).is_number());
+        assert!(compare(&p, Some(&p), 0).is_number());
+        // A word that is ruled out by the reference, by the model, by both.
+        let ruled_out = log_softmax(&[1.0, f32::NEG_INFINITY]);
+        assert!((divergence(&ruled_out, &p) + p[0]).abs() < 1e-12);
+        assert_eq!((divergence(&p, &ruled_out), divergence(&ruled_out, &ruled_out)), (f64::INFINITY, 0.0));
     }
 
     #[test]
