@@ -21,14 +21,14 @@ impl Turn {
             Load::Prefill => (512, 0, 0.0),
             Load::Voice => (256, 128, 8.0),
         };
-        let answer_tokens = if load == Load::Prefill { 0 } else { answer.unwrap_or(answer_tokens) };
-        Turn { load, prompt_tokens: prompt.unwrap_or(prompt_tokens), answer_tokens, silence_s }
+        Turn { load, prompt_tokens: prompt.unwrap_or(prompt_tokens), answer_tokens: answer.unwrap_or(answer_tokens), silence_s }
     }
 
     /// Why nothing could be measured with it.
     pub fn fault(&self) -> Option<&'static str> {
         match self.load {
             _ if self.prompt_tokens == 0 => Some("a turn needs a prompt of one token at least (-p)"),
+            Load::Prefill if self.answer_tokens > 0 => Some("the load `prefill` is prompts alone and has no answers: leave -n out"),
             Load::Decode | Load::Voice if self.answer_tokens == 0 => Some("a turn of this load needs an answer of one token at least (-n)"),
             _ => None,
         }
@@ -65,9 +65,10 @@ mod tests {
     fn a_turn_has_the_lengths_of_its_load_unless_the_caller_says_others() {
         assert_eq!(Turn::of(Load::Decode, None, None).context(), 288);
         assert_eq!(Turn::of(Load::Voice, Some(100), None).context(), 228);
-        assert_eq!(Turn::of(Load::Prefill, None, Some(64)).context(), 512, "nothing is generated");
+        assert_eq!(Turn::of(Load::Prefill, None, Some(0)).context(), 512);
         for (turn, is_wrong) in [
             (Turn::of(Load::Prefill, Some(0), None), true),
+            (Turn::of(Load::Prefill, None, Some(64)), true),
             (Turn::of(Load::Voice, None, Some(0)), true),
             (Turn::of(Load::Prefill, None, None), false),
         ] {

@@ -241,6 +241,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
         (&["-m", "/no/such.gguf", "--room", "-60"], "−20 to 60"),
         (&["-m", "/no/such.gguf", "--load", "voice", "-n", "0"], "-n"),
         (&["-m", "/no/such.gguf", "-p", "0"], "-p"),
+        (&["-m", "/no/such.gguf", "--load", "prefill", "-n", "64"], "leave -n out"),
     ] {
         let told = refused(&[&["bench", "--sustained"], wrong].concat());
         assert!(told.contains(word), "{wrong:?}: {told}");
