@@ -287,6 +287,8 @@ fn go<R: Governed<Setting = Goal>>(
     if options.against_off {
         let (versus, mut series) = versus::run(runner, [Goal::Off, goal], options.legs(), tell)?;
         let (cold, hot) = series.swap_remove(0);
+        // A signal in the last second is too late to cut anything.
+        let cut_short = cut_short && !versus.is_whole();
         return Ok(Went { cold, hot, versus: Some(versus), cut_short });
     }
     runner.govern(goal);

@@ -281,7 +281,7 @@ pub fn threads_words(threads: usize) -> String {
 
 impl Versus {
     fn count_words(&self) -> String {
-        if self.legs.len() == 8 { "eight".into() } else { format!("cut short, {} of eight", self.legs.len()) }
+        if self.is_whole() { "eight".into() } else { format!("cut short, {} of eight", self.legs.len()) }
     }
 
     fn table(&self, governor: &str) -> String {

@@ -172,6 +172,11 @@ impl Leg {
 }
 
 impl Versus {
+    /// Whether all legs are there.
+    pub fn is_whole(&self) -> bool {
+        self.legs.len() == ORDER.len()
+    }
+
     fn of(legs: Vec<Leg>, leg_s: usize, tau: f64) -> Versus {
         let forgotten = leg_s as f64 >= FORGOTTEN_TAU * tau;
         let whole = PAIRS.iter().filter_map(|&(a, b)| legs.get(a).zip(legs.get(b)));
