@@ -4,6 +4,7 @@ use super::model_options::OptionalModel;
 use super::progress::Progress;
 use super::sustained;
 use crate::measure::compare::{compare, read};
+use crate::measure::record::threads_words;
 use crate::measure::speed::{self, Workload};
 use anyhow::Context;
 use std::path::PathBuf;
@@ -78,8 +79,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let threads = match (speed.prefill_threads, speed.decode_threads) {
-        (prefill, decode) if prefill == decode => format!("{decode} threads"),
-        (prefill, decode) => format!("{prefill} threads in prefill, {decode} in decode"),
+        (prefill, decode) if prefill == decode => threads_words(decode),
+        (prefill, decode) => format!("{} in prefill, {decode} in decode", threads_words(prefill)),
     };
     println!("{}  {}  {threads}", chosen.model.display(), speed.backend);
     println!("  prefill {:>5} tokens  {:>9.1} tok/s", speed.prefill_tokens, speed.prefill_tok_s);
