@@ -28,7 +28,7 @@ const PERIODS: usize = 6;
 /// either side for this share of the time. (A phone with graded caps swings in 14 min: not known for a swing, ten minutes of it passed for
 /// steady, and were 5 % off.)
 const CROSSINGS_SURE: usize = 4;
-const SIDE_MIN: f64 = 0.1;
+const SIDE_MIN: f64 = 0.06;
 /// The shortest run of a bare board; others take what their τ asks for.
 pub const RUN_MIN_S: usize = 1200;
 const PERCENT_IN_10_MIN: f64 = 1.0;
