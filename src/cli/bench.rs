@@ -90,10 +90,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         speed.decode_tokens, speed.decode_tok_s, speed.read_gb_s
     );
     println!(
-        "  loaded in {:.0} ms, first token after {:.0} ms, peak memory {:.0} MiB",
+        "  loaded in {:.0} ms, first token after {:.0} ms, peak memory {:.0} MiB, file in {} pages",
         speed.load_ms,
         speed.first_token_ms,
-        speed.peak_rss_bytes as f64 / 1048576.0
+        speed.peak_rss_bytes as f64 / 1048576.0,
+        if speed.huge_pages { "huge" } else { "small" }
     );
     println!("  This is peak speed. `hearth bench --sustained` tells what heat leaves of it.");
     Ok(())
