@@ -1,6 +1,5 @@
 //! Quantities that cross a boundary, as newtypes.
-//! No arithmetic lives here beyond what a reader would do in their head. With them, how the kernel lists processors: rooms that may not
-//! know each other read such lists.
+//! No arithmetic lives here beyond what a reader would do in their head.
 
 use serde::{Deserialize, Serialize};
 
@@ -54,27 +53,3 @@ impl Bytes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TokenId(pub u32);
-
-/// The kernel's list format: `0-3,6`. At most 4096 cpus.
-pub fn cpu_list(text: &str) -> Vec<u32> {
-    let mut cpus = Vec::new();
-    for part in text.trim().split(',').filter(|p| !p.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(a), Ok(b)) = (first.parse::<u32>(), last.parse::<u32>()) {
-            cpus.extend((a..=b.min(4095)).take(4096));
-        }
-    }
-    cpus
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_lists_are_read_as_the_kernel_writes_them() {
-        assert_eq!(cpu_list("0-2,5\n"), [0, 1, 2, 5]);
-        assert!(cpu_list("").is_empty());
-        assert!(cpu_list("0-4294967295").len() <= 4096);
-    }
-}

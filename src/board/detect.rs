@@ -1,7 +1,6 @@
 //! What board this is: the device tree's word, or DMI's on a PC, with its cores and clusters.
 
 use super::root::{Root, number};
-use crate::units::cpu_list;
 use serde::Serialize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -177,6 +176,18 @@ fn clusters(root: &Root) -> Vec<Cluster> {
     found
 }
 
+/// The kernel's list format: `0-3,6`. At most 4096 cpus.
+fn cpu_list(text: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',').filter(|p| !p.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(a), Ok(b)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend((a..=b.min(4095)).take(4096));
+        }
+    }
+    cpus
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fake;
@@ -239,6 +250,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fake::build(dir.path(), &fake::RK3588_VENDOR).unwrap();
         assert_eq!(Identity::of(&Root::new(dir.path())).working_policies(), ["policy4", "policy6"]);
+    }
+
+    #[test]
+    fn cpu_lists_are_read_as_the_kernel_writes_them() {
+        assert_eq!(cpu_list("0-2,5\n"), [0, 1, 2, 5]);
+        assert!(cpu_list("").is_empty());
+        assert!(cpu_list("0-4294967295").len() <= 4096);
     }
 
     #[test]

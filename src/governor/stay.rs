@@ -317,9 +317,10 @@ impl Stay {
 
     /// A phase begins: it starts from its own cap, above it as far as the temperature allows.
     pub fn enter(&mut self, prior: &Prior, phase: usize, t: f32) {
+        let ceiling_c = self.ceiling_c();
         if let Some(turns) = &mut self.turns {
             if phase == 0 {
-                turns.end(prior, self.limit.trip_c - self.margin.now_c, true);
+                turns.end(prior, ceiling_c);
             }
             return;
         }

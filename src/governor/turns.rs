@@ -83,15 +83,13 @@ impl Turns {
         }
     }
 
-    /// A turn ends as the next prompt begins. `ours`: the clock was what was asked for; else only a lower one teaches anything.
-    pub fn end(&mut self, prior: &Prior, ceiling_c: f32, ours: bool) {
+    /// A turn ends as the next prompt begins.
+    pub fn end(&mut self, prior: &Prior, ceiling_c: f32) {
         if let Some(hottest_c) = self.hottest_c.take() {
             let max = prior.max_mhz();
             let e = (ceiling_c + ABOVE_C - hottest_c).clamp(-ERROR_MAX_C, ERROR_MAX_C);
-            if ours || e < 0.0 {
-                let more = INTEGRAL * max * e * self.lasted_s.min(TURN_MAX_S);
-                self.level_mhz = (self.level_mhz + more).clamp(prior.min_mhz(), max / self.ratio);
-            }
+            let more = INTEGRAL * max * e * self.lasted_s.min(TURN_MAX_S);
+            self.level_mhz = (self.level_mhz + more).clamp(prior.min_mhz(), max / self.ratio);
             self.ahead_mhz = PROPORTIONAL * max * e;
         }
         self.lasted_s = 0.0;
@@ -126,7 +124,7 @@ mod tests {
     fn settle(at: impl Fn(f32) -> f32) -> Turns {
         let mut turns = Turns::new(2000.0);
         for _ in 0..100 {
-            turns.end(&prior(), 85.0, true);
+            turns.end(&prior(), 85.0);
             for second in 0..30 {
                 let phase = [Some(0), Some(1), None][usize::from(second >= 6) + usize::from(second >= 24)];
                 turns.feel(phase, phase.map_or(70.0, |p| at(turns.wanted_mhz(p))), 1.0);

@@ -14,7 +14,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
 
-use super::chunk::{Chunk, Unpack};
+use super::chunk::{Chunk, LONGEST, Unpack};
 use super::requantize::Factors;
 use super::tiles::PIECE;
 use super::transpose::transpose;
@@ -119,9 +119,6 @@ pub unsafe fn fill<F: Unpack>(to: *mut u8, weights: &[u8], row_bytes: usize, col
         }
     }
 }
-
-/// Bytes of 256 weights of the longest format.
-const LONGEST: usize = 272;
 
 /// Signed codes, scales and offsets of 32.
 #[inline]

@@ -13,6 +13,7 @@
 //! 4. The last run of a row that is no multiple of 256 is read with the bytes after it, whose scales are masked out.
 
 use super::arrangement::Arrangement;
+use super::chunk::LONGEST;
 use crate::cpu::form::{Form, Planes};
 use crate::cpu::linear::{Product, Route};
 use std::arch::x86_64::*;
@@ -22,9 +23,6 @@ use std::arch::x86_64::*;
 const AHEAD: usize = 4096;
 /// Tokens multiplied while a run is in registers.
 const TOKENS: usize = 8;
-/// Bytes of 256 weights of the longest format.
-const LONGEST: usize = 272;
-
 /// The way for one token.
 pub fn one<A: Arrangement>() -> Route {
     Route { form: Form::Int8By32, row_tile: 1, scratch: scratch::<A, 1>, run: one_token::<A> }

@@ -33,6 +33,9 @@ pub const BY_BLOCKS: Order = [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10, 12, 14], [9, 1
 /// What nibbles of 64 weights give, low ones of the first 32 and high ones of the second: halves of even 32s, then halves of odd ones.
 const BY_PAIRS: Order = [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]];
 
+/// Bytes of 256 weights of the longest format: `Q8_0`.
+pub const LONGEST: usize = 272;
+
 /// A format that this tier unpacks.
 pub trait Unpack {
     /// Bytes of 256 weights.
