@@ -103,6 +103,10 @@ pub trait Sensor: Send {
     fn is_meter(&self) -> bool {
         false
     }
+    /// Whether what it tells is shown only, so that nothing is decided later when it is asked rarely.
+    fn is_aside(&self) -> bool {
+        false
+    }
 }
 
 /// The readings that could be had: one file or question that is refused takes nothing from the others. Where none could, the first

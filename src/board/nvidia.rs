@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// The library, beside the name it is asked for by default: distributions differ.
 const LIBRARIES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
+/// What the names of their readings begin with.
+const NAME: &str = "nvidia";
 /// GPUs looked at.
 const GPUS_MAX: u32 = 16;
 /// Reasons for a lower clock, as NVML has them (`nvmlClocksEventReasons`). 0x8, the hardware's slow-down, is heat or power: not told which.
@@ -42,7 +44,11 @@ struct Gpu {
 
 impl Sensor for Gpu {
     fn name(&self) -> String {
-        format!("nvidia{}", self.index)
+        format!("{NAME}{}", self.index)
+    }
+
+    fn is_aside(&self) -> bool {
+        true
     }
 
     /// What this GPU tells; a consumer's card may refuse one question and answer the others.
@@ -63,6 +69,11 @@ impl Sensor for Gpu {
         let reading = |(what, value, of): (What, f64, &str)| Reading::new(what, value, format!("NVML: {of}"));
         those_read(asked.into_iter().map(|asked| asked.map(reading).map_err(lost)))
     }
+}
+
+/// Whether a zone or a meter is such a card.
+pub fn is_card(name: &str) -> bool {
+    name.starts_with(NAME)
 }
 
 /// What reasons of [`What::GpuThrottle`] mean; empty for rest, the owner's own limits, and a slow-down of which NVML does not tell why.

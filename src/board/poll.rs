@@ -5,16 +5,19 @@
 //! Joules are counted here too, from the watts of each meter, by the trapezoid rule, unless the meter has a counter of its own.
 
 use super::stuck::{Verdict, Watch};
-use super::{Miss, Reading, Sensor, What};
+use super::{Miss, Reading, Sensor, What, nvidia};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// From one question to a source to the next: the usual value for [`Poll::start`].
+/// From one question to a source to the next.
 pub const EVERY: Duration = Duration::from_millis(500);
 /// … and to a meter, while joules are counted. The Raspberry Pi's firmware refuses to be asked more often than every 150 ms.
 pub const METERING: Duration = Duration::from_millis(200);
+/// … and to one that is shown only ([`Sensor::is_aside`]), where nobody waits for it: what a question to a graphics card's driver takes,
+/// 4 ms on an H100, is 0.8 % of a processor at twice a second, and 0.01 % so.
+pub const ASIDE: Duration = Duration::from_secs(30);
 /// A source that takes longer hangs.
 pub const DEADLINE: Duration = Duration::from_secs(1);
 /// A source that fails this often in a row is told of, and asked more rarely, until it answers again.
@@ -91,20 +94,29 @@ struct Joules {
 }
 
 impl Poll {
-    /// Asks every source once in `every`.
+    /// Asks every source once in `every`, for somebody who waits for the answers.
     pub fn start(sources: Vec<Box<dyn Sensor>>, every: Duration) -> Poll {
-        Poll::with(sources, every, every)
+        Poll::with(sources, |_| every)
+    }
+
+    /// Asks for months: as often as a governor needs, and what is shown only rarely.
+    pub fn start_lasting(sources: Vec<Box<dyn Sensor>>) -> Poll {
+        Poll::with(sources, |source| if source.is_aside() { ASIDE } else { EVERY })
     }
 
     /// Asks meters more often, for a run whose joules count.
     pub fn start_metering(sources: Vec<Box<dyn Sensor>>) -> Poll {
-        Poll::with(sources, EVERY, METERING)
+        Poll::with(sources, |source| match (source.is_aside(), source.is_meter()) {
+            (true, _) => ASIDE,
+            (false, true) => METERING,
+            (false, false) => EVERY,
+        })
     }
 
-    fn with(sources: Vec<Box<dyn Sensor>>, every: Duration, meters: Duration) -> Poll {
+    fn with(sources: Vec<Box<dyn Sensor>>, pace: impl Fn(&dyn Sensor) -> Duration) -> Poll {
         let due = Instant::now();
         let seat = |source: Box<dyn Sensor>| {
-            let every = if source.is_meter() { meters } else { every };
+            let every = pace(&*source);
             Seat { name: source.name(), every, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
         };
         let shared = Shared {
@@ -278,7 +290,8 @@ impl Shared {
     fn keep(&mut self, reading: Reading, at: Instant) {
         match &reading.what {
             What::Busy => self.watch.busy(reading.value, at),
-            What::Temperature(name) => {
+            // A card does not follow the processors' load.
+            What::Temperature(name) if !nvidia::is_card(name) => {
                 let verdict = self.watch.see(&reading.what, reading.value, at);
                 let notices = &mut self.latest.notices;
                 match verdict {

@@ -2,7 +2,7 @@
 //! its fan turns, and the meter nearest to the supply. Whoever decides or measures starts from here.
 
 use super::poll::Latest;
-use super::{What, thermal};
+use super::{What, nvidia, thermal};
 use std::time::Instant;
 
 /// Readings older than this, in seconds, are not the present any more.
@@ -94,7 +94,7 @@ impl Sense {
         let told_to_turn = fan_level.is_some_and(|l| l > 0.0) || fresh(&What::FanDuty).is_some_and(|d| d >= FAN_DUTY);
         Sense {
             soc: hottest(latest, now, |name| has_word(name, &DIE))
-                .or_else(|| hottest(latest, now, |name| !has_word(name, &SKIN) && !name.starts_with("nvidia"))),
+                .or_else(|| hottest(latest, now, |name| !has_word(name, &SKIN) && !nvidia::is_card(name))),
             skin: hottest(latest, now, |name| has_word(name, &SKIN)),
             room: value(&What::Room),
             requested: mean(What::Requested),

@@ -10,7 +10,7 @@ use super::told::Told;
 use super::trace::Trace;
 use super::work::Work;
 use crate::board::lever::{self, ClockCap};
-use crate::board::poll::{EVERY, Latest, Poll};
+use crate::board::poll::{Latest, Poll};
 use crate::board::{Identity, Kind, Root, Sense, sources, thermal};
 use crate::governor::replay::Header;
 use crate::governor::report::Report;
@@ -130,7 +130,7 @@ impl Tick {
         let zones = thermal::zones(&root);
         let policy = Policy { goal: goal(rules.governor.policy, None, false), prior: helm::prior(&zones, &identity) };
         let mut tick = Self {
-            poll: Poll::start(sources(&root), EVERY),
+            poll: Poll::start_lasting(sources(&root)),
             lever: lever_of(rules, &root, &identity, &clusters),
             refused: None,
             state: Some(State::new(&policy)),

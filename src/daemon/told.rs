@@ -1,9 +1,9 @@
 //! What clients are told of board and governor: the fields of the bus, the report of `/v1/thermal`, and the metrics, whose durations and
 //! energy are counters, so that no scrape misses anything.
 
-use crate::board::What;
-use crate::board::poll::Latest;
+use crate::board::poll::{ASIDE, Latest};
 use crate::board::sense::FRESH_S;
+use crate::board::{What, nvidia};
 use crate::governor::report::Report;
 use crate::governor::{Decision, Degraded, Observation};
 use crate::serve::counts::{family, row};
@@ -121,7 +121,7 @@ struct Readings {
 impl Readings {
     fn of(latest: &Latest, now: Instant) -> Readings {
         let mut all = Readings::default();
-        let fresh = latest.readings.keys().filter_map(|what| Some((what, latest.value(what, now).filter(|v| v.1 <= FRESH_S)?.0)));
+        let fresh = latest.readings.keys().filter_map(|what| Some((what, latest.value(what, now).filter(|v| is_present(what, v.1))?.0)));
         for (what, value) in fresh {
             let clock =
                 |policy: &str, kind: &str| (format!("{{cluster=\"{}\",kind=\"{kind}\"}}", policy.trim_start_matches("policy")), value);
@@ -136,6 +136,12 @@ impl Readings {
         }
         all
     }
+}
+
+/// Whether a reading of that age in seconds is still the present; a card's is until it is asked again.
+fn is_present(what: &What, age_s: f64) -> bool {
+    let (What::Temperature(name) | What::Power(name) | What::Energy(name)) = what else { return age_s <= FRESH_S };
+    age_s <= if nvidia::is_card(name) { ASIDE.as_secs_f64() + FRESH_S } else { FRESH_S }
 }
 
 /// Names come from kernel and device tree: what would end a label is left out.
@@ -160,5 +166,20 @@ fn metric(out: &mut String, kind: &str, name: &str, help: &str, rows: &[(String,
     family(out, name, kind, help);
     for (labels, value) in rows {
         row(out, &format!("{name}{labels}"), *value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_present_until_it_is_asked_again_and_all_else_for_seconds() {
+        let (card, zone) = (What::Power("nvidia0".into()), What::Temperature("cpu-thermal".into()));
+        assert_eq!([is_present(&card, 30.0), is_present(&card, 36.0)], [true, false]);
+        assert_eq!(
+            [is_present(&zone, 4.0), is_present(&zone, 6.0), is_present(&What::Requested("policy0".into()), 6.0)],
+            [true, false, false]
+        );
     }
 }

@@ -24,6 +24,21 @@ impl Sensor for Told {
     }
 }
 
+/// As [`Told`], and shown only.
+struct Aside(Told);
+
+impl Sensor for Aside {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+    fn read(&mut self) -> Result<Vec<Reading>, Miss> {
+        self.0.read()
+    }
+    fn is_aside(&self) -> bool {
+        true
+    }
+}
+
 type Answer = mpsc::Sender<Result<f64, Miss>>;
 
 fn told_of(what: What) -> (Box<dyn Sensor>, Answer, mpsc::Receiver<()>) {
@@ -165,6 +180,31 @@ fn watts_become_joules_by_the_trapezoid_and_a_gap_counts_nothing() {
     assert_eq!(joules(&[watts(4.0, 0.0), watts(4.0, 1.0), watts(4.0, 100.0), watts(4.0, 101.0)]), 8.0);
     let counter = (What::Energy("pmic".into()), 77.0, 1.0);
     assert_eq!(joules(&[watts(4.0, 0.0), watts(6.0, 1.0), counter]), 77.0, "a meter's own counter goes before");
+}
+
+#[test]
+fn what_is_shown_only_is_asked_rarely_unless_somebody_waits() {
+    let paces = |start: fn(Vec<Box<dyn Sensor>>) -> Poll| {
+        let aside = |what| {
+            let (_, answers) = mpsc::channel();
+            let (asked, _) = mpsc::channel();
+            Box::new(Aside(Told { what, answers, asked })) as Box<dyn Sensor>
+        };
+        let poll = start(vec![aside(What::Room), told("cpu-thermal").0]);
+        let seats = &lock(&poll.shared).seats;
+        [seats[0].every, seats[1].every]
+    };
+    assert_eq!(paces(Poll::start_lasting), [ASIDE, EVERY]);
+    assert_eq!(paces(Poll::start_metering), [ASIDE, EVERY]);
+    assert_eq!(paces(|sources| Poll::start(sources, METERING)), [METERING; 2]);
+}
+
+#[test]
+fn a_card_whose_temperature_stays_while_the_processors_work_is_not_stuck() {
+    let card = What::Temperature("nvidia0".into());
+    let readings: Vec<_> =
+        (0..400).flat_map(|s| [(What::Busy, f64::from(u8::from(s > 60)), f64::from(s)), (card.clone(), 31.0, f64::from(s))]).collect();
+    assert_eq!(kept(&readings).notices, [""; 0]);
 }
 
 #[test]
