@@ -4,14 +4,18 @@
 //! |--------|----------------------------------------------------------------|-----------------------------------------------------|
 //! | `F32`  | f32 `[dim, position]`                                          | f32 `[position, dim]`                               |
 //! | `F16`  | f16 `[dim, position]`                                          | f16 `[position, dim]`                               |
-//! | `Q8_0` | i8 `[dim/4, position, 4]`, then f16 scales `[dim/32, position]` | i8 `[position, dim]`, then f16 scales `[dim/32, position]` |
+//! | `Q8_0` | i8 `[dim/4, position, 4]`, then f16 scales `[dim/32, position]` | i8 `[16, dim, 4]`, then f16 scales `[dim/32, position]` |
 //!
 //! Divisions round up. In a key tile positions lie side by side, so a score needs no sum across a vector: a lane is a position. In a
-//! value tile elements do, for the same reason. `Q8_0` has one scale (largest magnitude / 127, rounded to f16) per 32 elements of a
+//! value tile elements do, for the same reason. Where processors multiply four int8 at a time, four elements of a key lie together, and
+//! an element of four positions of the values: word `k` has those of `k`, `k + 16`, `k + 32` and `k + 48`, so that weights become its
+//! other factor by shifts alone. `Q8_0` has one scale (largest magnitude / 127, rounded to f16) per 32 elements of a
 //! line, as in a weight file; only its place differs. A line with NaN or infinity gets scale NaN and codes 0 in that run.
 
 /// Positions in a tile.
 pub const POSITIONS: usize = 64;
+/// Words of a `Q8_0` value tile in which an element has all its positions, four in each.
+pub const WORDS: usize = POSITIONS / 4;
 
 /// Storage of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +41,14 @@ impl Kind {
             Kind::F32 => dim * POSITIONS * 4,
             Kind::F16 => dim * POSITIONS * 2,
             Kind::Q8_0 => dim * POSITIONS,
+        }
+    }
+
+    /// Where a value tile has the code of an element, counted in codes.
+    pub const fn value_at(self, dim: usize, position: usize, element: usize) -> usize {
+        match self {
+            Kind::F32 | Kind::F16 => position * dim + element,
+            Kind::Q8_0 => (position % WORDS * dim + element) * 4 + position / WORDS,
         }
     }
 

@@ -38,6 +38,12 @@ pub trait Dots: Vector {
     unsafe fn no_dots(sum: i32) -> Self::Words;
     /// To each lane the products of its four codes with the four of `by`.
     unsafe fn add_dots(sums: Self::Words, codes: Self::Words, by: i32) -> Self::Words;
+    /// Whether bytes of a weight are unsigned to [`add_weighted`](Self::add_weighted), else signed.
+    const UNSIGNED_WEIGHTS: bool;
+    /// Four codes for every lane, as [`add_weighted`](Self::add_weighted) wants them.
+    unsafe fn load_values(at: *const i8) -> Self::Words;
+    /// To each lane the products of its four codes with the four weights in `by`.
+    unsafe fn add_weighted(sums: Self::Words, codes: Self::Words, by: i32) -> Self::Words;
     /// `256 · high + low`, which fits 32 bits, as numbers.
     unsafe fn joined(high: Self::Words, low: Self::Words) -> Self;
 }

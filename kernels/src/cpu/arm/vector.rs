@@ -120,6 +120,20 @@ impl Dots for float32x4_t {
         sums
     }
 
+    const UNSIGNED_WEIGHTS: bool = false;
+
+    #[inline(always)]
+    unsafe fn load_values(at: *const i8) -> int32x4_t {
+        // SAFETY: as above.
+        unsafe { Self::load_codes(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_weighted(sums: int32x4_t, codes: int32x4_t, by: i32) -> int32x4_t {
+        // SAFETY: as above.
+        unsafe { Self::add_dots(sums, codes, by) }
+    }
+
     #[inline(always)]
     unsafe fn joined(high: int32x4_t, low: int32x4_t) -> float32x4_t {
         // SAFETY: as above.

@@ -7,21 +7,21 @@
 //! ```
 //! 1. In scores a lane is a position, in sums of values an element: nothing is added across lanes but the 64 weights of a tile.
 //! 2. A tile of keys, and one of values, is read from memory once for all queries, and the next one asked for meanwhile. For few queries
-//!    it is converted anew for every four ([`storage`]; scores of int8 keys by [`rounded`] queries where the processor multiplies int8),
-//!    for many once ([`Scoring::decoded`]).
-//! 3. Scores are computed for four queries together, weighed for sixteen ([`weigh`]).
+//!    it is converted anew for every four ([`storage`], [`values`]; int8 by [`rounded`] queries and weights where the processor multiplies
+//!    int8), for many once ([`Scoring::decoded`]).
+//! 3. Scores and sums are computed for four queries together, weighed for sixteen ([`weigh`]).
 //! 4. Values outside every span are not summed: that part of a tile may never have been written.
 
 mod rounded;
 mod storage;
+mod values;
 mod weigh;
 
-use super::plain;
 use super::vector::{Dots, Vector};
 use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
 use rounded::Rounded;
 use std::ops::Range;
-use storage::{Coded, Decoded, F16, F32, Q8, Storage, ask_for, multiply, size};
+use storage::{Coded, Decoded, F16, F32, Q8, Storage};
 use weigh::{WEIGHED, weigh};
 
 /// Queries computed together: 4 × 4 vectors of sums of 32 registers, or 4 × 2 of 16.
@@ -185,7 +185,7 @@ unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
             let kept = kept.as_chunks().0[strip];
             let acc = &mut out.acc[(first + strip * QUERIES) * cache.value_dim..][..spans.len() * cache.value_dim];
             // SAFETY: as above.
-            unsafe { gather::<V, S, N>(tile, cache.value_dim, strip_of(scores, strip), kept, seen, acc) };
+            unsafe { S::gather::<V, N>(tile, cache.value_dim, strip_of(scores, strip), kept, seen, acc) };
         }
     }
 }
@@ -199,104 +199,6 @@ fn strip_of(scores: &mut [[f32; POSITIONS]; WEIGHED], strip: usize) -> &mut Scor
 fn seen_by_any(tile: &Tile, spans: &[Span]) -> Option<Range<usize>> {
     let seen = spans.iter().map(|s| tile.inside(s)).filter(|r| !r.is_empty());
     seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
-}
-
-/// `acc[q] = acc[q] · kept[q] + Σ_p weights[q, p] · v[p]`, for as many queries as `acc` has lines.
-///
-/// # Safety
-/// As [`attend`].
-#[inline(always)]
-unsafe fn gather<V: Vector, S: Storage, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) {
-    let values = tile.values;
-    let mut of_run: Scores = [[0.0; POSITIONS]; QUERIES];
-    let mut start = 0;
-    while start < dim {
-        let mut room = dim - start;
-        if S::KIND == Kind::Q8_0 {
-            // Weights take the scale of a run of 32 elements.
-            room = room.min(32 - start % 32);
-            // SAFETY: a line of 64 scales each 32 elements.
-            unsafe {
-                let scales = values.as_ptr().add(S::KIND.value_codes(dim)).cast::<u16>().add(start / 32 * POSITIONS);
-                for p in (0..POSITIONS).step_by(V::LANES) {
-                    let scale = V::load_f16(scales.add(p));
-                    for (of_run, weights) in of_run.iter_mut().zip(weights) {
-                        V::load(weights.as_ptr().add(p)).mul(scale).store(of_run.as_mut_ptr().add(p));
-                    }
-                }
-            }
-        }
-        let scaled = if S::KIND == Kind::Q8_0 { &of_run } else { weights };
-        let seen = seen.clone();
-        // SAFETY: `start` and as many elements as are computed are within a line of the tile.
-        start += unsafe {
-            if room >= N * V::LANES {
-                add_values::<V, S, N>(tile, dim, start, scaled, kept, seen, acc)
-            } else if room >= 2 * V::LANES {
-                add_values::<V, S, 2>(tile, dim, start, scaled, kept, seen, acc)
-            } else if room >= V::LANES {
-                add_values::<V, S, 1>(tile, dim, start, scaled, kept, seen, acc)
-            } else {
-                for (q, acc) in acc.chunks_exact_mut(dim).enumerate() {
-                    for (i, acc) in acc.iter_mut().enumerate().skip(start).take(room) {
-                        let value = |p: usize| plain::attention::code(S::KIND, values, p * dim + i);
-                        *acc = seen.clone().fold(*acc * kept[q], |sum, p| value(p).mul_add(scaled[q][p], sum));
-                    }
-                }
-                room
-            }
-        };
-    }
-}
-
-/// `N` vectors of elements from `start` on; their number.
-///
-/// # Safety
-/// As [`gather`]; they are within a line.
-#[inline(always)]
-unsafe fn add_values<V: Vector, S: Storage, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    start: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) -> usize {
-    let last = acc.len() / dim - 1;
-    // SAFETY: by the contract; a query that is not there reads the last one's sums and writes none.
-    unsafe {
-        let mut sums = [[V::splat(0.0); N]; QUERIES];
-        for (q, sums) in sums.iter_mut().enumerate() {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = V::load(acc.as_ptr().add(q.min(last) * dim + start + v * V::LANES)).mul(V::splat(kept[q]));
-            }
-        }
-        for p in seen {
-            let at = p * dim + start;
-            let mut x = [V::splat(0.0); N];
-            for (v, x) in x.iter_mut().enumerate() {
-                *x = S::load(tile.values.as_ptr(), at + v * V::LANES);
-            }
-            if S::AHEAD {
-                ask_for::<V>(tile.next_values.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
-            }
-            multiply(&mut sums, x, |q| *weights.get_unchecked(q).get_unchecked(p));
-        }
-        for (sums, acc) in sums.iter().zip(acc.chunks_exact_mut(dim)) {
-            for (v, sum) in sums.iter().enumerate() {
-                sum.store(acc.as_mut_ptr().add(start + v * V::LANES));
-            }
-        }
-    }
-    N * V::LANES
 }
 
 /// A function `attend` of a tier: `(features, vector, vectors a query, this or attend_by_dots)`.

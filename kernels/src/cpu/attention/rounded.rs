@@ -1,20 +1,26 @@
-//! Scores of int8 keys by int8 products: queries are rounded to two int8 an element, `q = scale · (256 · high + low)`, with a scale for
-//! every 32 elements. That is 15 bits and a sign; the products are exact.
+//! Attention over int8 keys and values by int8 products: queries, and weights that have taken the values' scales, are rounded to two
+//! bytes a number, `x = scale · (256 · high + low)`, with a scale for every 32 elements of a query and for a tile of weights. That is 15
+//! bits and, of a query, a sign; the products are exact.
 
 use super::storage::{Q8, Storage, ask_for, store};
+use super::values::{self, RUN};
+use super::weigh::{largest, total};
 use super::{ALIGNMENT, QUERIES, Scores, Tile};
-use crate::cpu::kv::{Kind, POSITIONS};
+use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::vector::{Dots, Vector};
 use std::marker::PhantomData;
+use std::ops::Range;
 
-/// Elements with one scale, as the keys have it.
-const RUN: usize = 32;
-/// Words of four codes in a run, high and low ones.
-const WORDS: usize = RUN / 4 * 2;
+/// Words of four codes in a run of a query, high and low ones.
+const QUERY_WORDS: usize = RUN / 4 * 2;
 /// Numbers of a run: its words in pairs of high and low, the sums of both, and the scale.
-const RUN_NUMBERS: usize = WORDS + 3;
+const RUN_NUMBERS: usize = QUERY_WORDS + 3;
 /// The largest magnitude: its high byte is 127.
 const LARGEST: f32 = 127.0 * 256.0;
+/// Added to a smaller number that is not negative, it leaves the nearest whole one in the last bits: from 2²³ to 2²⁴ all f32 are whole.
+const WHOLE: f32 = 8388608.0;
+/// A tile whose largest weight is below that weighs nothing beside the one that had weight 1, and may have no inverse.
+const WEIGHTLESS: f32 = 1e-30;
 
 /// Numbers of a rounded query.
 pub const fn stride(dim: usize) -> usize {
@@ -58,6 +64,19 @@ impl<D: Dots> Storage for Rounded<D> {
         // SAFETY: passed on.
         unsafe { score::<D>(tile, dim, queries, scores) }
     }
+
+    #[inline(always)]
+    unsafe fn gather<V: Vector, const N: usize>(
+        tile: &Tile,
+        dim: usize,
+        weights: &Scores,
+        kept: [f32; QUERIES],
+        seen: Range<usize>,
+        acc: &mut [f32],
+    ) {
+        // SAFETY: passed on.
+        unsafe { gather::<D>(tile, dim, weights, kept, seen, acc) }
+    }
 }
 
 /// A run of at most 32 numbers. One with NaN or infinity has a scale of NaN.
@@ -68,7 +87,7 @@ fn round(x: &[f32]) -> [u32; RUN_NUMBERS] {
     let mut out = [0; RUN_NUMBERS];
     let largest = run.iter().fold(0.0, |a: f32, x| if x.abs() > a { x.abs() } else { a });
     let scale = if run.iter().all(|x| x.is_finite()) { largest / LARGEST } else { f32::NAN };
-    out[WORDS + 2] = scale.to_bits();
+    out[QUERY_WORDS + 2] = scale.to_bits();
     if !scale.is_normal() {
         return out;
     }
@@ -84,7 +103,7 @@ fn round(x: &[f32]) -> [u32; RUN_NUMBERS] {
     for i in 0..RUN / 4 {
         (out[2 * i], out[2 * i + 1]) = (word(&high[4 * i..4 * i + 4]), word(&low[4 * i..4 * i + 4]));
     }
-    (out[WORDS], out[WORDS + 1]) = (high.iter().sum::<i32>() as u32, low.iter().sum::<i32>() as u32);
+    (out[QUERY_WORDS], out[QUERY_WORDS + 1]) = (high.iter().sum::<i32>() as u32, low.iter().sum::<i32>() as u32);
     out
 }
 
@@ -104,8 +123,8 @@ unsafe fn score<V: Dots>(tile: &Tile, dim: usize, queries: [&[u32]; QUERIES], sc
             let mut sums = [[V::splat(0.0); N]; QUERIES];
             for (run, first) in (0..dim).step_by(RUN).enumerate() {
                 let of_run = queries.map(|q| &q[run * RUN_NUMBERS..][..RUN_NUMBERS]);
-                let mut high = of_run.map(|q| [V::no_dots(q[WORDS] as i32); N]);
-                let mut low = of_run.map(|q| [V::no_dots(q[WORDS + 1] as i32); N]);
+                let mut high = of_run.map(|q| [V::no_dots(q[QUERY_WORDS] as i32); N]);
+                let mut low = of_run.map(|q| [V::no_dots(q[QUERY_WORDS + 1] as i32); N]);
                 for i in (first..dim.min(first + RUN)).step_by(4) {
                     let at = i * POSITIONS + start * 4;
                     ask_for::<V>(ahead, N * V::LANES * 4);
@@ -122,13 +141,137 @@ unsafe fn score<V: Dots>(tile: &Tile, dim: usize, queries: [&[u32]; QUERIES], sc
                 for v in 0..N {
                     let scale = V::load_f16(scales.add(run * POSITIONS + start + v * V::LANES));
                     for q in 0..QUERIES {
-                        let scale = scale.mul(V::splat(f32::from_bits(of_run[q][WORDS + 2])));
+                        let scale = scale.mul(V::splat(f32::from_bits(of_run[q][QUERY_WORDS + 2])));
                         sums[q][v] = V::joined(high[q][v], low[q][v]).mul_add(scale, sums[q][v]);
                     }
                 }
             }
             store(&sums, scores, start);
         }
+    }
+}
+
+/// The weights of a tile with the scales of one run of its values: word `k` has those of the positions `k`, `k + 16`, `k + 32` and `k + 48`.
+#[derive(Clone, Copy)]
+struct Weights {
+    high: [i32; WORDS],
+    low: [i32; WORDS],
+    scale: f32,
+}
+
+impl Weights {
+    const NONE: Weights = Weights { high: [0; WORDS], low: [0; WORDS], scale: 0.0 };
+
+    /// The codes of `weights · scales`, which are numbers from 0 to `LARGEST`; where one is none, what comes of it is of no use.
+    #[inline(always)]
+    fn round<V: Dots>(&mut self, weights: &[f32; POSITIONS], scales: &[f32; POSITIONS]) {
+        // What a low byte that is signed owes to the high one.
+        let carry = if V::UNSIGNED_WEIGHTS { 0 } else { 128 };
+        for k in 0..WORDS {
+            let code = |j: usize| weights[k + j * WORDS].mul_add(scales[k + j * WORDS], WHOLE).to_bits();
+            let codes = [code(0), code(1), code(2), code(3)];
+            let high = |j: usize| (codes[j] + carry) >> 8 & 0xff;
+            let low = |j: usize| codes[j] & 0xff;
+            self.high[k] = (high(0) | high(1) << 8 | high(2) << 16 | high(3) << 24) as i32;
+            self.low[k] = (low(0) | low(1) << 8 | low(2) << 16 | low(3) << 24) as i32;
+        }
+    }
+}
+
+/// # Safety
+/// As [`Storage::gather`].
+#[inline(always)]
+unsafe fn gather<V: Dots>(tile: &Tile, dim: usize, weights: &Scores, kept: [f32; QUERIES], seen: Range<usize>, acc: &mut [f32]) {
+    // Loops, not methods of arrays: those are functions of their own, which know nothing of this processor.
+    let mut largest_weights = [0.0; QUERIES];
+    let mut of_largest = *weights;
+    for q in 0..QUERIES {
+        // Weights of NaN make the query's sum NaN, and with it the result.
+        // SAFETY: by the contract.
+        largest_weights[q] = unsafe { largest::<V>(0.0, &weights[q]) };
+        let by = if largest_weights[q] > WEIGHTLESS { LARGEST / largest_weights[q] } else { 0.0 };
+        for weight in &mut of_largest[q] {
+            *weight *= by;
+        }
+    }
+    let mut coded = [Weights::NONE; QUERIES];
+    for run in (0..dim).step_by(RUN) {
+        // SAFETY: by the contract.
+        let mut scales = unsafe { values::scales::<V>(tile, dim, run) };
+        if seen != (0..POSITIONS) {
+            scales[..seen.start].fill(0.0);
+            scales[seen.end..].fill(0.0);
+        }
+        // SAFETY: by the contract.
+        let (largest_scale, total) = unsafe { (largest::<V>(0.0, &scales), total::<V>(&scales)) };
+        let inverse = if largest_scale > 0.0 { 1.0 / largest_scale } else { 0.0 };
+        for scale in &mut scales {
+            *scale *= inverse;
+        }
+        // A scale that is no number is one to all positions.
+        let of_run = if total.is_finite() { largest_scale / LARGEST } else { f32::NAN };
+        for q in 0..QUERIES {
+            coded[q].round::<V>(&of_largest[q], &scales);
+            coded[q].scale = largest_weights[q] * of_run;
+        }
+        let end = dim.min(run + RUN);
+        let mut start = run;
+        while start < end {
+            let (room, seen) = (end - start, seen.clone());
+            // SAFETY: `start` and as many elements as are computed are within a run.
+            start += unsafe {
+                if room >= N * V::LANES {
+                    add_values::<V, N>(tile, dim, start, &coded, kept, seen, acc)
+                } else if room >= V::LANES {
+                    add_values::<V, 1>(tile, dim, start, &coded, kept, seen, acc)
+                } else {
+                    let mut weights = *weights;
+                    for (weight, scale) in weights.iter_mut().flat_map(|of_query| of_query.iter_mut().zip(&scales)) {
+                        *weight *= scale * largest_scale;
+                    }
+                    values::add_one_by_one(start..end, dim, &weights, kept, seen, acc, |p, i| values::code(tile, dim, p, i))
+                }
+            };
+        }
+    }
+}
+
+/// `N` vectors of elements from `start` on; their number.
+///
+/// # Safety
+/// As [`Storage::gather`]; they are within a run.
+#[inline(always)]
+unsafe fn add_values<V: Dots, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    start: usize,
+    weights: &[Weights; QUERIES],
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) -> usize {
+    // SAFETY: by the contract.
+    unsafe {
+        let mut high = [[V::no_dots(0); N]; QUERIES];
+        let mut low = [[V::no_dots(0); N]; QUERIES];
+        for word in values::words(seen) {
+            let at = (word * dim + start) * 4;
+            ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
+            for v in 0..N {
+                let codes = V::load_values(tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
+                for q in 0..QUERIES {
+                    high[q][v] = V::add_weighted(high[q][v], codes, *weights[q].high.get_unchecked(word));
+                    low[q][v] = V::add_weighted(low[q][v], codes, *weights[q].low.get_unchecked(word));
+                }
+            }
+        }
+        let mut sums = values::kept_sums::<V, N>(acc, dim, start, kept);
+        for (q, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = V::joined(high[q][v], low[q][v]).mul_add(V::splat(weights[q].scale), *sum);
+            }
+        }
+        values::put::<V, N>(&sums, acc, dim, start)
     }
 }
 
@@ -140,7 +283,7 @@ mod tests {
     fn a_rounded_run_is_near_and_its_codes_are_int8() {
         let x: Vec<f32> = (0..30).map(|i| (i as f32 * 0.7).sin() * (i as f32 - 11.0)).collect();
         let run = round(&x);
-        let scale = f32::from_bits(run[WORDS + 2]);
+        let scale = f32::from_bits(run[QUERY_WORDS + 2]);
         let (mut high_sum, mut low_sum) = (0, 0);
         for (i, x) in x.iter().enumerate() {
             let code = |word: u32| i32::from(word.to_le_bytes()[i % 4] as i8);
@@ -149,14 +292,14 @@ mod tests {
             high_sum += high;
             low_sum += low;
         }
-        assert_eq!((run[WORDS] as i32, run[WORDS + 1] as i32), (high_sum, low_sum));
+        assert_eq!((run[QUERY_WORDS] as i32, run[QUERY_WORDS + 1] as i32), (high_sum, low_sum));
         assert_eq!((run[14] >> 16, run[15] >> 16), (0, 0), "beyond the end");
     }
 
     #[test]
     fn a_run_that_has_no_scale_says_so_or_is_nothing() {
-        assert!(f32::from_bits(round(&[1.0, f32::NAN])[WORDS + 2]).is_nan());
-        assert!(f32::from_bits(round(&[f32::NEG_INFINITY; 32])[WORDS + 2]).is_nan());
+        assert!(f32::from_bits(round(&[1.0, f32::NAN])[QUERY_WORDS + 2]).is_nan());
+        assert!(f32::from_bits(round(&[f32::NEG_INFINITY; 32])[QUERY_WORDS + 2]).is_nan());
         assert_eq!(round(&[0.0; 32]), [0; RUN_NUMBERS]);
     }
 }

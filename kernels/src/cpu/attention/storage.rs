@@ -1,9 +1,9 @@
 //! What tiles hold, as attention reads it: scores from each kind of keys, and tiles brought into f32.
 
-use super::{QUERIES, Scores, Tile};
-use crate::cpu::kv::{Kind, POSITIONS};
-use crate::cpu::plain;
+use super::{QUERIES, Scores, Tile, values};
+use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::vector::Vector;
+use std::ops::Range;
 
 /// A kind of cache, as this room reads it.
 pub trait Storage {
@@ -30,6 +30,20 @@ pub trait Storage {
     /// # Safety
     /// As [`attend`](super::attend).
     unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[Self::Number]; QUERIES], scores: &mut Scores);
+
+    /// `acc[q] = acc[q] · kept[q] + Σ_p weights[q, p] · v[p]`, for as many queries as `acc` has lines, over the positions `seen` by any.
+    /// Weights of other positions are 0.
+    ///
+    /// # Safety
+    /// As [`attend`](super::attend).
+    unsafe fn gather<V: Vector, const N: usize>(
+        tile: &Tile,
+        dim: usize,
+        weights: &Scores,
+        kept: [f32; QUERIES],
+        seen: Range<usize>,
+        acc: &mut [f32],
+    );
 }
 
 /// A storage that can be brought into f32, as [`Kind::F32`] lies.
@@ -84,9 +98,22 @@ macro_rules! plain_queries {
     };
 }
 
-/// Scores of keys in a line each.
-macro_rules! scores_in_line {
+/// Scores of keys, and sums of values, in a line each.
+macro_rules! in_line {
     () => {
+        #[inline(always)]
+        unsafe fn gather<V: Vector, const N: usize>(
+            tile: &Tile,
+            dim: usize,
+            weights: &Scores,
+            kept: [f32; QUERIES],
+            seen: Range<usize>,
+            acc: &mut [f32],
+        ) {
+            // SAFETY: passed on.
+            unsafe { values::gather_in_line::<V, Self, N>(tile, dim, weights, kept, seen, acc) }
+        }
+
         #[inline(always)]
         unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
             // SAFETY: passed on.
@@ -150,7 +177,7 @@ pub struct Decoded;
 impl Storage for F16 {
     const KIND: Kind = Kind::F16;
     plain_queries!();
-    scores_in_line!();
+    in_line!();
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
@@ -162,7 +189,7 @@ impl Storage for F16 {
 impl Storage for F32 {
     const KIND: Kind = Kind::F32;
     plain_queries!();
-    scores_in_line!();
+    in_line!();
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
@@ -192,6 +219,19 @@ impl Storage for Q8 {
                 _ => score_q8::<V, 1>(tile, dim, queries, scores),
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn gather<V: Vector, const N: usize>(
+        tile: &Tile,
+        dim: usize,
+        weights: &Scores,
+        kept: [f32; QUERIES],
+        seen: Range<usize>,
+        acc: &mut [f32],
+    ) {
+        // SAFETY: passed on.
+        unsafe { values::gather_q8::<V, N>(tile, dim, weights, kept, seen, acc) }
     }
 }
 
@@ -239,7 +279,7 @@ impl Storage for Decoded {
     const KIND: Kind = Kind::F32;
     const AHEAD: bool = false;
     plain_queries!();
-    scores_in_line!();
+    in_line!();
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
@@ -295,26 +335,24 @@ impl Coded for Q8 {
 
     #[inline(always)]
     unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32) {
-        let codes = Kind::Q8_0.value_codes(dim);
         for run in (0..dim).step_by(32) {
             let end = dim.min(run + 32);
-            let mut of_run = [0.0; POSITIONS];
-            // SAFETY: a line of 64 scales each 32 elements, a line of `dim` codes each position.
+            // SAFETY: four positions of each element lie together; of what is beyond the last vector of a run each by itself.
             unsafe {
-                for p in (0..POSITIONS).step_by(V::LANES) {
-                    let scales = tile.values.as_ptr().add(codes).cast::<u16>();
-                    V::load_f16(scales.add(run / 32 * POSITIONS + p)).store(of_run.as_mut_ptr().add(p));
-                }
-                for (p, scale) in of_run.into_iter().enumerate() {
+                let scales = values::scales::<V>(tile, dim, run);
+                for word in 0..WORDS {
                     let mut i = run;
                     while i + V::LANES <= end {
-                        let at = p * dim + i;
-                        ask_for::<V>(tile.next_values.wrapping_add(at), V::LANES);
-                        Q8::load::<V>(tile.values.as_ptr(), at).mul(V::splat(scale)).store(out.add(at));
+                        let at = (word * dim + i) * 4;
+                        ask_for::<V>(tile.next_values.wrapping_add(at), V::LANES * 4);
+                        let four = V::load_four_i8(tile.values.as_ptr().add(at).cast());
+                        for (p, values) in (word..POSITIONS).step_by(WORDS).zip(four) {
+                            values.mul(V::splat(scales[p])).store(out.add(p * dim + i));
+                        }
                         i += V::LANES;
                     }
-                    for i in i..end {
-                        *out.add(p * dim + i) = plain::attention::code(Kind::Q8_0, tile.values, p * dim + i) * scale;
+                    for (p, i) in (word..POSITIONS).step_by(WORDS).flat_map(|p| (i..end).map(move |i| (p, i))) {
+                        *out.add(p * dim + i) = values::code(tile, dim, p, i) * scales[p];
                     }
                 }
             }

@@ -64,7 +64,7 @@ pub unsafe fn weigh<V: Vector>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn largest<V: Vector>(least: f32, x: &[f32; POSITIONS]) -> f32 {
+pub unsafe fn largest<V: Vector>(least: f32, x: &[f32; POSITIONS]) -> f32 {
     // SAFETY: 64 numbers are whole vectors of every width.
     unsafe {
         let mut of_lanes = V::splat(least);
@@ -78,7 +78,7 @@ unsafe fn largest<V: Vector>(least: f32, x: &[f32; POSITIONS]) -> f32 {
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn total<V: Vector>(x: &[f32; POSITIONS]) -> f32 {
+pub unsafe fn total<V: Vector>(x: &[f32; POSITIONS]) -> f32 {
     // SAFETY: 64 numbers are an even number of vectors of every width.
     unsafe {
         let mut parts = [V::splat(0.0); 2];

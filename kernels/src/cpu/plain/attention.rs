@@ -16,7 +16,7 @@ pub fn store_key(kind: Kind, x: &[f32], tile: &mut [u8], position: usize) {
 /// Writes one head's value at `position` of a tile.
 pub fn store_value(kind: Kind, x: &[f32], tile: &mut [u8], position: usize) {
     let codes = kind.value_codes(x.len());
-    store(kind, x, tile, codes, position, |i| position * x.len() + i);
+    store(kind, x, tile, codes, position, |i| kind.value_at(x.len(), position, i));
 }
 
 fn store(kind: Kind, x: &[f32], tile: &mut [u8], codes: usize, position: usize, place: impl Fn(usize) -> usize) {
@@ -59,9 +59,10 @@ pub fn key(kind: Kind, dim: usize, tile: &[u8], position: usize, i: usize) -> f3
 
 /// Element `i` of the value at `position` of a tile.
 pub fn value(kind: Kind, dim: usize, tile: &[u8], position: usize, i: usize) -> f32 {
+    let at = kind.value_at(dim, position, i);
     match kind {
-        Kind::F32 | Kind::F16 => code(kind, tile, position * dim + i),
-        Kind::Q8_0 => q8_0(tile, position * dim + i, kind.value_codes(dim), position, i),
+        Kind::F32 | Kind::F16 => code(kind, tile, at),
+        Kind::Q8_0 => q8_0(tile, at, kind.value_codes(dim), position, i),
     }
 }
 

@@ -95,7 +95,8 @@ impl Vector for __m512 {
     }
 }
 
-/// VNNI multiplies unsigned bytes with signed ones: codes are moved up by 128, and sums begin with what that adds to them.
+/// VNNI multiplies unsigned bytes with signed ones: codes of keys are moved up by 128, and sums begin with what that adds to them; weights
+/// are the unsigned ones of their products.
 impl Dots for __m512 {
     type Words = __m512i;
 
@@ -115,6 +116,20 @@ impl Dots for __m512 {
     unsafe fn add_dots(sums: __m512i, codes: __m512i, by: i32) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(by)) }
+    }
+
+    const UNSIGNED_WEIGHTS: bool = true;
+
+    #[inline(always)]
+    unsafe fn load_values(at: *const i8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_si512(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_weighted(sums: __m512i, codes: __m512i, by: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(by), codes) }
     }
 
     #[inline(always)]

@@ -1,0 +1,235 @@
+//! Sums of values by their weights, as f32.
+
+use super::storage::{Storage, ask_for, multiply, size};
+use super::{QUERIES, Scores, Tile};
+use crate::cpu::kv::{Kind, POSITIONS, WORDS};
+use crate::cpu::plain;
+use crate::cpu::vector::Vector;
+use std::ops::Range;
+
+/// Elements of a line of [`Kind::Q8_0`] that have one scale.
+pub const RUN: usize = 32;
+
+/// As [`Storage::gather`], of values that lie side by side, one number each.
+///
+/// # Safety
+/// As [`attend`](super::attend).
+#[inline(always)]
+pub unsafe fn gather_in_line<V: Vector, S: Storage, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) {
+    let mut start = 0;
+    while start < dim {
+        let room = dim - start;
+        let seen = seen.clone();
+        // SAFETY: `start` and as many elements as are computed are within a line of the tile.
+        start += unsafe {
+            if room >= N * V::LANES {
+                add_in_line::<V, S, N>(tile, dim, start, weights, kept, seen, acc)
+            } else if room >= 2 * V::LANES {
+                add_in_line::<V, S, 2>(tile, dim, start, weights, kept, seen, acc)
+            } else if room >= V::LANES {
+                add_in_line::<V, S, 1>(tile, dim, start, weights, kept, seen, acc)
+            } else {
+                let value = |p: usize, i: usize| plain::attention::code(S::KIND, tile.values, p * dim + i);
+                add_one_by_one(start..dim, dim, weights, kept, seen, acc, value)
+            }
+        };
+    }
+}
+
+/// `N` vectors of elements from `start` on; their number.
+///
+/// # Safety
+/// As [`gather_in_line`]; they are within a line.
+#[inline(always)]
+unsafe fn add_in_line<V: Vector, S: Storage, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    start: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) -> usize {
+    // SAFETY: by the contract.
+    unsafe {
+        let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
+        for p in seen {
+            let at = p * dim + start;
+            let mut x = [V::splat(0.0); N];
+            for (v, x) in x.iter_mut().enumerate() {
+                *x = S::load(tile.values.as_ptr(), at + v * V::LANES);
+            }
+            if S::AHEAD {
+                ask_for::<V>(tile.next_values.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
+            }
+            multiply(&mut sums, x, |q| *weights.get_unchecked(q).get_unchecked(p));
+        }
+        put::<V, N>(&sums, acc, dim, start)
+    }
+}
+
+/// As [`Storage::gather`], of [`Kind::Q8_0`]: an element of four positions lies together.
+///
+/// # Safety
+/// As [`attend`](super::attend).
+#[inline(always)]
+pub unsafe fn gather_q8<V: Vector, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) {
+    for run in (0..dim).step_by(RUN) {
+        // Weights take the scales; 0 where nothing is seen, and nothing may be written.
+        let mut of_run: Scores = [[0.0; POSITIONS]; QUERIES];
+        // SAFETY: by the contract.
+        let scales = unsafe { scales::<V>(tile, dim, run) };
+        for (of_run, weights) in of_run.iter_mut().zip(weights) {
+            for p in seen.clone() {
+                of_run[p] = weights[p] * scales[p];
+            }
+        }
+        let end = dim.min(run + RUN);
+        let mut start = run;
+        while start < end {
+            let room = end - start;
+            let seen = seen.clone();
+            // SAFETY: `start` and as many elements as are computed are within a run.
+            start += unsafe {
+                if room >= N * V::LANES {
+                    add_q8::<V, N>(tile, dim, start, &of_run, kept, seen, acc)
+                } else if room >= 2 * V::LANES {
+                    add_q8::<V, 2>(tile, dim, start, &of_run, kept, seen, acc)
+                } else if room >= V::LANES {
+                    add_q8::<V, 1>(tile, dim, start, &of_run, kept, seen, acc)
+                } else {
+                    add_one_by_one(start..end, dim, &of_run, kept, seen, acc, |p, i| code(tile, dim, p, i))
+                }
+            };
+        }
+    }
+}
+
+/// `N` vectors of elements from `start` on; their number.
+///
+/// # Safety
+/// As [`gather_q8`]; they are within a run.
+#[inline(always)]
+unsafe fn add_q8<V: Vector, const N: usize>(
+    tile: &Tile,
+    dim: usize,
+    start: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+) -> usize {
+    // SAFETY: by the contract.
+    unsafe {
+        let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
+        for word in words(seen) {
+            let at = (word * dim + start) * 4;
+            ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
+            let mut x = [[V::splat(0.0); 4]; N];
+            for (v, x) in x.iter_mut().enumerate() {
+                *x = V::load_four_i8(tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
+            }
+            for j in 0..4 {
+                let mut of_position = [V::splat(0.0); N];
+                for (of_position, x) in of_position.iter_mut().zip(&x) {
+                    *of_position = x[j];
+                }
+                multiply(&mut sums, of_position, |q| *weights.get_unchecked(q).get_unchecked(word + j * WORDS));
+            }
+        }
+        put::<V, N>(&sums, acc, dim, start)
+    }
+}
+
+/// The words that hold any of the positions.
+#[inline(always)]
+pub fn words(seen: Range<usize>) -> impl Iterator<Item = usize> {
+    (0..WORDS).filter(move |word| seen.len() >= WORDS || (*word..POSITIONS).step_by(WORDS).any(|p| seen.contains(&p)))
+}
+
+/// The scales of all positions, of the run of elements that begins at `first`.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn scales<V: Vector>(tile: &Tile, dim: usize, first: usize) -> [f32; POSITIONS] {
+    let mut scales = [0.0; POSITIONS];
+    let bytes = &tile.values[Kind::Q8_0.value_codes(dim) + first / RUN * POSITIONS * 2..][..POSITIONS * 2];
+    for p in (0..POSITIONS).step_by(V::LANES) {
+        // SAFETY: 64 numbers are whole vectors of every width.
+        unsafe { V::load_f16(bytes.as_ptr().cast::<u16>().add(p)).store(scales.as_mut_ptr().add(p)) };
+    }
+    scales
+}
+
+/// An element of [`Kind::Q8_0`] without its scale.
+pub fn code(tile: &Tile, dim: usize, position: usize, element: usize) -> f32 {
+    plain::attention::code(Kind::Q8_0, tile.values, Kind::Q8_0.value_at(dim, position, element))
+}
+
+/// Elements that fill no vector; their number.
+#[inline(always)]
+pub fn add_one_by_one(
+    elements: Range<usize>,
+    dim: usize,
+    weights: &Scores,
+    kept: [f32; QUERIES],
+    seen: Range<usize>,
+    acc: &mut [f32],
+    value: impl Fn(usize, usize) -> f32,
+) -> usize {
+    for (q, acc) in acc.chunks_exact_mut(dim).enumerate() {
+        for i in elements.clone() {
+            acc[i] = seen.clone().fold(acc[i] * kept[q], |sum, p| value(p, i).mul_add(weights[q][p], sum));
+        }
+    }
+    elements.len()
+}
+
+/// What is left of the sums of `N` vectors from `start` on. A query that is not there has the last one's.
+///
+/// # Safety
+/// As [`Vector`]; they are within a line of `acc`, which has at most four.
+#[inline(always)]
+pub unsafe fn kept_sums<V: Vector, const N: usize>(acc: &[f32], dim: usize, start: usize, kept: [f32; QUERIES]) -> [[V; N]; QUERIES] {
+    let last = acc.len() / dim - 1;
+    // SAFETY: by the contract.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; QUERIES];
+        for (q, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = V::load(acc.as_ptr().add(q.min(last) * dim + start + v * V::LANES)).mul(V::splat(kept[q]));
+            }
+        }
+        sums
+    }
+}
+
+/// Puts them back, of the queries that are there; the number of elements.
+///
+/// # Safety
+/// As [`kept_sums`].
+#[inline(always)]
+pub unsafe fn put<V: Vector, const N: usize>(sums: &[[V; N]; QUERIES], acc: &mut [f32], dim: usize, start: usize) -> usize {
+    for (sums, acc) in sums.iter().zip(acc.chunks_exact_mut(dim)) {
+        for (v, sum) in sums.iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { sum.store(acc.as_mut_ptr().add(start + v * V::LANES)) };
+        }
+    }
+    N * V::LANES
+}
