@@ -8,13 +8,17 @@ pub trait Vector: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(at: *const f32) -> Self;
     unsafe fn load_f16(at: *const u16) -> Self;
-    unsafe fn load_i8(at: *const i8) -> Self;
     /// Bytes 0, 1, 2 and 3 of each of the words at `at`.
     unsafe fn load_four_i8(at: *const i8) -> [Self; 4];
     unsafe fn store(self, at: *mut f32);
     unsafe fn mul(self, by: Self) -> Self;
     /// `self · by + plus`
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+    /// Four numbers in a row by which vectors are multiplied: in a register where a product can pick one of it, else where they are.
+    type Four: Copy;
+    unsafe fn four(at: *const f32) -> Self::Four;
+    /// `self · by[I] + plus`
+    unsafe fn mul_add_one<const I: usize>(self, by: Self::Four, plus: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     /// The larger of both in each lane; where `self` is NaN, the other.
     unsafe fn max(self, other: Self) -> Self;
@@ -36,14 +40,17 @@ pub trait Dots: Vector {
     unsafe fn load_codes(at: *const i8) -> Self::Words;
     /// Sums of no products yet, by codes that will come to `sum` in all.
     unsafe fn no_dots(sum: i32) -> Self::Words;
-    /// To each lane the products of its four codes with the four of `by`.
-    unsafe fn add_dots(sums: Self::Words, codes: Self::Words, by: i32) -> Self::Words;
+    /// Four words of four codes or weights each, as [`Vector::Four`].
+    type FourWords: Copy;
+    unsafe fn four_words(at: *const i32) -> Self::FourWords;
+    /// To each lane the products of its four codes with the four of `by[I]`.
+    unsafe fn add_dots<const I: usize>(sums: Self::Words, codes: Self::Words, by: Self::FourWords) -> Self::Words;
     /// Whether bytes of a weight are unsigned to [`add_weighted`](Self::add_weighted), else signed.
     const UNSIGNED_WEIGHTS: bool;
     /// Four codes for every lane, as [`add_weighted`](Self::add_weighted) wants them.
     unsafe fn load_values(at: *const i8) -> Self::Words;
-    /// To each lane the products of its four codes with the four weights in `by`.
-    unsafe fn add_weighted(sums: Self::Words, codes: Self::Words, by: i32) -> Self::Words;
+    /// To each lane the products of its four codes with the four weights of `by[I]`.
+    unsafe fn add_weighted<const I: usize>(sums: Self::Words, codes: Self::Words, by: Self::FourWords) -> Self::Words;
     /// `256 · high + low`, which fits 32 bits, as numbers.
     unsafe fn joined(high: Self::Words, low: Self::Words) -> Self;
 }

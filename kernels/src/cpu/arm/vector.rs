@@ -27,15 +27,6 @@ impl Vector for float32x4_t {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self {
-        // SAFETY: as above; four bytes, at any address.
-        unsafe {
-            let bytes = vreinterpret_s8_u32(vld1_dup_u32(at.cast()));
-            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
-        }
-    }
-
-    #[inline(always)]
     unsafe fn load_four_i8(at: *const i8) -> [Self; 4] {
         // SAFETY: as above. The fixed-point conversion divides by 2²⁴ what stands in the upper byte, exactly.
         unsafe {
@@ -61,6 +52,27 @@ impl Vector for float32x4_t {
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
         // SAFETY: as above.
         unsafe { vfmaq_f32(plus, self, by) }
+    }
+
+    type Four = float32x4_t;
+
+    #[inline(always)]
+    unsafe fn four(at: *const f32) -> float32x4_t {
+        // SAFETY: as above.
+        unsafe { vld1q_f32(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add_one<const I: usize>(self, by: float32x4_t, plus: Self) -> Self {
+        // SAFETY: as above. `I` is known when this is compiled.
+        unsafe {
+            match I {
+                0 => vfmaq_laneq_f32::<0>(plus, self, by),
+                1 => vfmaq_laneq_f32::<1>(plus, self, by),
+                2 => vfmaq_laneq_f32::<2>(plus, self, by),
+                _ => vfmaq_laneq_f32::<3>(plus, self, by),
+            }
+        }
     }
 
     #[inline(always)]
@@ -110,12 +122,20 @@ impl Dots for float32x4_t {
         unsafe { vdupq_n_s32(0) }
     }
 
+    type FourWords = int32x4_t;
+
     #[inline(always)]
-    unsafe fn add_dots(mut sums: int32x4_t, codes: int32x4_t, by: i32) -> int32x4_t {
+    unsafe fn four_words(at: *const i32) -> int32x4_t {
+        // SAFETY: as above.
+        unsafe { vld1q_s32(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots<const I: usize>(mut sums: int32x4_t, codes: int32x4_t, by: int32x4_t) -> int32x4_t {
         // SAFETY: as above; registers only.
         unsafe {
-            asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
-                 inout(vreg) sums, in(vreg) codes, in(vreg) vdupq_n_s32(by), options(pure, nomem, nostack, preserves_flags));
+            asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]",
+                 inout(vreg) sums, in(vreg) codes, in(vreg) by, const I, options(pure, nomem, nostack, preserves_flags));
         }
         sums
     }
@@ -129,9 +149,9 @@ impl Dots for float32x4_t {
     }
 
     #[inline(always)]
-    unsafe fn add_weighted(sums: int32x4_t, codes: int32x4_t, by: i32) -> int32x4_t {
+    unsafe fn add_weighted<const I: usize>(sums: int32x4_t, codes: int32x4_t, by: int32x4_t) -> int32x4_t {
         // SAFETY: as above.
-        unsafe { Self::add_dots(sums, codes, by) }
+        unsafe { Self::add_dots::<I>(sums, codes, by) }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! bytes a number, `x = scale · (256 · high + low)`, with a scale for every 32 elements of a query and for a tile of weights. That is 15
 //! bits and, of a query, a sign; the products are exact.
 
-use super::storage::{Q8, Storage, ask_for, store};
+use super::storage::{Storage, ask_for, store};
 use super::values::{self, RUN};
 use super::weigh::{largest, total};
 use super::{ALIGNMENT, QUERIES, Scores, Tile};
@@ -51,12 +51,6 @@ impl<D: Dots> Storage for Rounded<D> {
             }
         }
         out
-    }
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
-        // SAFETY: passed on.
-        unsafe { Q8::load(tile, index) }
     }
 
     #[inline(always)]
@@ -125,17 +119,18 @@ unsafe fn score<V: Dots>(tile: &Tile, dim: usize, queries: [&[u32]; QUERIES], sc
                 let of_run = queries.map(|q| &q[run * RUN_NUMBERS..][..RUN_NUMBERS]);
                 let mut high = of_run.map(|q| [V::no_dots(q[QUERY_WORDS] as i32); N]);
                 let mut low = of_run.map(|q| [V::no_dots(q[QUERY_WORDS + 1] as i32); N]);
-                for i in (first..dim.min(first + RUN)).step_by(4) {
-                    let at = i * POSITIONS + start * 4;
+                for i in (first..dim.min(first + RUN)).step_by(8) {
+                    // The high and low codes of eight elements, of which the last four may be beyond the head's.
+                    let [a, b, c, d] = of_run.map(|q| q.as_ptr().cast::<i32>().add((i - first) / 2));
+                    let by = [V::four_words(a), V::four_words(b), V::four_words(c), V::four_words(d)];
+                    let line = tile.keys.as_ptr().add(i * POSITIONS + start * 4).cast();
                     ask_for::<V>(ahead, N * V::LANES * 4);
+                    add_keys::<V, 0, 1>(&mut high, &mut low, line, by);
                     ahead = ahead.wrapping_add(N * V::LANES * 4);
-                    let word = (i - first) / 2;
-                    for v in 0..N {
-                        let keys = V::load_codes(tile.keys.as_ptr().add(at + v * V::LANES * 4).cast());
-                        for q in 0..QUERIES {
-                            high[q][v] = V::add_dots(high[q][v], keys, *of_run[q].get_unchecked(word) as i32);
-                            low[q][v] = V::add_dots(low[q][v], keys, *of_run[q].get_unchecked(word + 1) as i32);
-                        }
+                    if i + 4 < dim {
+                        ask_for::<V>(ahead, N * V::LANES * 4);
+                        add_keys::<V, 2, 3>(&mut high, &mut low, line.add(4 * POSITIONS), by);
+                        ahead = ahead.wrapping_add(N * V::LANES * 4);
                     }
                 }
                 for v in 0..N {
@@ -147,6 +142,29 @@ unsafe fn score<V: Dots>(tile: &Tile, dim: usize, queries: [&[u32]; QUERIES], sc
                 }
             }
             store(&sums, scores, start);
+        }
+    }
+}
+
+/// Four elements of the keys at `line`, by the words `HIGH` and `LOW` of each query.
+///
+/// # Safety
+/// As [`score`]; the keys are in the tile.
+#[inline(always)]
+unsafe fn add_keys<V: Dots, const HIGH: usize, const LOW: usize>(
+    high: &mut [[V::Words; N]; QUERIES],
+    low: &mut [[V::Words; N]; QUERIES],
+    line: *const i8,
+    by: [V::FourWords; QUERIES],
+) {
+    for v in 0..N {
+        // SAFETY: by the contract.
+        unsafe {
+            let keys = V::load_codes(line.add(v * V::LANES * 4));
+            for q in 0..QUERIES {
+                high[q][v] = V::add_dots::<HIGH>(high[q][v], keys, by[q]);
+                low[q][v] = V::add_dots::<LOW>(low[q][v], keys, by[q]);
+            }
         }
     }
 }
@@ -254,16 +272,15 @@ unsafe fn add_values<V: Dots, const N: usize>(
     unsafe {
         let mut high = [[V::no_dots(0); N]; QUERIES];
         let mut low = [[V::no_dots(0); N]; QUERIES];
-        for word in values::words(seen) {
-            let at = (word * dim + start) * 4;
-            ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
-            for v in 0..N {
-                let codes = V::load_values(tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
-                for q in 0..QUERIES {
-                    high[q][v] = V::add_weighted(high[q][v], codes, *weights[q].high.get_unchecked(word));
-                    low[q][v] = V::add_weighted(low[q][v], codes, *weights[q].low.get_unchecked(word));
-                }
-            }
+        let [a, b, c, d] = weights;
+        for word in values::fours_of_words(seen) {
+            let of = |numbers: &[i32; WORDS]| V::four_words(numbers.as_ptr().add(word));
+            let by = [[of(&a.high), of(&b.high), of(&c.high), of(&d.high)], [of(&a.low), of(&b.low), of(&c.low), of(&d.low)]];
+            let at = |further: usize| ((word + further) * dim + start) * 4;
+            add_word::<V, N, 0>(&mut high, &mut low, tile, at(0), by);
+            add_word::<V, N, 1>(&mut high, &mut low, tile, at(1), by);
+            add_word::<V, N, 2>(&mut high, &mut low, tile, at(2), by);
+            add_word::<V, N, 3>(&mut high, &mut low, tile, at(3), by);
         }
         let mut sums = values::kept_sums::<V, N>(acc, dim, start, kept);
         for (q, sums) in sums.iter_mut().enumerate() {
@@ -272,6 +289,31 @@ unsafe fn add_values<V: Dots, const N: usize>(
             }
         }
         values::put::<V, N>(&sums, acc, dim, start)
+    }
+}
+
+/// Elements of four positions, at `at` of the values, by word `I` of each query's high and low weights.
+///
+/// # Safety
+/// As [`add_values`].
+#[inline(always)]
+unsafe fn add_word<V: Dots, const N: usize, const I: usize>(
+    high: &mut [[V::Words; N]; QUERIES],
+    low: &mut [[V::Words; N]; QUERIES],
+    tile: &Tile,
+    at: usize,
+    by: [[V::FourWords; QUERIES]; 2],
+) {
+    ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
+    for v in 0..N {
+        // SAFETY: by the contract.
+        unsafe {
+            let codes = V::load_values(tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
+            for q in 0..QUERIES {
+                high[q][v] = V::add_weighted::<I>(high[q][v], codes, by[0][q]);
+                low[q][v] = V::add_weighted::<I>(low[q][v], codes, by[1][q]);
+            }
+        }
     }
 }
 

@@ -8,8 +8,6 @@ use std::ops::Range;
 /// A kind of cache, as this room reads it.
 pub trait Storage {
     const KIND: Kind;
-    /// Whether the next tile is asked for while this one is read.
-    const AHEAD: bool = true;
     /// What queries are made of.
     type Number: Copy;
 
@@ -18,12 +16,6 @@ pub trait Storage {
 
     /// The queries in these numbers.
     fn prepare<'a>(queries: &'a [f32], dim: usize, scratch: &'a mut [u8]) -> &'a [Self::Number];
-
-    /// Elements `index ..` of a tile's codes, as many as a vector has.
-    ///
-    /// # Safety
-    /// As [`attend`](super::attend); they are there.
-    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V;
 
     /// `scores[q, p] = Σ_i q[i] · k[i, p]`
     ///
@@ -46,6 +38,18 @@ pub trait Storage {
     );
 }
 
+/// A storage in which positions of a key, and elements of a value, lie side by side, one number each.
+pub trait InLine: Storage {
+    /// Whether the next tile is asked for while this one is read.
+    const AHEAD: bool = true;
+
+    /// Numbers `index ..` of a tile, as many as a vector has.
+    ///
+    /// # Safety
+    /// As [`attend`](super::attend); they are there.
+    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V;
+}
+
 /// A storage that can be brought into f32, as [`Kind::F32`] lies.
 pub trait Coded: Storage {
     /// # Safety
@@ -56,30 +60,78 @@ pub trait Coded: Storage {
     unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32);
 }
 
-/// As [`Storage::score`], of keys that lie side by side, one number each.
+/// As [`Storage::score`], of keys that lie side by side.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-unsafe fn score_in_line<V: Vector, S: Storage, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-    let width = N * V::LANES;
+unsafe fn score_in_line<V: Vector, S: InLine, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+    let (keys, next) = (tile.keys.as_ptr(), tile.next_keys);
     // SAFETY: the tile has `dim` lines of 64 keys, and `start` and the vectors after it are within one.
     unsafe {
-        for start in (0..POSITIONS).step_by(width) {
+        for start in (0..POSITIONS).step_by(N * V::LANES) {
             let mut sums = [[V::splat(0.0); N]; QUERIES];
-            for i in 0..dim {
-                let at = i * POSITIONS + start;
-                let mut k = [V::splat(0.0); N];
-                for (v, k) in k.iter_mut().enumerate() {
-                    *k = S::load(tile.keys.as_ptr(), at + v * V::LANES);
-                }
-                if S::AHEAD {
-                    ask_for::<V>(tile.next_keys.wrapping_add(at * size(S::KIND)), width * size(S::KIND));
-                }
-                multiply(&mut sums, k, |q| *queries[q].get_unchecked(i));
+            let line = |i: usize| i * POSITIONS + start;
+            let fours = dim - dim % 4;
+            for i in (0..fours).step_by(4) {
+                let by = fours_of::<V>(queries.map(<[f32]>::as_ptr), i);
+                add_line::<V, S, N, 0>(&mut sums, keys, next, line(i), by);
+                add_line::<V, S, N, 1>(&mut sums, keys, next, line(i + 1), by);
+                add_line::<V, S, N, 2>(&mut sums, keys, next, line(i + 2), by);
+                add_line::<V, S, N, 3>(&mut sums, keys, next, line(i + 3), by);
+            }
+            for i in fours..dim {
+                let x = load_line::<V, S, N>(keys, next, line(i));
+                multiply(&mut sums, x, |q| *queries[q].get_unchecked(i));
             }
             store(&sums, scores, start);
         }
+    }
+}
+
+/// Four numbers of each query, from number `first` on.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn fours_of<V: Vector>(of_queries: [*const f32; QUERIES], first: usize) -> [V::Four; QUERIES] {
+    let [a, b, c, d] = of_queries;
+    // SAFETY: by the contract.
+    unsafe { [V::four(a.add(first)), V::four(b.add(first)), V::four(c.add(first)), V::four(d.add(first))] }
+}
+
+/// `sums[q] += by[q][I] · x`, where `x` are the numbers at `at` of a tile.
+///
+/// # Safety
+/// As [`InLine::load`].
+#[inline(always)]
+pub unsafe fn add_line<V: Vector, S: InLine, const N: usize, const I: usize>(
+    sums: &mut [[V; N]; QUERIES],
+    tile: *const u8,
+    next: *const u8,
+    at: usize,
+    by: [V::Four; QUERIES],
+) {
+    // SAFETY: by the contract.
+    unsafe { multiply_one::<V, N, I>(sums, load_line::<V, S, N>(tile, next, at), by) }
+}
+
+/// `N` vectors of a tile, from number `at` on; those of the next are asked for.
+///
+/// # Safety
+/// As [`InLine::load`].
+#[inline(always)]
+pub unsafe fn load_line<V: Vector, S: InLine, const N: usize>(tile: *const u8, next: *const u8, at: usize) -> [V; N] {
+    // SAFETY: by the contract.
+    unsafe {
+        let mut x = [V::splat(0.0); N];
+        for (v, x) in x.iter_mut().enumerate() {
+            *x = S::load(tile, at + v * V::LANES);
+        }
+        if S::AHEAD {
+            ask_for::<V>(next.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
+        }
+        x
     }
 }
 
@@ -139,6 +191,30 @@ pub fn ask_for<V: Vector>(at: *const u8, bytes: usize) {
     }
 }
 
+/// Number `j` of each four.
+#[inline(always)]
+pub fn of_four<V: Vector, const N: usize>(fours: &[[V; 4]; N], j: usize) -> [V; N] {
+    let mut out = [fours[0][j]; N];
+    for (out, four) in out.iter_mut().zip(fours) {
+        *out = four[j];
+    }
+    out
+}
+
+/// `sums[q] += by[q][I] · x`
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn multiply_one<V: Vector, const N: usize, const I: usize>(sums: &mut [[V; N]; QUERIES], x: [V; N], by: [V::Four; QUERIES]) {
+    for (sums, by) in sums.iter_mut().zip(by) {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            // SAFETY: by the contract.
+            *sum = unsafe { x.mul_add_one::<I>(by, *sum) };
+        }
+    }
+}
+
 /// `sums[q] += by(q) · x`
 ///
 /// # Safety
@@ -178,7 +254,9 @@ impl Storage for F16 {
     const KIND: Kind = Kind::F16;
     plain_queries!();
     in_line!();
+}
 
+impl InLine for F16 {
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
         // SAFETY: by the contract.
@@ -190,7 +268,9 @@ impl Storage for F32 {
     const KIND: Kind = Kind::F32;
     plain_queries!();
     in_line!();
+}
 
+impl InLine for F32 {
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
         // SAFETY: by the contract.
@@ -201,12 +281,6 @@ impl Storage for F32 {
 impl Storage for Q8 {
     const KIND: Kind = Kind::Q8_0;
     plain_queries!();
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
-        // SAFETY: by the contract.
-        unsafe { V::load_i8(tile.cast::<i8>().add(index)) }
-    }
 
     /// Four elements of each key lie together; a run of 32 has a scale.
     #[inline(always)]
@@ -255,12 +329,16 @@ unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: 
                     for (v, k) in k.iter_mut().enumerate() {
                         *k = V::load_four_i8(tile.keys.as_ptr().add(at + v * V::LANES * 4).cast());
                     }
-                    for j in 0..4.min(dim - i) {
-                        let mut of_element = [V::splat(0.0); N];
-                        for (of_element, k) in of_element.iter_mut().zip(&k) {
-                            *of_element = k[j];
+                    if i + 4 <= dim {
+                        let by = fours_of::<V>(queries.map(<[f32]>::as_ptr), i);
+                        multiply_one::<V, N, 0>(&mut of_run, of_four(&k, 0), by);
+                        multiply_one::<V, N, 1>(&mut of_run, of_four(&k, 1), by);
+                        multiply_one::<V, N, 2>(&mut of_run, of_four(&k, 2), by);
+                        multiply_one::<V, N, 3>(&mut of_run, of_four(&k, 3), by);
+                    } else {
+                        for j in 0..dim - i {
+                            multiply(&mut of_run, of_four(&k, j), |q| *queries[q].get_unchecked(i + j));
                         }
-                        multiply(&mut of_run, of_element, |q| *queries[q].get_unchecked(i + j));
                     }
                 }
                 for v in 0..N {
@@ -277,9 +355,12 @@ unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: 
 
 impl Storage for Decoded {
     const KIND: Kind = Kind::F32;
-    const AHEAD: bool = false;
     plain_queries!();
     in_line!();
+}
+
+impl InLine for Decoded {
+    const AHEAD: bool = false;
 
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {

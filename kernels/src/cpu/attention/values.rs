@@ -1,6 +1,6 @@
 //! Sums of values by their weights, as f32.
 
-use super::storage::{Storage, ask_for, multiply, size};
+use super::storage::{InLine, add_line, ask_for, fours_of, load_line, multiply, of_four};
 use super::{QUERIES, Scores, Tile};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::plain;
@@ -10,12 +10,12 @@ use std::ops::Range;
 /// Elements of a line of [`Kind::Q8_0`] that have one scale.
 pub const RUN: usize = 32;
 
-/// As [`Storage::gather`], of values that lie side by side, one number each.
+/// As [`Storage::gather`](super::storage::Storage::gather), of values that lie side by side.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-pub unsafe fn gather_in_line<V: Vector, S: Storage, const N: usize>(
+pub unsafe fn gather_in_line<V: Vector, S: InLine, const N: usize>(
     tile: &Tile,
     dim: usize,
     weights: &Scores,
@@ -48,7 +48,7 @@ pub unsafe fn gather_in_line<V: Vector, S: Storage, const N: usize>(
 /// # Safety
 /// As [`gather_in_line`]; they are within a line.
 #[inline(always)]
-unsafe fn add_in_line<V: Vector, S: Storage, const N: usize>(
+unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(
     tile: &Tile,
     dim: usize,
     start: usize,
@@ -60,22 +60,27 @@ unsafe fn add_in_line<V: Vector, S: Storage, const N: usize>(
     // SAFETY: by the contract.
     unsafe {
         let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
-        for p in seen {
-            let at = p * dim + start;
-            let mut x = [V::splat(0.0); N];
-            for (v, x) in x.iter_mut().enumerate() {
-                *x = S::load(tile.values.as_ptr(), at + v * V::LANES);
-            }
-            if S::AHEAD {
-                ask_for::<V>(tile.next_values.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
-            }
+        let (values, next) = (tile.values.as_ptr(), tile.next_values);
+        let line = |p: usize| p * dim + start;
+        let [a, b, c, d] = weights;
+        let of_queries = [a.as_ptr(), b.as_ptr(), c.as_ptr(), d.as_ptr()];
+        let fours = seen.end - seen.len() % 4;
+        for p in (seen.start..fours).step_by(4) {
+            let by = fours_of::<V>(of_queries, p);
+            add_line::<V, S, N, 0>(&mut sums, values, next, line(p), by);
+            add_line::<V, S, N, 1>(&mut sums, values, next, line(p + 1), by);
+            add_line::<V, S, N, 2>(&mut sums, values, next, line(p + 2), by);
+            add_line::<V, S, N, 3>(&mut sums, values, next, line(p + 3), by);
+        }
+        for p in fours..seen.end {
+            let x = load_line::<V, S, N>(values, next, line(p));
             multiply(&mut sums, x, |q| *weights.get_unchecked(q).get_unchecked(p));
         }
         put::<V, N>(&sums, acc, dim, start)
     }
 }
 
-/// As [`Storage::gather`], of [`Kind::Q8_0`]: an element of four positions lies together.
+/// As [`Storage::gather`](super::storage::Storage::gather), of [`Kind::Q8_0`]: an element of four positions lies together.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
@@ -136,7 +141,7 @@ unsafe fn add_q8<V: Vector, const N: usize>(
     // SAFETY: by the contract.
     unsafe {
         let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
-        for word in words(seen) {
+        for word in fours_of_words(seen).flat_map(|first| first..first + 4) {
             let at = (word * dim + start) * 4;
             ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
             let mut x = [[V::splat(0.0); 4]; N];
@@ -144,21 +149,18 @@ unsafe fn add_q8<V: Vector, const N: usize>(
                 *x = V::load_four_i8(tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
             }
             for j in 0..4 {
-                let mut of_position = [V::splat(0.0); N];
-                for (of_position, x) in of_position.iter_mut().zip(&x) {
-                    *of_position = x[j];
-                }
-                multiply(&mut sums, of_position, |q| *weights.get_unchecked(q).get_unchecked(word + j * WORDS));
+                multiply(&mut sums, of_four(&x, j), |q| *weights.get_unchecked(q).get_unchecked(word + j * WORDS));
             }
         }
         put::<V, N>(&sums, acc, dim, start)
     }
 }
 
-/// The words that hold any of the positions.
+/// The first of every four words in which there is any of the positions.
 #[inline(always)]
-pub fn words(seen: Range<usize>) -> impl Iterator<Item = usize> {
-    (0..WORDS).filter(move |word| seen.len() >= WORDS || (*word..POSITIONS).step_by(WORDS).any(|p| seen.contains(&p)))
+pub fn fours_of_words(seen: Range<usize>) -> impl Iterator<Item = usize> {
+    let has_any = move |word: &usize| (*word..POSITIONS).step_by(WORDS).any(|p| p < seen.end && p + 4 > seen.start);
+    (0..WORDS).step_by(4).filter(has_any)
 }
 
 /// The scales of all positions, of the run of elements that begins at `first`.

@@ -25,12 +25,6 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self {
-        // SAFETY: as above.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
-    }
-
-    #[inline(always)]
     unsafe fn load_four_i8(at: *const i8) -> [Self; 4] {
         // SAFETY: as above.
         unsafe {
@@ -61,6 +55,19 @@ impl Vector for __m512 {
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(self, by, plus) }
+    }
+
+    type Four = *const f32;
+
+    #[inline(always)]
+    unsafe fn four(at: *const f32) -> *const f32 {
+        at
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add_one<const I: usize>(self, by: *const f32, plus: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(self, _mm512_set1_ps(by.add(I).read_unaligned()), plus) }
     }
 
     #[inline(always)]
@@ -112,10 +119,17 @@ impl Dots for __m512 {
         unsafe { _mm512_set1_epi32(-128 * sum) }
     }
 
+    type FourWords = *const i32;
+
     #[inline(always)]
-    unsafe fn add_dots(sums: __m512i, codes: __m512i, by: i32) -> __m512i {
+    unsafe fn four_words(at: *const i32) -> *const i32 {
+        at
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots<const I: usize>(sums: __m512i, codes: __m512i, by: *const i32) -> __m512i {
         // SAFETY: as above.
-        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(by)) }
+        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(by.add(I).read_unaligned())) }
     }
 
     const UNSIGNED_WEIGHTS: bool = true;
@@ -127,9 +141,9 @@ impl Dots for __m512 {
     }
 
     #[inline(always)]
-    unsafe fn add_weighted(sums: __m512i, codes: __m512i, by: i32) -> __m512i {
+    unsafe fn add_weighted<const I: usize>(sums: __m512i, codes: __m512i, by: *const i32) -> __m512i {
         // SAFETY: as above.
-        unsafe { _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(by), codes) }
+        unsafe { _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(by.add(I).read_unaligned()), codes) }
     }
 
     #[inline(always)]
@@ -158,12 +172,6 @@ impl Vector for __m256 {
     unsafe fn load_f16(at: *const u16) -> Self {
         // SAFETY: as above.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self {
-        // SAFETY: as above.
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
     }
 
     #[inline(always)]
@@ -197,6 +205,19 @@ impl Vector for __m256 {
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm256_fmadd_ps(self, by, plus) }
+    }
+
+    type Four = *const f32;
+
+    #[inline(always)]
+    unsafe fn four(at: *const f32) -> *const f32 {
+        at
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add_one<const I: usize>(self, by: *const f32, plus: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(self, _mm256_set1_ps(by.add(I).read_unaligned()), plus) }
     }
 
     #[inline(always)]
