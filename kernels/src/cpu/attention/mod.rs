@@ -12,6 +12,7 @@
 //! 3. Scores and sums are computed for four queries together, weighed for sixteen ([`weigh`]).
 //! 4. Values outside every span are not summed: that part of a tile may never have been written.
 
+mod lines;
 mod rounded;
 mod storage;
 mod values;

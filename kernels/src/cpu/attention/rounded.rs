@@ -2,7 +2,8 @@
 //! bytes a number, `x = scale · (256 · high + low)`, with a scale for every 32 elements of a query and for a tile of weights. That is 15
 //! bits and, of a query, a sign; the products are exact.
 
-use super::storage::{Storage, ask_for, store};
+use super::lines::ask_for;
+use super::storage::{Storage, store};
 use super::values::{self, RUN};
 use super::weigh::{largest, total};
 use super::{ALIGNMENT, QUERIES, Scores, Tile};

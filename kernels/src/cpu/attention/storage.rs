@@ -1,5 +1,6 @@
 //! What tiles hold, as attention reads it: scores from each kind of keys, and tiles brought into f32.
 
+use super::lines::{add_lines, ask_for, fours_of, multiply, multiply_one, of_four};
 use super::{QUERIES, Scores, Tile, values};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::vector::Vector;
@@ -66,72 +67,14 @@ pub trait Coded: Storage {
 /// As [`attend`](super::attend).
 #[inline(always)]
 unsafe fn score_in_line<V: Vector, S: InLine, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-    let (keys, next) = (tile.keys.as_ptr(), tile.next_keys);
     // SAFETY: the tile has `dim` lines of 64 keys, and `start` and the vectors after it are within one.
     unsafe {
         for start in (0..POSITIONS).step_by(N * V::LANES) {
             let mut sums = [[V::splat(0.0); N]; QUERIES];
             let line = |i: usize| i * POSITIONS + start;
-            let fours = dim - dim % 4;
-            for i in (0..fours).step_by(4) {
-                let by = fours_of::<V>(queries.map(<[f32]>::as_ptr), i);
-                add_line::<V, S, N, 0>(&mut sums, keys, next, line(i), by);
-                add_line::<V, S, N, 1>(&mut sums, keys, next, line(i + 1), by);
-                add_line::<V, S, N, 2>(&mut sums, keys, next, line(i + 2), by);
-                add_line::<V, S, N, 3>(&mut sums, keys, next, line(i + 3), by);
-            }
-            for i in fours..dim {
-                let x = load_line::<V, S, N>(keys, next, line(i));
-                multiply(&mut sums, x, |q| *queries[q].get_unchecked(i));
-            }
+            add_lines::<V, S, N>(&mut sums, tile.keys.as_ptr(), tile.next_keys, 0..dim, line, queries.map(<[f32]>::as_ptr));
             store(&sums, scores, start);
         }
-    }
-}
-
-/// Four numbers of each query, from number `first` on.
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-pub unsafe fn fours_of<V: Vector>(of_queries: [*const f32; QUERIES], first: usize) -> [V::Four; QUERIES] {
-    let [a, b, c, d] = of_queries;
-    // SAFETY: by the contract.
-    unsafe { [V::four(a.add(first)), V::four(b.add(first)), V::four(c.add(first)), V::four(d.add(first))] }
-}
-
-/// `sums[q] += by[q][I] · x`, where `x` are the numbers at `at` of a tile.
-///
-/// # Safety
-/// As [`InLine::load`].
-#[inline(always)]
-pub unsafe fn add_line<V: Vector, S: InLine, const N: usize, const I: usize>(
-    sums: &mut [[V; N]; QUERIES],
-    tile: *const u8,
-    next: *const u8,
-    at: usize,
-    by: [V::Four; QUERIES],
-) {
-    // SAFETY: by the contract.
-    unsafe { multiply_one::<V, N, I>(sums, load_line::<V, S, N>(tile, next, at), by) }
-}
-
-/// `N` vectors of a tile, from number `at` on; those of the next are asked for.
-///
-/// # Safety
-/// As [`InLine::load`].
-#[inline(always)]
-pub unsafe fn load_line<V: Vector, S: InLine, const N: usize>(tile: *const u8, next: *const u8, at: usize) -> [V; N] {
-    // SAFETY: by the contract.
-    unsafe {
-        let mut x = [V::splat(0.0); N];
-        for (v, x) in x.iter_mut().enumerate() {
-            *x = S::load(tile, at + v * V::LANES);
-        }
-        if S::AHEAD {
-            ask_for::<V>(next.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
-        }
-        x
     }
 }
 
@@ -180,55 +123,6 @@ pub const fn size(kind: Kind) -> usize {
         Kind::F32 => 4,
         Kind::F16 => 2,
         Kind::Q8_0 => 1,
-    }
-}
-
-/// Brings the lines of so many bytes into the cache.
-#[inline(always)]
-pub fn ask_for<V: Vector>(at: *const u8, bytes: usize) {
-    for line in (0..bytes).step_by(64) {
-        V::prefetch(at.wrapping_add(line));
-    }
-}
-
-/// Number `j` of each four.
-#[inline(always)]
-pub fn of_four<V: Vector, const N: usize>(fours: &[[V; 4]; N], j: usize) -> [V; N] {
-    let mut out = [fours[0][j]; N];
-    for (out, four) in out.iter_mut().zip(fours) {
-        *out = four[j];
-    }
-    out
-}
-
-/// `sums[q] += by[q][I] · x`
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-pub unsafe fn multiply_one<V: Vector, const N: usize, const I: usize>(sums: &mut [[V; N]; QUERIES], x: [V; N], by: [V::Four; QUERIES]) {
-    for (sums, by) in sums.iter_mut().zip(by) {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            // SAFETY: by the contract.
-            *sum = unsafe { x.mul_add_one::<I>(by, *sum) };
-        }
-    }
-}
-
-/// `sums[q] += by(q) · x`
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-pub unsafe fn multiply<V: Vector, const N: usize>(sums: &mut [[V; N]; QUERIES], x: [V; N], by: impl Fn(usize) -> f32) {
-    for (q, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: by the contract.
-        unsafe {
-            let by = V::splat(by(q));
-            for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = x.mul_add(by, *sum);
-            }
-        }
     }
 }
 

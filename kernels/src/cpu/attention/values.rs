@@ -1,6 +1,7 @@
 //! Sums of values by their weights, as f32.
 
-use super::storage::{InLine, add_line, ask_for, fours_of, load_line, multiply, of_four};
+use super::lines::{add_lines, ask_for, multiply, of_four};
+use super::storage::InLine;
 use super::{QUERIES, Scores, Tile};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::plain;
@@ -60,22 +61,8 @@ unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(
     // SAFETY: by the contract.
     unsafe {
         let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
-        let (values, next) = (tile.values.as_ptr(), tile.next_values);
-        let line = |p: usize| p * dim + start;
-        let [a, b, c, d] = weights;
-        let of_queries = [a.as_ptr(), b.as_ptr(), c.as_ptr(), d.as_ptr()];
-        let fours = seen.end - seen.len() % 4;
-        for p in (seen.start..fours).step_by(4) {
-            let by = fours_of::<V>(of_queries, p);
-            add_line::<V, S, N, 0>(&mut sums, values, next, line(p), by);
-            add_line::<V, S, N, 1>(&mut sums, values, next, line(p + 1), by);
-            add_line::<V, S, N, 2>(&mut sums, values, next, line(p + 2), by);
-            add_line::<V, S, N, 3>(&mut sums, values, next, line(p + 3), by);
-        }
-        for p in fours..seen.end {
-            let x = load_line::<V, S, N>(values, next, line(p));
-            multiply(&mut sums, x, |q| *weights.get_unchecked(q).get_unchecked(p));
-        }
+        let by = weights.each_ref().map(|w| w.as_ptr());
+        add_lines::<V, S, N>(&mut sums, tile.values.as_ptr(), tile.next_values, seen, |p| p * dim + start, by);
         put::<V, N>(&sums, acc, dim, start)
     }
 }
