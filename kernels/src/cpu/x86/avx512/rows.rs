@@ -74,6 +74,14 @@ unsafe fn few_tokens<A: Arrangement>(p: &mut Product) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn tokens<A: Arrangement, const N: usize, const R: usize>(p: &mut Product, first: usize, n: usize) {
     const { assert!(A::BYTES <= LONGEST && N <= TOKENS) };
+    let apart = p.rows / R;
+    // What the rows' own hints, so far ahead of them, leave out; before the tokens are prepared, so that the memory does not wait meanwhile.
+    for place in 0..R {
+        let start = p.weights[place * apart * p.row_bytes..].as_ptr();
+        for line in (0..AHEAD).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast());
+        }
+    }
     let planes = Planes::new(p.cols, 32);
     let runs = p.cols.div_ceil(256);
     let prepared = p.scratch.as_mut_ptr().wrapping_add(p.scratch.as_ptr().align_offset(align_of::<A::Prepared>())).cast::<A::Prepared>();
@@ -85,14 +93,6 @@ unsafe fn tokens<A: Arrangement, const N: usize, const R: usize>(p: &mut Product
         }
     }
     let x: [*const A::Prepared; N] = std::array::from_fn(|t| prepared.cast_const().wrapping_add(t.min(n - 1) * runs));
-    let apart = p.rows / R;
-    // What the rows' own hints, so far ahead of them, leave out.
-    for place in 0..R {
-        let start = p.weights[place * apart * p.row_bytes..].as_ptr();
-        for line in (0..AHEAD).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast());
-        }
-    }
     for r in 0..apart {
         let mut together = [r; R];
         for (i, row) in together.iter_mut().enumerate() {
