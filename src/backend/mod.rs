@@ -3,8 +3,10 @@
 //!
 //! - [`plain`]: every op as its formula, in f32, one thread: the oracle the others are held to.
 //! - [`cpu`]: the same program on the kernels' best tier with a thread pool.
+//! - [`memory`]: how much there is to be had.
 
 pub mod cpu;
+pub mod memory;
 pub mod plain;
 
 use crate::gguf::{Gguf, GgufError};
@@ -185,6 +187,8 @@ pub enum LoadError {
     Tensor { tensor: String, reason: String },
     #[error("the model needs {need} MiB for {what}, but only {have} MiB are free; choose a smaller context or model")]
     NoMemory { what: &'static str, need: u64, have: u64 },
+    #[error("the system refuses {need} MiB for {what}: {error}; choose a smaller context or model, or lift the limit (`ulimit -v`)")]
+    Refused { what: &'static str, need: u64, error: std::io::Error },
     #[error("{0}")]
     File(String),
     #[error("{0}")]

@@ -4,7 +4,7 @@ use super::model::{Model, ModelInfo};
 use super::prompt::ChatPrompt;
 use super::request::Defaults;
 use super::warm::warm;
-use crate::backend::{self, BLOCK_TOKENS, Backend, Kind, KvType, LoadError, LoadOptions, Progress};
+use crate::backend::{self, BLOCK_TOKENS, Backend, Kind, KvType, LoadError, LoadOptions, Progress, memory};
 use crate::engine::{Engine, Shape};
 use crate::gguf::{Gguf, GgufError, file_type};
 use crate::model::{self, ModelError};
@@ -89,9 +89,9 @@ pub fn open(path: &Path, options: &Options, progress: &dyn Progress) -> Result<M
         return Err(OpenError::Vocabulary { path: path.display().to_string(), tokenizer: tokenizer.vocab().len(), model: vocabulary });
     }
     let backend = backend::open(options.backend).map_err(named)?;
-    let room = memory_available().saturating_sub(file.bytes() + SPARE);
+    let room = memory::available().saturating_sub(file.bytes() + SPARE);
     let load = choose(&*backend, &built.program, options, built.context, room);
-    if options.warm && !warm(&file, memory_available(), progress)? {
+    if options.warm && !warm(&file, memory::available(), progress)? {
         let mib = Bytes(file.bytes()).mebibytes();
         tracing::warn!(
             "{}: {mib:.0} MiB are more than the memory that is free; the file is read again and again, and answers crawl",
@@ -174,37 +174,9 @@ fn choose(backend: &dyn Backend, program: &Program, options: &Options, trained: 
     }
 }
 
-/// Bytes that can be had without swapping, in this control group too; where the system doesn't tell, no limit.
-fn memory_available() -> u64 {
-    sysinfo::System::new().map_or(u64::MAX, |mut system| {
-        system.refresh_memory();
-        let group = system.cgroup_limits().map_or(u64::MAX, |g| g.free_memory);
-        let available = match system.total_memory() {
-            0 => memory_by_call(),
-            _ => system.available_memory(),
-        };
-        available.min(group)
-    })
-}
-
-/// Where hardening hides /proc/meminfo (systemd's `ProcSubset=pid`). The call counts no page cache, most of which could be had: so at
-/// least half of all.
-fn memory_by_call() -> u64 {
-    let system = rustix::system::sysinfo();
-    #[expect(clippy::useless_conversion, reason = "not so on machines of 32 bits")]
-    let [free, total] = [system.freeram, system.totalram].map(|n| u64::from(n).saturating_mul(system.mem_unit.into()));
-    free.max(total / 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_known_where_proc_is_hidden() {
-        let by_call = memory_by_call();
-        assert!((1 << 20..1 << 50).contains(&by_call), "{by_call}");
-    }
 
     #[test]
     fn a_split_models_name_has_no_part_number() {

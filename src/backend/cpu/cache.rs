@@ -55,11 +55,8 @@ impl Cache {
     pub fn new(program: &Program, kv: KvType, blocks: usize) -> Result<Cache, LoadError> {
         let layout = Layout::new(program, kv, blocks);
         let need = layout.bytes().max(1);
-        let memory = MmapOptions::new().len(need).no_reserve_swap().map_anon().map_err(|_| LoadError::NoMemory {
-            what: "keys and values",
-            need: need as u64 >> 20,
-            have: 0,
-        })?;
+        let refused = |error| LoadError::Refused { what: "keys and values", need: need as u64 >> 20, error };
+        let memory = MmapOptions::new().len(need).no_reserve_swap().map_anon().map_err(refused)?;
         // Attention jumps from tile to tile: in pages of 4 KiB every few of them is a walk through the page tables. A refusal costs speed
         // only.
         _ = memory.advise(Advice::HugePage);

@@ -29,7 +29,7 @@ mod step;
 mod stint;
 mod vectors;
 
-use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress};
+use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress, memory};
 use crate::gguf::Gguf;
 use crate::program::{Program, Role};
 use crate::units::Bytes;
@@ -87,6 +87,8 @@ impl Backend for Cpu {
         options: &LoadOptions,
         progress: &dyn Progress,
     ) -> Result<Box<dyn Loaded>, LoadError> {
+        // They are mapped, not filled: without this the system would end us in the middle of an answer.
+        memory::check_caches(self.fit(&program, options).cache)?;
         Ok(Box::new(running::Running::load(program, file, options, self.kernels.clone(), &self.cores, self.info.clone(), progress)?))
     }
 }

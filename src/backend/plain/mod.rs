@@ -9,7 +9,7 @@ mod cache;
 pub(super) mod ops;
 mod run;
 
-use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress};
+use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress, memory};
 use crate::gguf::Gguf;
 use crate::program::{Program, Role, plan};
 use crate::units::Bytes;
@@ -60,23 +60,11 @@ impl Backend for Plain {
         if !progress.loaded(0, total) {
             return Err(LoadError::Cancelled);
         }
-        let need = self.fit(&program, options).cache.0;
-        let have = memory_available();
-        if need > have {
-            return Err(LoadError::NoMemory { what: "its caches", need: need >> 20, have: have >> 20 });
-        }
+        memory::check_caches(self.fit(&program, options).cache)?;
         let running = run::Running::new(program, file, options, self.info.clone())?;
         if !progress.loaded(total, total) {
             return Err(LoadError::Cancelled);
         }
         Ok(Box::new(running))
     }
-}
-
-/// Bytes that can be had without swapping; where the system doesn't tell, no limit.
-fn memory_available() -> u64 {
-    sysinfo::System::new().map_or(u64::MAX, |mut system| {
-        system.refresh_memory();
-        system.available_memory()
-    })
 }
