@@ -35,6 +35,7 @@ pub use telemetry::{Phase, Telemetry};
 
 use crate::backend::{BLOCK_TOKENS, Loaded, Pace};
 use crate::units::TokenId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -102,7 +103,7 @@ pub enum Refused {
     #[error("{inside} requests are being worked on or waiting, which is the limit; try again a little later")]
     Busy { inside: usize },
     #[error(
-        "the prompt has {prompt} tokens, but only {context} fit with room for an answer; shorten it or load the model with a larger context"
+        "the prompt has {prompt} tokens, and the context holds {context} with the answer; shorten it or load the model with a larger context"
     )]
     ContextFull { prompt: usize, context: usize },
     #[error("the prompt is empty; give at least one token")]
@@ -136,7 +137,15 @@ impl Engine {
     /// Starts the thread that owns `loaded` from here on.
     pub fn start(loaded: Box<dyn Loaded>, shape: Shape) -> std::io::Result<Engine> {
         let (engine, mut owner) = Engine::assemble(loaded, shape);
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || owner.run())?;
+        let state = engine.inner.state.clone();
+        let life = move || {
+            // A fault of our own in a step, too, ends in a failure that everybody is told: else who asks whether all is well would hear yes
+            // of an engine that is gone. What the owner holds is then only dropped.
+            if catch_unwind(AssertUnwindSafe(|| owner.run())).is_err() {
+                state.fail("a step broke off by a fault in Hearth itself; the log has its message".into());
+            }
+        };
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(life)?;
         engine.inner.state.set_thread(thread.thread().clone());
         Ok(engine)
     }

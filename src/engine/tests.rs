@@ -393,6 +393,17 @@ fn a_lost_device_ends_everything_and_says_why() {
 }
 
 #[test]
+fn a_fault_in_a_step_is_told_as_a_failure_before_the_answers_break_off() {
+    let (mut fake, _) = Fake::new(32, 0, 64);
+    fake.errors.push((0, || panic!("deliberate")));
+    let engine = Engine::start(Box::new(fake), shape()).unwrap();
+    let mut answer = engine.submit(greedy(&ids(0..10), 5)).unwrap();
+    while answer.blocking_next().is_some_and(|event| matches!(event, Event::Prompt { .. })) {}
+    assert!(engine.failure().is_some_and(|reason| reason.contains("fault")));
+    assert!(matches!(engine.submit(greedy(&ids(0..10), 5)), Err(Refused::Failed(_))));
+}
+
+#[test]
 fn a_step_without_memory_ends_only_those_in_it() {
     let mut b = bench_with(Shape { running: 1, ..shape() }, |f| f.errors.push((1, || StepError::OutOfMemory("full".into()))));
     let answers = vec![b.submit(greedy(&ids(0..9), 300)), b.submit(greedy(&ids(1..9), 30))];
