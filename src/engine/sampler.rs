@@ -12,7 +12,8 @@ use super::constraint::{Broken, Constraint};
 use super::random::Random;
 use super::select::{self, Candidate};
 use crate::units::TokenId;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 
 /// How to choose.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +94,9 @@ pub struct Sampler {
     sampling: Sampling,
     constraint: Option<Box<dyn Constraint>>,
     random: Random,
+    /// The window that `repetition` looks back on, and how often each token stands in it: a client may ask for thousands.
     recent: VecDeque<TokenId>,
+    recent_counts: HashMap<TokenId, u32>,
     generated: HashMap<TokenId, u32>,
     candidates: Vec<Candidate>,
     weights: Vec<f64>,
@@ -110,6 +113,7 @@ impl Sampler {
             constraint,
             random,
             recent: VecDeque::new(),
+            recent_counts: HashMap::new(),
             generated: HashMap::new(),
             candidates: Vec::new(),
             weights: Vec::new(),
@@ -161,10 +165,17 @@ impl Sampler {
         if window == 0 {
             return;
         }
-        if self.recent.len() == window {
-            self.recent.pop_front();
+        if self.recent.len() == window
+            && let Some(oldest) = self.recent.pop_front()
+            && let Entry::Occupied(mut count) = self.recent_counts.entry(oldest)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
         self.recent.push_back(token);
+        *self.recent_counts.entry(token).or_default() += 1;
     }
 
     /// ln Σ exp and the most likely tokens of the untouched distribution.
@@ -176,18 +187,16 @@ impl Sampler {
     }
 
     fn penalise(&mut self, logits: &mut [f32]) {
-        let Self { sampling, recent, generated, changed, .. } = self;
+        let Self { sampling, recent_counts, generated, changed, .. } = self;
         let mut change = |token: TokenId, to: &dyn Fn(f32) -> f32| {
             if let Some(logit) = logits.get_mut(token.0 as usize) {
                 changed.push((token.0, *logit));
                 *logit = to(*logit);
             }
         };
-        // A token that stands in the window several times is penalised once: the window is short, so looking back is cheap.
-        for (i, &token) in recent.iter().enumerate() {
-            if !recent.iter().take(i).any(|&t| t == token) {
-                change(token, &|x| if x > 0.0 { x / sampling.repetition } else { x * sampling.repetition });
-            }
+        // A token that stands in the window several times is penalised once.
+        for &token in recent_counts.keys() {
+            change(token, &|x| if x > 0.0 { x / sampling.repetition } else { x * sampling.repetition });
         }
         for (&token, &count) in generated.iter() {
             change(token, &|x| x - sampling.presence - sampling.frequency * count as f32);
@@ -319,6 +328,22 @@ mod tests {
         let mut sampler = Sampler::new(Sampling { frequency: 0.06, ..plain(0.0) }, &[TokenId(0); 9], None);
         let text: Vec<u32> = (0..4).map(|_| sampler.choose(&mut logits.to_vec()).unwrap().token.0).collect();
         assert_eq!(text, [0, 0, 1, 0], "counts only what was generated");
+    }
+
+    #[test]
+    fn a_token_is_penalised_as_long_as_it_stands_in_the_window_and_once_however_often() {
+        let sampling = Sampling { repetition: 2.0, window: 3, ..plain(0.0) };
+        let mut sampler = Sampler::new(sampling, &[0, 0, 1].map(TokenId), None);
+        let mut penalised = || {
+            let mut logits = [8.0f32, 8.0, 8.0, -8.0];
+            let token = sampler.choose(&mut logits).unwrap().token.0;
+            (logits, token)
+        };
+        assert_eq!(penalised(), ([4.0, 4.0, 8.0, -8.0], 2));
+        assert_eq!(penalised(), ([4.0, 4.0, 4.0, -8.0], 0), "of two zeros one has left the window");
+        assert_eq!(penalised(), ([4.0, 4.0, 4.0, -8.0], 0), "1, 2, 0");
+        assert_eq!(penalised(), ([4.0, 8.0, 4.0, -8.0], 1), "2, 0, 0");
+        assert_eq!(penalised(), ([4.0, 4.0, 8.0, -8.0], 2), "0, 0, 1");
     }
 
     #[test]
