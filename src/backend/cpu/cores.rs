@@ -37,8 +37,9 @@ impl Cores {
         let capacities: Vec<Option<u32>> = allowed.iter().map(|&cpu| capacity(cpu)).collect();
         let best = capacities.iter().flatten().max().copied();
         let is_fast = |c: &Option<u32>| match (c, best) {
-            // Cores within a tenth of the best share its class: bins of one cluster differ by a few per cent (RK3588: 1024 and 1008).
-            (Some(c), Some(best)) => u64::from(*c) * 10 >= u64::from(best) * 9,
+            // Two thirds of the best: cores of one make differ by their clocks (RK3588: 1024 and 1008; a QCS6490 has one at 2.7 GHz beside
+            // three at 2.4), those of a smaller make have about half and less.
+            (Some(c), Some(best)) => u64::from(*c) * 3 >= u64::from(best) * 2,
             _ => true,
         };
         let (mut fast, mut slow) = (Vec::new(), Vec::new());
@@ -106,6 +107,13 @@ mod tests {
     fn big_cores_are_found_by_capacity_not_by_number() {
         let rk3588 = tree(&[414, 414, 414, 414, 1024, 1024, 1008, 1008]);
         let cores = Cores::classify(rk3588.path(), (0..8).collect());
+        assert_eq!(cores, Cores { fast: vec![4, 5, 6, 7], slow: vec![0, 1, 2, 3] });
+    }
+
+    #[test]
+    fn a_faster_clock_alone_makes_no_class() {
+        let three_clocks = tree(&[402, 402, 402, 402, 892, 892, 892, 1024]);
+        let cores = Cores::classify(three_clocks.path(), (0..8).collect());
         assert_eq!(cores, Cores { fast: vec![4, 5, 6, 7], slow: vec![0, 1, 2, 3] });
     }
 
