@@ -5,7 +5,6 @@ use super::rowwise::activation as kernel_activation;
 use super::running::{Scratch, View};
 use crate::program::{Gating, Matrix, Op};
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
-use std::cmp::Ordering;
 use std::ops::Range;
 
 impl View<'_> {
@@ -101,7 +100,8 @@ fn pick_experts(router: &[f32], used: usize, gating: Gating, normalise: bool, sc
         let sum: f32 = p.iter().map(|(_, p)| p).sum();
         p.iter_mut().for_each(|(_, p)| *p /= sum);
     }
-    p.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+    // An order of all numbers, NaN too: sorting by any other may panic.
+    p.sort_by(|a, b| b.1.total_cmp(&a.1));
     p.truncate(used);
     let sum = if normalise { p.iter().map(|(_, p)| p).sum() } else { 1.0 };
     p.into_iter().map(|(e, p)| (e, p / sum * scale)).collect()
