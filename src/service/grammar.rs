@@ -55,11 +55,15 @@ impl Grammars {
         }
         let factory = self.factory.get_or_init(|| self.build()).as_ref().map_err(|reason| Error::bad(param, reason.clone()))?;
         let parser = factory.create_parser(TopLevelGrammar::from_lark(lark)).map_err(|e| Error::bad(param, first_line(&e.to_string())))?;
-        let matcher = Matcher::new(Ok(parser));
-        match matcher.get_error() {
-            Some(error) => Err(Error::bad(param, first_line(&error))),
-            None => Ok(Box::new(Held { matcher, tokens: factory.tok_env().clone() })),
+        let mut matcher = Matcher::new(Ok(parser));
+        if let Some(error) = matcher.get_error() {
+            return Err(Error::bad(param, first_line(&error)));
         }
+        // A client's own form that no text fits is its fault, not the answer's. (Others begin with free text, whose mask is slow to make.)
+        if matches!(form, Form::Grammar(_) | Form::Json(_)) {
+            matcher.compute_mask_or_eos().map_err(|e| Error::bad(param, broken(e).0))?;
+        }
+        Ok(Box::new(Held { matcher, tokens: factory.tok_env().clone() }))
     }
 
     fn build(&self) -> Result<ParserFactory, String> {
@@ -82,9 +86,11 @@ impl Grammars {
     }
 }
 
-/// Errors of the parser can bring a backtrace along.
+/// Errors of the parser can bring a backtrace along. Those of a regular expression show it, and say what is wrong below.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    let first = text.lines().next().unwrap_or_default();
+    let reason = text.lines().find_map(|line| line.strip_prefix("error: ")).filter(|_| first.ends_with(':'));
+    reason.map_or(first.to_owned(), |reason| format!("{first} {reason}"))
 }
 
 /// One answer, as far as it has come.
@@ -132,7 +138,10 @@ impl Constraint for Held {
 }
 
 fn broken(error: impl std::fmt::Display) -> Broken {
-    Broken(first_line(&error.to_string()))
+    let text = first_line(&error.to_string());
+    // The parser's word for it.
+    let is_dead_end = text.contains("NoExtensionBias");
+    Broken(if is_dead_end { "no text goes on from here as it asks; has it a rule that leads to nothing but itself?".into() } else { text })
 }
 
 #[cfg(test)]
@@ -395,6 +404,9 @@ mod tests {
         assert_eq!(follows(&grammars, &nested, "[1 2"), (false, false));
         let refused = |form: Form| grammars.hold(&form, false, "grammar").map(drop).unwrap_err().to_string();
         assert_eq!(refused(of("root ::= [")), "`grammar`: line 1: the grammar ends within quotes or brackets");
+        assert!(refused(of("root ::= a\na ::= root")).contains("nothing but itself"));
+        assert!(refused(Form::Json(json!({"$ref": "#"}))).contains("nothing but itself"));
+        assert!(refused(Form::Json(json!({"type": "string", "pattern": "("}))).contains("unclosed group"));
     }
 
     #[test]
