@@ -69,6 +69,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.heat.sustained {
         return sustained::measure(&args.heat, &chosen, [args.prefill, args.decode], args.json);
     }
+    let need = work.depth + work.prefill + work.decode;
+    if let Some(context) = chosen.context.filter(|context| (*context as usize) < need) {
+        eprintln!("hearth: --ctx {context} has no room for {need} tokens (--depth, -p and -n together); room for these is made");
+    }
     // Without --ctx just room enough.
     let options = chosen.load_options(chosen.context.unwrap_or(0) as usize, work.batch);
     let progress = Progress::new("measuring");

@@ -88,13 +88,46 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hearth: {error:#}");
+            eprintln!("hearth: {}", in_a_line(&error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// The error and its causes, each said once: many have their cause in their own words already.
+fn in_a_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    line
+}
+
 /// A reader that has seen enough (`hearth inspect … | head`) is no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_a_line;
+    use anyhow::Context;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("m.gguf: {source}")]
+    struct Named {
+        source: std::fmt::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once_whether_the_error_has_its_words_or_not() {
+        let cause = std::fmt::Error.to_string();
+        let of = |error: anyhow::Error| in_a_line(&error);
+        assert_eq!(of(Named { source: std::fmt::Error }.into()), format!("m.gguf: {cause}"));
+        let bare: anyhow::Result<()> = Err(std::fmt::Error).context("m.gguf");
+        assert_eq!(of(bare.unwrap_err()), format!("m.gguf: {cause}"));
+    }
 }
