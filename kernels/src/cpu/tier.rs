@@ -99,8 +99,9 @@ impl Tier {
     /// The highest tier of this CPU that is not above what the environment's `HEARTH_CPU` names: it lowers, never raises.
     pub fn from_environment() -> Result<Tier, BadTier> {
         match std::env::var_os("HEARTH_CPU") {
-            None => Ok(Self::best()),
-            Some(asked) => Self::at_most(&asked.to_string_lossy()),
+            // Set to nothing is how service files and shells take a variable away.
+            Some(asked) if !asked.is_empty() => Self::at_most(&asked.to_string_lossy()),
+            _ => Ok(Self::best()),
         }
     }
 
