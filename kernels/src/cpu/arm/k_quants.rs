@@ -33,92 +33,39 @@ pub trait Dot {
     unsafe fn sixteens(w: [int8x16_t; 4], x: [int8x16_t; 4]) -> [int32x4_t; 2];
 }
 
-/// out[r] = Σ w[r]·x, rows of `w` one after the other.
-///
-/// # Panics
-/// When `w` is not `out.len()` rows as long as `x`.
-///
-/// # Safety
-/// The CPU has the tier of `D`.
-#[target_feature(enable = "neon")]
-pub unsafe fn mat_vec_q4_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
-    let (w, n) = (blocks::<q4_k::Block>(w), x.runs());
-    assert_eq!(w.len(), n * out.len());
-    let mut r = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while r + 1 < out.len() {
-            [out[r], out[r + 1]] = dot_q4_k::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-            r += 2;
+/// A format's function: its blocks, and the dots of a pair of rows, or of the last one alone.
+macro_rules! mat_vec {
+    ($name:ident, $block:ty, $dots:ident) => {
+        /// out[r] = Σ w[r]·x, rows of `w` one after the other.
+        ///
+        /// # Panics
+        /// When `w` is not `out.len()` rows as long as `x`.
+        ///
+        /// # Safety
+        /// The CPU has the tier of `D`.
+        #[target_feature(enable = "neon")]
+        pub unsafe fn $name<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
+            let (w, n) = (blocks::<$block>(w), x.runs());
+            assert_eq!(w.len(), n * out.len());
+            let mut r = 0;
+            // SAFETY: the caller's promise.
+            unsafe {
+                while r + 1 < out.len() {
+                    [out[r], out[r + 1]] = $dots::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
+                    r += 2;
+                }
+                if r < out.len() {
+                    [out[r]] = $dots::<D, 1>([&w[n * r..][..n]], x);
+                }
+            }
         }
-        if r < out.len() {
-            [out[r]] = dot_q4_k::<D, 1>([&w[n * r..][..n]], x);
-        }
-    }
+    };
 }
 
-/// As [`mat_vec_q4_k`].
-///
-/// # Safety
-/// The CPU has the tier of `D`.
-#[target_feature(enable = "neon")]
-pub unsafe fn mat_vec_q5_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
-    let (w, n) = (blocks::<q5_k::Block>(w), x.runs());
-    assert_eq!(w.len(), n * out.len());
-    let mut r = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while r + 1 < out.len() {
-            [out[r], out[r + 1]] = dot_q5_k::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-            r += 2;
-        }
-        if r < out.len() {
-            [out[r]] = dot_q5_k::<D, 1>([&w[n * r..][..n]], x);
-        }
-    }
-}
-
-/// As [`mat_vec_q4_k`].
-///
-/// # Safety
-/// The CPU has the tier of `D`.
-#[target_feature(enable = "neon")]
-pub unsafe fn mat_vec_q6_k<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
-    let (w, n) = (blocks::<q6_k::Block>(w), x.runs());
-    assert_eq!(w.len(), n * out.len());
-    let mut r = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while r + 1 < out.len() {
-            [out[r], out[r + 1]] = dot_q6_k::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-            r += 2;
-        }
-        if r < out.len() {
-            [out[r]] = dot_q6_k::<D, 1>([&w[n * r..][..n]], x);
-        }
-    }
-}
-
-/// As [`mat_vec_q4_k`].
-///
-/// # Safety
-/// The CPU has the tier of `D`.
-#[target_feature(enable = "neon")]
-pub unsafe fn mat_vec_iq4_xs<D: Dot>(w: &[u8], x: Int8, out: &mut [f32]) {
-    let (w, n) = (blocks::<iq4_xs::Block>(w), x.runs());
-    assert_eq!(w.len(), n * out.len());
-    let mut r = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while r + 1 < out.len() {
-            [out[r], out[r + 1]] = dot_iq4_xs::<D, 2>([&w[n * r..][..n], &w[n * (r + 1)..][..n]], x);
-            r += 2;
-        }
-        if r < out.len() {
-            [out[r]] = dot_iq4_xs::<D, 1>([&w[n * r..][..n]], x);
-        }
-    }
-}
+mat_vec!(mat_vec_q4_k, q4_k::Block, dot_q4_k);
+mat_vec!(mat_vec_q5_k, q5_k::Block, dot_q5_k);
+mat_vec!(mat_vec_q6_k, q6_k::Block, dot_q6_k);
+mat_vec!(mat_vec_iq4_xs, iq4_xs::Block, dot_iq4_xs);
 
 #[target_feature(enable = "neon")]
 #[inline]
