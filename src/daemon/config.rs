@@ -197,8 +197,8 @@ impl Config {
         if self.model.context == Some(0) {
             return wrong("model.context", "must be at least 1");
         }
-        if self.model.threads == Some(0) {
-            return wrong("model.threads", "must be at least 1; leave it out to have it measured");
+        if self.model.threads.is_some_and(|n| !(1..=512).contains(&n)) {
+            return wrong("model.threads", "must be between 1 and 512; leave it out to have it measured");
         }
         if !(1..=256).contains(&self.model.sequences) {
             return wrong("model.sequences", "must be between 1 and 256");
@@ -345,6 +345,9 @@ mod tests {
         assert!(error_of("[model]\npath = \"/m.gguf\"\n[generation]\ntemperature = 9.0\n").contains("`generation.temperature`"));
         assert!(error_of("[generation]\ntemperature = nan\n[model]\npath = \"/m\"\n").contains("`generation.temperature`"));
         assert!(error_of("[serve]\nbus = \"off\"\n").contains("`model.path`"));
+        for threads in [0, 513] {
+            assert!(error_of(&format!("[model]\npath = \"/m.gguf\"\nthreads = {threads}\n")).contains("`model.threads`"));
+        }
     }
 
     #[test]

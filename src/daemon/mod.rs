@@ -79,10 +79,10 @@ pub fn main() -> ExitCode {
 
 fn start(args: Args) -> Result<(), Error> {
     let config = Config::read(&args.config)?;
+    log::start(&config.log.filter)?;
     if args.check {
         return Ok(());
     }
-    log::start(&config.log.filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("hearthd")

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// What the daemon promises between SIGTERM and its end.
-const STOPS_WITHIN: Duration = Duration::from_secs(2);
+/// Between SIGTERM and the end: the two seconds that the daemon promises, four times over for a machine that stands still now and then.
+/// What goes wrong waits longer, for a keep-alive's ten seconds, the end of an answer, or a file of 2 GiB.
+const STOPS_WITHIN: Duration = Duration::from_secs(8);
 
 #[test]
 fn systemd_hears_of_loading_then_ready_then_stopping() {
@@ -101,7 +102,7 @@ fn sigterm_while_the_model_loads_is_heeded_at_once() {
 }
 
 #[test]
-fn sigterm_in_the_middle_of_a_prompt_is_heeded_within_two_seconds() {
+fn sigterm_in_the_middle_of_a_prompt_is_heeded_at_once() {
     let mut house = House::open(Plan { model: slow_model(), model_lines: "context = 4096", ..Plan::default() });
     let words = "word ".repeat(600);
     let stream = house.stream(CHAT, json!({"messages": [{"role": "user", "content": words}], "stream": true}));
@@ -131,7 +132,7 @@ fn a_socket_that_a_killed_daemon_left_behind_is_replaced_and_has_its_group() {
 }
 
 #[test]
-fn sigterm_ends_a_running_answer_with_a_last_event_within_two_seconds() {
+fn sigterm_ends_a_running_answer_with_a_last_event_at_once() {
     let mut house = House::open(Plan { model: slow_model(), ..Plan::default() });
     let mut stream = house.stream(CHAT, json!({"messages": [{"role": "user", "content": "a"}], "stream": true, "ignore_eos": true}));
     stream.first_text();
@@ -260,6 +261,23 @@ fn faults_at_the_start_are_one_clear_line() {
     assert!(line(&format!("[model]\npath = \"/no/such.gguf\"\n{serve}")).contains("/no/such.gguf"));
     assert!(line("[model]\npath = \"/m.gguf\"\n[serve]\nsokcet = \"x\"\n").contains("c.toml:4:"));
     assert!(line("[model]\npath = \"/m.gguf\"\n[serve]\nbus = \"off\"\nsocket = \"/no/such/folder/s\"\n").contains("/no/such/folder/s"));
+}
+
+#[test]
+fn a_check_starts_nothing_and_refuses_what_a_start_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, socket) = (folder.path().join("c.toml"), folder.path().join("s"));
+    let check = |more: &str| {
+        let text = format!("[model]\npath = \"/m.gguf\"\n[serve]\nsocket = \"{}\"\n{more}", socket.display());
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
+        let output = command.arg("--check").arg("--config").arg(&config).env_remove("HEARTH_LOG").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(check(""), (Some(0), String::new()));
+    let (code, words) = check("[log]\nfilter = \"a=b=c\"\n");
+    assert!(code == Some(1) && words.lines().count() == 1 && words.contains("`log.filter`"), "{words}");
+    assert!(!socket.exists());
 }
 
 #[test]
