@@ -148,11 +148,10 @@ fn name_of(path: &Path) -> String {
 /// for is never cut; if it does not fit, loading says so.
 fn choose(backend: &dyn Backend, program: &Program, options: &Options, trained: usize, room: u64) -> LoadOptions {
     let sequences = options.sequences.max(1);
-    let slots = if program.needs_slots() { sequences + SNAPSHOTS } else { 0 };
     let of = |context: usize, sequences: usize| LoadOptions {
         context,
         blocks: context.div_ceil(BLOCK_TOKENS) * sequences,
-        slots,
+        slots: if program.needs_slots() { sequences + SNAPSHOTS } else { 0 },
         kv: options.kv,
         threads: options.threads,
         remember: options.remember.clone(),
@@ -177,6 +176,22 @@ fn choose(backend: &dyn Backend, program: &Program, options: &Options, trained: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Builder;
+
+    #[test]
+    fn fewer_conversations_take_fewer_slots() {
+        let b = Builder::new(&|_| false);
+        let logits = b.head(b.short_conv(b.embed("token_embd", 32, 64), "conv", 4));
+        let program = b.finish("a convolution", logits).unwrap();
+        let backend = backend::open(Kind::Cpu).unwrap();
+        let need = |slots| {
+            let fit = backend.fit(&program, &LoadOptions { slots, ..LoadOptions::default() });
+            fit.weights.0 + fit.cache.0 + fit.scratch.0
+        };
+        let options = Options { sequences: 8, ..Options::default() };
+        let slots = |room| choose(&*backend, &program, &options, 2048, room).slots;
+        assert_eq!([need(8 + SNAPSHOTS), need(2 + SNAPSHOTS), 0].map(slots), [8, 2, 1].map(|n| n + SNAPSHOTS));
+    }
 
     #[test]
     fn a_split_models_name_has_no_part_number() {
