@@ -1,6 +1,7 @@
 //! A line on stderr with the time left, for what takes longer than two seconds. Nothing where stderr is no terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
 use std::time::Duration;
 
 /// Until then nothing is shown: a line that comes and goes is a flicker.
@@ -53,7 +54,8 @@ impl Progress {
 
     /// A line that stays, above the progress.
     pub fn note(&self, line: &str) {
-        self.0.suspend(|| eprintln!("{line}"));
+        // The terminal may be gone, which is no reason to end the work.
+        self.0.suspend(|| _ = writeln!(std::io::stderr(), "{line}"));
     }
 }
 

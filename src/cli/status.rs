@@ -1,6 +1,7 @@
 //! `hearth status`: what the running daemon is doing.
 
 use super::socket::{SocketArg, block_on, json, text};
+use crate::measure::record::threads_words;
 use crate::units::Bytes;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -57,7 +58,8 @@ fn rows(status: &Value) -> Vec<(&'static str, String)> {
         let word = |name: &str| meta[name].as_str().unwrap_or_default().to_owned();
         let size = Bytes(meta["size"].as_u64().unwrap_or(0)).mebibytes();
         rows.push(("model", format!("{name} ({} {}, {size:.0} MiB)", word("architecture"), word("file_type"))));
-        rows.push(("runs on", format!("{} {}, {} threads, context {}", word("backend"), word("device"), meta["threads"], meta["n_ctx"])));
+        let threads = threads_words(meta["threads"].as_u64().unwrap_or(0) as usize);
+        rows.push(("runs on", format!("{} {}, {threads}, context {}", word("backend"), word("device"), meta["n_ctx"])));
     }
     if let (Some(running), Some(waiting)) = (count("running"), count("waiting")) {
         rows.push(("requests", format!("{running} running, {waiting} waiting")));

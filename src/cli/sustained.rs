@@ -20,9 +20,9 @@ use crate::measure::sustained::{Plan, judge, length_words, run};
 use crate::measure::versus::{self, Governed, Legs, Versus};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -227,16 +227,16 @@ pub fn simulate(options: &Options, lengths: [Option<usize>; 2], json: bool) -> a
 }
 
 fn answer(options: &Options, measured: Measured, json: bool) -> anyhow::Result<()> {
-    // The answer first: a full disk must not take it too.
-    if json {
-        println!("{}", serde_json::to_string(&measured.record).context("the record as JSON")?);
+    let answer = if json {
+        serde_json::to_string(&measured.record).context("the record as JSON")? + "\n"
     } else {
-        print!("{}", measured.record.table());
-        if options.out.is_none() {
-            println!("  (--out FOLDER keeps the record, the series and a picture)");
-        }
-    }
+        let hint = if options.out.is_none() { "  (--out FOLDER keeps the record, the series and a picture)\n" } else { "" };
+        measured.record.table() + hint
+    };
+    // Both, whatever becomes of one: a full disk must not take the answer too, nor a closed terminal the record.
+    let told = io::stdout().write_all(answer.as_bytes());
     options.out.as_ref().map_or(Ok(()), |folder| write(folder, &measured))?;
+    told?;
     if measured.record.figures.cut_short {
         // No success for a script, which may hold it for the whole run.
         bail!("cut short by a signal; what was measured until then is told, and is no sustained figure");
@@ -296,10 +296,11 @@ fn go<R: Governed<Setting = Goal>>(
     Ok(Went { cold, hot, versus: None, cut_short })
 }
 
-/// Set by the first SIGINT or SIGTERM from now on; the second of them ends the process at once, as it would have without this.
+/// Set by the first SIGINT or SIGTERM from now on, or by SIGHUP, when the terminal is closed or the line to it lost; a second of one of them
+/// ends the process at once, as it would have without this.
 fn stopped_by_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_default(signal, stop.clone()).context("signals")?;
         flag::register(signal, stop.clone()).context("signals")?;
     }
@@ -490,7 +491,8 @@ fn write(folder: &Path, measured: &Measured) -> anyhow::Result<()> {
     let svg = picture::svg(&measured.record, &measured.hot, &measured.trips)?;
     put("svg", svg.as_bytes())?;
     put("png", &picture::png(&svg)?)?;
-    eprintln!("record, series and picture: {}", folder.join(format!("{stem}.{{json,csv,svg,png}}")).display());
+    // Nobody may be there to read it.
+    _ = writeln!(io::stderr(), "record, series and picture: {}", folder.join(format!("{stem}.{{json,csv,svg,png}}")).display());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! and then go, the figures last.
 
 use super::history::{History, SPAN, Sample};
+use crate::measure::record::threads_words;
 use crate::units::Bytes;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -130,7 +131,7 @@ fn curves(history: &History) -> [Curve; 4] {
     let headroom = number(&decision["headroom"]);
     let speed = &report["speed"];
     let watts = number(&report["power"]).map(|w| format!(" {w:.1} W at {}", report["power_place"].as_str().unwrap_or("?")));
-    let threads = decision["decode"]["threads"].as_u64().map(|n| format!("{n} threads")).unwrap_or_default();
+    let threads = decision["decode"]["threads"].as_u64().map(|n| threads_words(n as usize)).unwrap_or_default();
     let cap = number(&decision["decode"]["cap"]).map(|hz| format!(", held at {:.1}", hz / 1e9)).unwrap_or_default();
     let in_60_s = number(&decision["in_60_s"]["headroom"]).map(|h| format!(" in 60 s {h:.2}"));
     let until = number(&decision["time_to_throttle"]).map(|s| format!(", throttles in {s:.0} s")).unwrap_or_default();
