@@ -23,6 +23,7 @@ mod tokenize;
 mod top;
 
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Run a language model on a small board, and measure it honestly.
@@ -88,7 +89,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hearth: {}", in_a_line(&error));
+            // Where nobody reads it any more, the status says it.
+            _ = writeln!(std::io::stderr(), "hearth: {}", in_a_line(&error));
             ExitCode::FAILURE
         }
     }
