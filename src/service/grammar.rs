@@ -60,7 +60,7 @@ impl Grammars {
             return Err(Error::bad(param, first_line(&error)));
         }
         // A client's own form that no text fits is its fault, not the answer's. (Others begin with free text, whose mask is slow to make.)
-        if matches!(form, Form::Grammar(_) | Form::Json(_)) {
+        if begins_as_asked(form) {
             matcher.compute_mask_or_eos().map_err(|e| Error::bad(param, broken(e).0))?;
         }
         Ok(Box::new(Held { matcher, tokens: factory.tok_env().clone() }))
@@ -83,6 +83,15 @@ impl Grammars {
         factory.quiet();
         *factory.limits_mut() = limits();
         Ok(factory)
+    }
+}
+
+/// Whether an answer of this form begins with what a client wrote.
+fn begins_as_asked(form: &Form) -> bool {
+    match form {
+        Form::Grammar(_) | Form::Json(_) => true,
+        Form::Sequence(parts) => parts.first().is_some_and(begins_as_asked),
+        _ => false,
     }
 }
 
@@ -405,6 +414,7 @@ mod tests {
         let refused = |form: Form| grammars.hold(&form, false, "grammar").map(drop).unwrap_err().to_string();
         assert_eq!(refused(of("root ::= [")), "`grammar`: line 1: the grammar ends within quotes or brackets");
         assert!(refused(of("root ::= a\na ::= root")).contains("nothing but itself"));
+        assert!(refused(Form::Sequence(vec![of("root ::= root")])).contains("nothing but itself"), "as a chat has it");
         assert!(refused(Form::Json(json!({"$ref": "#"}))).contains("nothing but itself"));
         assert!(refused(Form::Json(json!({"type": "string", "pattern": "("}))).contains("unclosed group"));
     }
