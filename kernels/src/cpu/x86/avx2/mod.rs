@@ -1,9 +1,13 @@
-//! AVX2 with FMA and F16C. [`rows`] multiplies rows as they lie in the file, for few tokens; [`gemm`] panels of strips of rows, for many.
+//! AVX2 with FMA and F16C. [`rows`] multiplies rows as they lie in the file, for few tokens; [`gemm`] a
+//! [`panel`] of a strip of rows, for many. Both begin with [`run`], 256 weights unpacked.
 
 mod gemm;
+mod panel;
 mod quantize;
 mod rows;
 mod run;
+mod tiles;
+mod transpose;
 
 use crate::cpu::exact;
 use crate::cpu::kv::{Cache, Partial, Scoring, Span};
@@ -18,8 +22,9 @@ attention::attention!("avx2,fma,f16c", __m256, 2, attend);
 elementwise!("avx2,fma,f16c");
 exact::exact!("avx2,fma,f16c", __m256, 2);
 
-/// Tokens from which a panel pays.
-const MANY: usize = 24;
+/// Tokens from which a panel pays. Measured on an Emerald Rapids Xeon, one thread, `Q4_K` in cache, ns a weight: in place 0.31 for 8 tokens,
+/// 0.04 for each; by panels 0.06, and 0.03 for each three.
+const MANY: usize = 6;
 
 /// What AVX2 does better than plain code.
 pub fn fill(k: &mut Kernels) {

@@ -1,7 +1,8 @@
 //! Activations to int8, eight at a time. Codes and scales are those of the plain kernel, bit for bit, but where 32 numbers share a
 //! scale: there the largest becomes whichever of ±127, ±126, … ±122 loses least, as on AVX-512, where it is said why.
 
-use super::gemm;
+use super::tiles;
+use super::transpose::transpose;
 use crate::cpu::form::{Form, Planes, SMALLEST};
 use std::arch::x86_64::*;
 
@@ -17,7 +18,7 @@ pub unsafe fn quantize(form: Form, x: &[f32], cols: usize, out: &mut [u8]) {
         return;
     };
     if form.is_panel() {
-        return gemm::quantize_panel(x, cols, out);
+        return tiles::quantize(x, cols, out);
     }
     let planes = Planes::new(cols, per);
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(planes.stride)) {
@@ -108,29 +109,6 @@ pub fn best_scales(runs: &[[f32; 32]]) -> [[f32; 2]; RUNS] {
 pub const RUNS: usize = 8;
 /// What the largest number of a run may become; a tie goes to the first.
 const TOPS: [[f32; 2]; 3] = [[127.0, 126.0], [125.0, 124.0], [123.0, 122.0]];
-
-/// Eight rows of eight to columns.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn transpose(r: [__m256; 8]) -> [__m256; 8] {
-    // Pairs of rows by 32 bits, fours by 64, then halves.
-    let mut fours = r;
-    for half in 0..2 {
-        let [a, b, c, d] = [r[4 * half], r[4 * half + 1], r[4 * half + 2], r[4 * half + 3]];
-        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
-        fours[4 * half] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
-        fours[4 * half + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
-        let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-        fours[4 * half + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
-        fours[4 * half + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
-    }
-    let mut out = r;
-    for i in 0..4 {
-        out[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
-        out[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
-    }
-    out
-}
 
 /// The scale of a run, and what its numbers are multiplied by to become codes.
 #[inline]

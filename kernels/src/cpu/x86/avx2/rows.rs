@@ -99,7 +99,11 @@ unsafe fn multiply<B: Unpack>(run: &Run, x: Activations, sum: __m256) -> __m256 
         let twice = [_mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3), _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)];
         for (half, index) in twice.into_iter().enumerate() {
             let scale = _mm256_permutevar8x32_ps(scales, index);
-            _mm256_storeu_ps(by.as_mut_ptr().add(8 * half), _mm256_mul_ps(scale, _mm256_loadu_ps(run.scales.as_ptr().add(8 * half))));
+            let mut w_scale = _mm256_loadu_ps(run.scales.as_ptr().add(8 * half));
+            if B::WHOLE {
+                w_scale = _mm256_mul_ps(w_scale, _mm256_set1_ps(run.unit));
+            }
+            _mm256_storeu_ps(by.as_mut_ptr().add(8 * half), _mm256_mul_ps(scale, w_scale));
             if !B::SIGNED {
                 let offset = _mm256_mul_ps(scale, _mm256_loadu_ps(run.offsets.as_ptr().add(8 * half)));
                 let x_sums = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(x.sums.add(16 * half).cast())));

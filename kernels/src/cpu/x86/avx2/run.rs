@@ -1,4 +1,4 @@
-//! 256 weights unpacked into the first-level cache: codes straight, and per 16 weights a scale and an offset. Where a loop over an array
+//! 256 weights unpacked into the first-level cache: codes straight, per 16 weights a scale and an offset, and one unit of all scales. Where a loop over an array
 //! of fixed size is enough, the compiler makes vector code of it; the rest is said in intrinsics.
 
 #![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
@@ -6,15 +6,19 @@
 use crate::quant::{Block, F16, iq4_nl, iq4_xs, mxfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 use std::arch::x86_64::*;
 
-/// `w[i] = scales[i/16] · codes[i] + offsets[i/16]`; what lies beyond a row's end is zeros.
+/// `w[i] = unit · scales[i/16] · codes[i] + offsets[i/16]`. Beyond a row's end scales and offsets are zeros.
+/// Aligned, since vectors are read right after they were written: across a line's end that would wait.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
 pub struct Run {
     pub codes: [u8; 256],
     pub scales: [f32; 16],
     pub offsets: [f32; 16],
+    pub unit: f32,
 }
 
 impl Run {
-    pub const EMPTY: Run = Run { codes: [0; 256], scales: [0.0; 16], offsets: [0.0; 16] };
+    pub const EMPTY: Run = Run { codes: [0; 256], scales: [0.0; 16], offsets: [0.0; 16], unit: 1.0 };
 }
 
 /// A format that unpacks into runs.
@@ -25,6 +29,8 @@ pub trait Unpack: Block {
     const SIGNED: bool = false;
     /// Scales differ from 16 weights to the next.
     const PER_16: bool = false;
+    /// Scales are whole numbers within ±128; elsewhere the unit is 1.
+    const WHOLE: bool = false;
 
     /// The blocks of a run, up to 256 weights; scales and offsets beyond them become zeros.
     ///
@@ -207,6 +213,7 @@ impl Unpack for mxfp4::Block {
 impl Unpack for iq4_xs::Block {
     const LARGEST: u8 = 127;
     const SIGNED: bool = true;
+    const WHOLE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
@@ -216,8 +223,8 @@ impl Unpack for iq4_xs::Block {
             put(run, j, look_up(&iq4_nl::LEVELS, nibbles(qs)));
         }
         let s = |j: usize| i32::from(b.scale(j));
-        let s = _mm256_cvtepi32_ps(_mm256_setr_epi32(s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7)));
-        centred(_mm256_mul_ps(s, _mm256_set1_ps(half(b.d))), 0.0, run);
+        centred(_mm256_cvtepi32_ps(_mm256_setr_epi32(s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7))), 0.0, run);
+        run.unit = half(b.d);
     }
 }
 
@@ -233,7 +240,7 @@ fn nibbles_of_groups(qs: &[u8; 128], run: &mut Run) {
     }
 }
 
-/// Scales `d · S` and offsets `−dmin · M` of the eight groups of a `Q4_K` or `Q5_K` block.
+/// Scales `S` in units of `d` and offsets `−dmin · M` of the eight groups of a `Q4_K` or `Q5_K` block.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn scales_and_minima(d: F16, dmin: F16, scales: &[u8; 12], run: &mut Run) {
@@ -243,12 +250,14 @@ fn scales_and_minima(d: F16, dmin: F16, scales: &[u8; 12], run: &mut Run) {
     let s = s_low & six | (high & four | (s_low >> 6 & two) << 4) << 32;
     let m = m_low & six | (high >> 4 & four | (m_low >> 6 & two) << 4) << 32;
     let wide = |x: u64| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(x as i64)));
-    twice(_mm256_mul_ps(wide(s), _mm256_set1_ps(half(d))), &mut run.scales);
+    run.unit = half(d);
+    twice(wide(s), &mut run.scales);
     twice(_mm256_mul_ps(wide(m), _mm256_set1_ps(-half(dmin))), &mut run.offsets);
 }
 
 impl Unpack for q4_k::Block {
     const LARGEST: u8 = 15;
+    const WHOLE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
@@ -261,6 +270,7 @@ impl Unpack for q4_k::Block {
 
 impl Unpack for q5_k::Block {
     const LARGEST: u8 = 31;
+    const WHOLE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
@@ -279,6 +289,7 @@ impl Unpack for q5_k::Block {
 impl Unpack for q6_k::Block {
     const LARGEST: u8 = 63;
     const PER_16: bool = true;
+    const WHOLE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
@@ -293,10 +304,10 @@ impl Unpack for q6_k::Block {
                 codes[i + 96] = ql[i + 32] >> 4 | (qh[i] >> 6) << 4;
             }
         }
-        let d = half(b.d);
+        run.unit = half(b.d);
         for j in 0..16 {
-            run.scales[j] = d * f32::from(b.scales[j]);
-            run.offsets[j] = -32.0 * run.scales[j];
+            run.scales[j] = f32::from(b.scales[j]);
+            run.offsets[j] = -32.0 * run.unit * run.scales[j];
         }
     }
 }
@@ -317,15 +328,17 @@ fn pairs_of_bits(qs: &[u8; 64], run: &mut Run) {
 impl Unpack for q2_k::Block {
     const LARGEST: u8 = 3;
     const PER_16: bool = true;
+    const WHOLE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn unpack(blocks: &[Self], run: &mut Run) {
         let Some(b) = blocks.first() else { return };
         pairs_of_bits(&b.qs, run);
-        let (d, dmin) = (half(b.d), half(b.dmin));
+        run.unit = half(b.d);
+        let dmin = half(b.dmin);
         for j in 0..16 {
-            run.scales[j] = d * f32::from(b.scales[j] & 15);
+            run.scales[j] = f32::from(b.scales[j] & 15);
             run.offsets[j] = -dmin * f32::from(b.scales[j] >> 4);
         }
     }
@@ -334,6 +347,7 @@ impl Unpack for q2_k::Block {
 impl Unpack for q3_k::Block {
     const LARGEST: u8 = 7;
     const PER_16: bool = true;
+    const WHOLE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
@@ -345,10 +359,10 @@ impl Unpack for q3_k::Block {
                 codes[i] |= (b.hmask[i] >> j & 1) << 2;
             }
         }
-        let d = half(b.d);
+        run.unit = half(b.d);
         for j in 0..16 {
-            run.scales[j] = d * f32::from(q3_k::scale(&b.scales, j));
-            run.offsets[j] = -4.0 * run.scales[j];
+            run.scales[j] = f32::from(q3_k::scale(&b.scales, j));
+            run.offsets[j] = -4.0 * run.unit * run.scales[j];
         }
     }
 }

@@ -1,0 +1,61 @@
+//! Activations of many tokens as the inner loop of [`gemm`](super::gemm) reads them: [`Form::PanelBy32`].
+//!
+//! [`Form::group`] tokens after another; of them a piece of 256 columns after the other; of it a tile of three tokens after the other: so
+//! what is read together lies together, and the next piece follows it. A piece of a tile is codes, i8 `[c/4, TILE, 4]`, then planes
+//! `[c/32, TILE]` of f32: scale, scale · Σ codes, scale · Σ of the second 16 codes.
+
+use super::quantize::{best_scales, sum, to_codes};
+use crate::cpu::form::Form;
+
+/// Tokens of a tile.
+pub const TILE: usize = 3;
+/// Columns of a piece.
+pub const PIECE: usize = 256;
+/// Tokens of a group.
+pub const GROUP: usize = Form::PanelBy32.group();
+const TILES: usize = GROUP / TILE;
+
+/// Bytes of a tile of so many columns.
+pub const fn bytes(cols: usize) -> usize {
+    TILE * (cols + cols / 32 * 12)
+}
+
+/// Where the piece of a tile is that begins with a token and a column, of rows of `cols`.
+pub const fn at(cols: usize, token: usize, column: usize) -> usize {
+    let columns = if cols - column < PIECE { cols - column } else { PIECE };
+    let group = token / GROUP * TILES * bytes(cols);
+    group + TILES * bytes(column) + token % GROUP / TILE * bytes(columns)
+}
+
+/// Rows of `cols` numbers to tiles.
+#[target_feature(enable = "avx2,fma")]
+pub fn quantize(x: &[f32], cols: usize, out: &mut [u8]) {
+    let tokens = x.len() / cols;
+    for token in (0..tokens.next_multiple_of(GROUP)).step_by(TILE) {
+        for start in (0..cols).step_by(PIECE) {
+            let columns = PIECE.min(cols - start);
+            let piece = &mut out[at(cols, token, start)..][..bytes(columns)];
+            if token + TILE > tokens {
+                // Tokens that are not there become zeros.
+                piece.fill(0);
+            }
+            let (codes, planes) = piece.split_at_mut(TILE * columns);
+            for (t, row) in x.chunks_exact(cols).skip(token).take(TILE).enumerate() {
+                let runs = row[start..start + columns].as_chunks::<32>().0;
+                let of_runs = best_scales(runs);
+                for (g, x) in runs.iter().enumerate() {
+                    let [scale, inverse] = of_runs[g];
+                    let coded = to_codes(x, inverse);
+                    for (i, four) in coded.as_chunks::<4>().0.iter().enumerate() {
+                        codes[((8 * g + i) * TILE + t) * 4..][..4].copy_from_slice(four);
+                    }
+                    let second = sum(&coded[16..]);
+                    let sums = [scale, scale * (sum(&coded[..16]) + second) as f32, scale * second as f32];
+                    for (plane, sum) in sums.into_iter().enumerate() {
+                        planes[((plane * columns / 32 + g) * TILE + t) * 4..][..4].copy_from_slice(&sum.to_le_bytes());
+                    }
+                }
+            }
+        }
+    }
+}
