@@ -167,6 +167,36 @@ fn every_tier_quantizes_to_the_same_bits() {
     }
 }
 
+#[test]
+fn columns_quantized_by_themselves_come_to_the_whole() {
+    for tier in tiers() {
+        let k = Kernels::for_tier(tier).expect("available");
+        let mut forms: Vec<Form> = FORMATS.iter().map(|l| k.form(l.format, 500)).filter(|f| f.is_panel()).collect();
+        forms.dedup();
+        for (form, cols, each) in
+            forms.into_iter().flat_map(|f| [32, 96, 256, 320, 800].into_iter().map(move |c| (f, c, 64)).chain([(f, 768, 256)]))
+        {
+            for tokens in [1, 3, 8, 12, 13, 24, 47] {
+                let mut x = Noise::new((cols + tokens) as u64).numbers(tokens * cols);
+                x[cols / 2] = f32::NAN;
+                // What neither writes stays what it was.
+                let (mut want, mut got) = (vec![0xa5; form.bytes(cols, tokens)], vec![0xa5; form.bytes(cols, tokens)]);
+                k.quantize(form, cols, &x, &mut want);
+                for start in (0..cols).step_by(each) {
+                    let columns = start..(start + each).min(cols);
+                    let some: Vec<f32> = x.chunks_exact(cols).flat_map(|row| row[columns.clone()].iter().copied()).collect();
+                    let mut spare = vec![0x5a; form.bytes(columns.len(), tokens)];
+                    k.quantize_columns(form, cols, columns, &some, &mut spare, |at, bytes| {
+                        got[at..at + bytes.len()].copy_from_slice(bytes)
+                    });
+                }
+                let different = want.iter().zip(&got).position(|(a, b)| a != b);
+                assert_eq!(different, None, "{tier:?} {form:?}, {tokens} rows of {cols}");
+            }
+        }
+    }
+}
+
 /// `n` positions of a head's keys and values, blocks in no order, beside another head; the rest of the last tile holds NaN.
 struct Head {
     kind: Kind,

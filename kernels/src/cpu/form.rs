@@ -11,6 +11,8 @@
 //! So scales of 32 are `Q8_0`'s and scales of 256 `Q8_K`'s, with the scale kept in f32. A run that holds NaN or infinity gets the scale
 //! NaN and codes 0: whatever it is multiplied with becomes NaN. A run whose largest magnitude is below [`SMALLEST`] counts as zeros.
 
+use std::ops::Range;
+
 /// How activations are stored. Which form a product takes is the tier's choice: [`Kernels::form`](super::Kernels::form).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -103,6 +105,23 @@ impl Form {
         }
     }
 }
+
+/// Columns of a panel that lie together in every tier's arrangement, at multiples of as many.
+pub const PIECE: usize = 256;
+
+/// How a tier lays out a panel: in tiles of some tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles {
+    /// Tokens of a tile.
+    pub tokens: usize,
+    /// Tokens of which a multiple is written, those that are not there too.
+    pub written: usize,
+    pub part: Part,
+}
+
+/// Of a panel of rows of so many columns, where some of one [`PIECE`] lie in tile `n`: bytes, in the same order for the same number of
+/// columns wherever they begin; some runs may be empty.
+pub type Part = fn(form: Form, cols: usize, columns: Range<usize>, n: usize) -> [Range<usize>; 4];
 
 /// Tokens in a group of a panel: a multiple of every tier's micro-kernel tile (3, 8 and 12 tokens).
 const PANEL_TOKENS: usize = 24;

@@ -30,8 +30,10 @@ pub use linear::{Activations, Weights};
 pub use tier::Tier;
 
 use crate::quant::{FORMATS, Format};
+use form::Tiles;
 use kv::{Cache, Kind, Partial, Scoring, Span};
 use linear::{Product, Route, Routes};
+use std::ops::Range;
 
 /// Which elements make pair `i` of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,7 @@ pub struct Kernels {
     /// [`Form::F32`], for every format.
     exact: Route,
     quantize: unsafe fn(Form, &[f32], usize, &mut [u8]),
+    tiles: Tiles,
     store_key: unsafe fn(Kind, &[f32], &mut [u8], usize),
     store_value: unsafe fn(Kind, &[f32], &mut [u8], usize),
     attend: Attend,
@@ -124,6 +127,7 @@ impl Kernels {
             products: [Routes::all(exact); FORMATS.len()],
             exact,
             quantize: plain::linear::quantize,
+            tiles: Tiles { tokens: 1, written: 1, part: |form, _, _, _| unreachable!("{form:?} in plain code") },
             store_key: attention::store_key,
             store_value: attention::store_value,
             attend: attention::attend,
@@ -162,6 +166,11 @@ impl Kernels {
         [one.form, few.form, many.form]
     }
 
+    /// From so many tokens on the last of them is told.
+    pub fn many_from(&self, format: Format) -> usize {
+        self.routes(format).many_from
+    }
+
     /// Rows of a matrix are best given to threads in multiples of it.
     pub fn row_tile(&self, format: Format, form: Form, tokens: usize) -> usize {
         self.route(format, form, tokens).row_tile
@@ -184,6 +193,37 @@ impl Kernels {
         assert_eq!(out.len(), form.bytes(cols, tokens), "{tokens} rows of {cols} in {form:?}");
         // SAFETY: `for_tier` checked that this CPU has the tier.
         unsafe { (self.quantize)(form, x, cols, out) }
+    }
+
+    /// Brings some columns of rows of `cols` into a panel, for who computes a matrix by columns and would not keep it as numbers: all
+    /// columns together come to what [`quantize`](Self::quantize) writes, bit for bit. `x`: `[tokens, columns]`, of all tokens; `spare`:
+    /// `form.bytes(columns.len(), tokens)` long; `put` is given bytes, and where in the whole panel they belong.
+    ///
+    /// # Panics
+    /// When a length is wrong, `form` is no panel, or the columns are no whole runs of scales (but at a row's end) or lie in more than one
+    /// run of [`form::PIECE`].
+    pub fn quantize_columns(
+        &self,
+        form: Form,
+        cols: usize,
+        columns: Range<usize>,
+        x: &[f32],
+        spare: &mut [u8],
+        mut put: impl FnMut(usize, &[u8]),
+    ) {
+        let per = form.per().filter(|_| form.is_panel()).expect("a panel");
+        assert!(columns.start < columns.end && columns.end <= cols && columns.start / form::PIECE == (columns.end - 1) / form::PIECE);
+        assert!(columns.start.is_multiple_of(per) && (columns.end.is_multiple_of(per) || columns.end == cols), "{columns:?} of {form:?}");
+        let width = columns.len();
+        self.quantize(form, width, x, spare);
+        let Tiles { tokens, written, part } = self.tiles;
+        for tile in 0..(x.len() / width).next_multiple_of(written) / tokens {
+            let (from, to) = (part(form, width, 0..width, tile), part(form, cols, columns.clone(), tile));
+            for (from, to) in from.into_iter().zip(to).filter(|(from, _)| !from.is_empty()) {
+                debug_assert_eq!(from.len(), to.len());
+                put(to.start, &spare[from]);
+            }
+        }
     }
 
     /// `out[t, r] = Σᵢ w[r, i] · x[t, i]` for the rows given.

@@ -19,6 +19,7 @@ use super::{Kernels, Tier};
 pub fn fill(k: &mut Kernels) {
     if k.tier >= Tier::Neon {
         k.quantize = activations::quantize::<panel::Whole>;
+        k.tiles = panel::tokens::TILES;
         neon::fill(k);
     }
     if k.tier >= Tier::Dotprod {

@@ -3,7 +3,9 @@
 
 use super::super::activations::{scale_and_inverse, sixteen_codes};
 use super::{GROUP, GROUP_BYTES, Order, TOKENS, groups, panel_bytes, store_half};
+use crate::cpu::form::{Form, Tiles};
 use std::arch::aarch64::*;
+use std::ops::Range;
 
 /// Bytes of the scales of one group.
 pub const TILE_SCALE_BYTES: usize = 4 * TOKENS;
@@ -41,6 +43,16 @@ pub fn pack_tokens<O: Order>(x: &[f32], cols: usize, tile: &mut [u8]) {
             unsafe { store_half::<O>(codes.as_mut_ptr().cast(), half, rows) };
         }
     }
+}
+
+pub const TILES: Tiles = Tiles { tokens: TOKENS, written: TOKENS, part };
+
+/// As [`form::Part`](crate::cpu::form::Part), of columns from a group's first on.
+fn part(_: Form, cols: usize, columns: Range<usize>, n: usize) -> [Range<usize>; 4] {
+    let groups_of = columns.start / GROUP..groups(columns.end);
+    let tile = n * (panel_bytes(cols) + groups(cols) * TILE_SCALE_BYTES);
+    let run = |first: usize, each: usize| tile + first + groups_of.start * each..tile + first + groups_of.end * each;
+    [run(0, GROUP_BYTES), run(panel_bytes(cols), TILE_SCALE_BYTES), 0..0, 0..0]
 }
 
 /// 64 floats as int8 and their scale.

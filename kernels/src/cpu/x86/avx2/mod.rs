@@ -31,6 +31,7 @@ pub fn fill(k: &mut Kernels) {
     elementwise::fill(k);
     k.attend = attend;
     k.quantize = quantize::quantize;
+    k.tiles = tiles::TILES;
     products::<q4_0::Block>(k, Format::Q4_0);
     products::<q4_1::Block>(k, Format::Q4_1);
     products::<q5_0::Block>(k, Format::Q5_0);

@@ -5,15 +5,17 @@
 //! `[c/32, TILE]` of f32: scale, scale · Σ codes, scale · Σ of the second 16 codes.
 
 use super::quantize::{best_scales, sum, to_codes};
-use crate::cpu::form::Form;
+use crate::cpu::form::{self, Form, Tiles};
+use std::ops::Range;
 
 /// Tokens of a tile.
 pub const TILE: usize = 3;
 /// Columns of a piece.
-pub const PIECE: usize = 256;
+pub const PIECE: usize = form::PIECE;
 /// Tokens of a group.
 pub const GROUP: usize = Form::PanelBy32.group();
-const TILES: usize = GROUP / TILE;
+const TILES_OF_GROUP: usize = GROUP / TILE;
+pub const TILES: Tiles = Tiles { tokens: TILE, written: GROUP, part };
 
 /// Bytes of a tile of so many columns.
 pub const fn bytes(cols: usize) -> usize {
@@ -23,8 +25,20 @@ pub const fn bytes(cols: usize) -> usize {
 /// Where the piece of a tile is that begins with a token and a column, of rows of `cols`.
 pub const fn at(cols: usize, token: usize, column: usize) -> usize {
     let columns = if cols - column < PIECE { cols - column } else { PIECE };
-    let group = token / GROUP * TILES * bytes(cols);
-    group + TILES * bytes(column) + token % GROUP / TILE * bytes(columns)
+    let group = token / GROUP * TILES_OF_GROUP * bytes(cols);
+    group + TILES_OF_GROUP * bytes(column) + token % GROUP / TILE * bytes(columns)
+}
+
+/// As [`form::Part`].
+fn part(_: Form, cols: usize, columns: Range<usize>, n: usize) -> [Range<usize>; 4] {
+    let (piece, start) = (columns.start / PIECE * PIECE, columns.start % PIECE);
+    let (of_piece, at) = (PIECE.min(cols - piece), at(cols, n * TILE, piece));
+    let codes = at + start * TILE..at + (start + columns.len()) * TILE;
+    let plane = |plane: usize| {
+        let at = at + TILE * of_piece + (plane * of_piece + start) / 32 * TILE * 4;
+        at..at + columns.len() / 32 * TILE * 4
+    };
+    [codes, plane(0), plane(1), plane(2)]
 }
 
 /// Rows of `cols` numbers to tiles.

@@ -43,6 +43,7 @@ pub fn fill(k: &mut Kernels) {
 /// What VNNI adds: products of int8.
 pub fn fill_vnni(k: &mut Kernels) {
     k.quantize = quantize::quantize;
+    k.tiles = tiles::TILES;
     k.attend = attend_by_dots;
     by_32::<format::Q4_0>(k, Format::Q4_0);
     by_32::<format::Q4_1>(k, Format::Q4_1);

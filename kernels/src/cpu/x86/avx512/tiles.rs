@@ -11,13 +11,14 @@
 //! Tokens that are not there, and columns that fill up a last run of 64, are zeros.
 
 use super::quantize::{self, RUNS};
-use crate::cpu::form::Form;
+use crate::cpu::form::{self, Form, Tiles};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Tokens of a tile.
 pub const TILE: usize = 12;
 /// Columns of a piece.
-pub const PIECE: usize = 256;
+pub const PIECE: usize = form::PIECE;
 
 /// Bytes of a group's numbers.
 pub const fn group_bytes(per: usize) -> usize {
@@ -32,6 +33,20 @@ pub const fn piece_bytes(columns: usize, per: usize) -> usize {
 /// From a tile to the next.
 pub const fn tile_bytes(form: Form, cols: usize) -> usize {
     form.bytes(cols, form.group()) / (form.group() / TILE)
+}
+
+pub const TILES: Tiles = Tiles { tokens: TILE, written: TILE, part };
+
+/// As [`form::Part`].
+fn part(form: Form, cols: usize, columns: Range<usize>, n: usize) -> [Range<usize>; 4] {
+    let per = if form == Form::PanelBy32 { 32 } else { 64 };
+    let (piece, start) = (columns.start / PIECE, columns.start % PIECE);
+    let end = start + columns.len();
+    let first = n * tile_bytes(form, cols) + piece * piece_bytes(PIECE, per);
+    let groups = first + PIECE.min(cols - piece * PIECE).next_multiple_of(per) * TILE;
+    let codes = first + start * TILE..first + end.next_multiple_of(per) * TILE;
+    let of_groups = groups + start / per * group_bytes(per)..groups + end.div_ceil(per) * group_bytes(per);
+    [codes, of_groups, 0..0, 0..0]
 }
 
 /// Rows of `cols` numbers to tiles.
