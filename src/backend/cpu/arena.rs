@@ -64,6 +64,11 @@ impl<'a, T> Shared<'a, T> {
 }
 
 impl<'a> Shared<'a, f32> {
+    /// The same memory as the bytes it is.
+    pub fn bytes(&self) -> Shared<'a, u8> {
+        Shared { start: self.start.cast(), len: self.len * size_of::<f32>(), owner: PhantomData }
+    }
+
     /// Columns `columns` of the matrix `[tokens, width]` at its start.
     ///
     /// # Safety

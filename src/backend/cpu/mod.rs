@@ -1,6 +1,6 @@
 //! Programs on the CPU: the kernels' best tier, and one crew of threads. Weights are read where they lie in the mapped file.
 //!
-//! - `schedule`: a program as stages with as few meeting points as its data flow allows.
+//! - `schedule`: a program as stages with as few meeting points as its data flow allows; `places`: where its values lie meanwhile.
 //! - [`pool`], [`cores`]: the crew, and where it may run (`stint`: beside whom; `spread`: each on a core of its own); `counts`, `remembered`:
 //!   how many of it compute what.
 //! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`,
@@ -15,6 +15,7 @@ pub mod cores;
 mod counts;
 mod experts;
 mod feeds;
+mod places;
 mod plan;
 pub mod pool;
 mod prefetch;
@@ -35,6 +36,7 @@ use crate::program::{Program, Role};
 use crate::units::Bytes;
 use cores::Cores;
 use hearth_kernels::cpu::{Kernels, Tier};
+use places::Places;
 use schedule::Schedule;
 use std::sync::Arc;
 
@@ -72,11 +74,11 @@ impl Backend for Cpu {
         let vectors = program.weights.iter().filter(|w| w.role == Role::Vector);
         let held: usize = vectors.map(|w| w.shape.iter().product::<usize>()).sum();
         // Which products read numbers as they are is known with the file: here all of them, which is close to the most.
-        let schedule = Schedule::new(program, &|_| true);
+        let places = Places::new(program, &Schedule::new(program), &[], &|_| true, &[]);
         Fit {
             weights: Bytes((held * 4) as u64),
             cache: Bytes((cache::bytes(program, options.kv, options.blocks) + program.slot_floats() * 4 * options.slots) as u64),
-            scratch: Bytes((schedule.floats(options.rows, 1) * 4) as u64),
+            scratch: Bytes((places.floats(options.rows, 1) * 4) as u64),
         }
     }
 

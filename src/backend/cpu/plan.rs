@@ -65,6 +65,10 @@ impl StagePlan {
         let feeds: &FeedList = model.feeds;
         self.tail_rows = TAIL_ROWS;
         for &feed in &feeds.by_stage[number] {
+            if model.places.find(feeds.feed(feed).value.id).is_none() {
+                // The works have converted it.
+                continue;
+            }
             let rows = feeds.feed(feed).rows;
             for (place, (form, _)) in fed.forms(feed).iter().enumerate().filter(|(_, (form, _))| *form != Form::F32) {
                 match rows {

@@ -5,6 +5,7 @@ use super::feeds;
 use super::rowwise::activation as kernel_activation;
 use super::running::{Scratch, View};
 use crate::program::{Activation, Matrix, Op, Value};
+use hearth_kernels::cpu::form::PIECE;
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
 
@@ -39,8 +40,8 @@ impl<'a> View<'a> {
         (self.weights(weight).bytes.len(), self.step.lines(self.domain(index)).len())
     }
 
-    /// Weight rows of one piece of about `chunk` bytes, and of all.
-    pub fn product_cut(&self, index: usize, chunk: usize, workers: usize) -> (usize, usize) {
+    /// Weight rows of one piece of about `chunk` bytes, in multiples of `columns`, and of all.
+    pub fn product_cut(&self, index: usize, chunk: usize, workers: usize, columns: usize) -> (usize, usize) {
         let Op::Linear { x, weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
         let tokens = self.step.lines(self.domain(index)).len();
         if tokens == 0 {
@@ -48,7 +49,7 @@ impl<'a> View<'a> {
         }
         let weights = self.weights(weight);
         let form = self.form(weights, tokens);
-        let tile = self.run.kernels.row_tile(weights.format, form, tokens);
+        let tile = self.run.kernels.row_tile(weights.format, form, tokens).next_multiple_of(columns);
         let chunks = weights.bytes.len().div_ceil(chunk);
         // As many for each worker, where there is one for each.
         let chunks = if chunks > workers { (chunks + workers / 2) / workers * workers } else { chunks };
@@ -88,12 +89,43 @@ impl<'a> View<'a> {
         let (gates, ups) = (&mut scratch.gates[..size], &mut scratch.ups[..size]);
         self.multiply(*g, rows.clone(), *x, tokens, Columns::of(gates, rows.len()), scratch.kernel.as_mut());
         self.multiply(*u, rows.clone(), *x, tokens, Columns::of(ups, rows.len()), scratch.kernel.as_mut());
-        let (out, floats) = self.result(gated);
-        // SAFETY: these columns belong to this piece alone.
-        let mut out = unsafe { out.columns(tokens, floats, rows.clone()) };
-        for (token, (gate, up)) in gates.chunks_exact(rows.len()).zip(ups.chunks_exact(rows.len())).enumerate() {
-            self.run.kernels.gated(kernel_activation(activation), gate, up, out.token(token));
+        let activation = kernel_activation(activation);
+        let each = gates.chunks_exact_mut(rows.len()).zip(ups.chunks_exact(rows.len()));
+        let id = self.run.program.steps[gated].out.expect("it has a result");
+        if self.run.places.find(id).is_some() {
+            let (out, floats) = self.result(gated);
+            // SAFETY: these columns belong to this piece alone.
+            let mut out = unsafe { out.columns(tokens, floats, rows) };
+            for (token, (gate, up)) in each.enumerate() {
+                self.run.kernels.gated(activation, gate, up, out.token(token));
+            }
+            return;
         }
+        // Nobody reads it as numbers: four bytes become one before they leave this core.
+        let mut results = [0.0; PIECE];
+        for (gate, up) in each {
+            let results = &mut results[..rows.len()];
+            self.run.kernels.gated(activation, gate, up, results);
+            gate.copy_from_slice(results);
+        }
+        let feed = self.fed.feed_of(id);
+        let (form, memory) = self.fed.forms(feed)[0];
+        let bytes = form.bytes(rows.len(), tokens);
+        scratch.row.reserve(bytes);
+        let width = self.run.feeds.feed(feed).value.width;
+        self.run.kernels.quantize_columns(form, width, rows, gates, &mut scratch.row.as_mut()[..bytes], |at, bytes| {
+            // SAFETY: these columns belong to this piece alone, and who read what lay here before is done.
+            unsafe { memory.part_mut(at..at + bytes.len()) }.copy_from_slice(bytes);
+        });
+    }
+
+    /// Of how many columns of its result a piece of a gated product makes whole multiples: where it converts them, whole runs of a scale.
+    pub fn gated_columns(&self, gated: usize) -> usize {
+        let id = self.run.program.steps[gated].out.expect("it has a result");
+        if self.run.places.find(id).is_some() {
+            return 1;
+        }
+        self.fed.forms(self.fed.feed_of(id))[0].0.per().expect("a panel")
     }
 
     fn multiply(&self, weight: Matrix, rows: Range<usize>, x: Value, tokens: usize, out: Columns, scratch: &mut [u8]) {

@@ -21,9 +21,10 @@ impl View<'_> {
         }
         let k = self.run.kernels;
         let (out, floats) = self.result(index);
-        // SAFETY: these rows of the result are this chunk's alone, and no operand shares its buffer.
+        // SAFETY: these rows of the result are this chunk's alone. An operand that has the same place is not read beside it.
         let y = unsafe { out.part_mut(lines.start * floats..lines.end * floats) };
         let read = |x: Value| self.rows(x, lines.clone());
+        let is_there = |x: Value| step.out.is_some_and(|out| self.run.places.place(out) == self.run.places.place(x.id));
         match step.op {
             Op::Embed { table } => {
                 let weights = self.weights(table);
@@ -47,7 +48,9 @@ impl View<'_> {
                     program::Pairing::Neighbours => cpu::Pairing::Neighbours,
                     program::Pairing::Halves => cpu::Pairing::Halves,
                 };
-                y.copy_from_slice(read(x));
+                if !is_there(x) {
+                    y.copy_from_slice(read(x));
+                }
                 for (line, y) in self.step.lines(step.rows)[lines.clone()].iter().zip(y.chunks_exact_mut(floats)) {
                     let (cos, sin) = self.step.angles(turn, line.row);
                     y.chunks_exact_mut(x.width).for_each(|y| k.rope(pairing, y, cos, sin));
@@ -55,6 +58,8 @@ impl View<'_> {
             }
             Op::Gated { gate, up, activation: f } => k.gated(activation(f), read(gate), read(up), y),
             Op::Apply { x, activation: f } => k.activate(activation(f), read(x), y),
+            Op::Add { a, b } if is_there(a) => k.add_scaled(y, 1.0, read(b)),
+            Op::Add { a, b } if is_there(b) => k.add_scaled(y, 1.0, read(a)),
             Op::Add { a, b } => k.add(read(a), read(b), y),
             Op::Mul { a, b } => k.mul(read(a), read(b), y),
             Op::MulVector { x, weight } => match self.vector(weight) {

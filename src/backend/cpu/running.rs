@@ -4,13 +4,14 @@ use super::arena::{AlignedBytes, Shared};
 use super::cache::{Cache, Layout};
 use super::cores::Cores;
 use super::counts::{self, Choice};
-use super::feeds::{self, Fed, FeedList, Feeds};
+use super::feeds::{self, Fed, FeedList};
+use super::places::{self, Memory, Places};
 use super::plan::{Plan, StagePlan};
 use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
 use super::products::chunk_bytes;
 use super::remembered::{Place, Threads};
-use super::schedule::{Memory, Schedule, Stage, Work};
+use super::schedule::{Schedule, Stage, Work};
 use super::step::Step;
 use super::vectors::Vectors;
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
@@ -38,7 +39,11 @@ pub struct Running {
     options: LoadOptions,
     kernels: Kernels,
     schedule: Schedule,
-    feeds: Feeds,
+    feeds: FeedList,
+    /// Where things lie in steps of few rows, and in those of so many that gated products convert what they make: `unkept`.
+    few: Places,
+    many: Places,
+    unkept: Vec<ValueId>,
     pool: Pool,
     vectors: Vectors,
     /// Each distinct rotation of the program.
@@ -46,10 +51,9 @@ pub struct Running {
     cache: Cache,
     /// For each state its slots, `[slots, floats]`; empty for key/value caches.
     slots: Vec<Vec<f32>>,
-    /// What values lie in, but for the logits.
+    /// What values and feeds lie in, but for the logits.
     rows: AlignedBytes,
     wanted: AlignedBytes,
-    logits: Vec<f32>,
     /// What pieces of a stage leave for its end: parts of an attention, picks of a mixture.
     partials: Vec<f32>,
     /// One a worker.
@@ -97,6 +101,8 @@ pub struct View<'a> {
     pub fed: &'a Fed<'a>,
     /// By [`Memory`].
     pub memory: [Shared<'a, f32>; Memory::ALL.len()],
+    /// Lines of each.
+    pub lines: [usize; Memory::ALL.len()],
     pub cache: Shared<'a, u8>,
     pub slots: Vec<Shared<'a, f32>>,
     pub partials: Shared<'a, f32>,
@@ -109,6 +115,7 @@ pub struct Model<'a> {
     pub tensors: Vec<TensorView<'a>>,
     pub kernels: &'a Kernels,
     pub schedule: &'a Schedule,
+    pub places: &'a Places,
     pub feeds: &'a FeedList,
     pub vectors: &'a Vectors,
     pub turns: &'a [Turn],
@@ -143,10 +150,12 @@ impl Running {
                 turns.push(Turn { rope, frequencies: rope.frequencies(factors), magnitude: rope.magnitude() });
             }
         }
-        let schedule = Schedule::new(&program, &|matrix| {
-            let format = file.tensor(&program.weight(matrix.weight).name).expect("every weight was found above").format;
-            feeds::may_be_numbers(&kernels, format, matrix.columns, options.exact)
-        });
+        let schedule = Schedule::new(&program);
+        let format = |matrix: Matrix| file.tensor(&program.weight(matrix.weight).name).expect("every weight was found above").format;
+        let feeds = FeedList::new(&program, &schedule, &format, options.exact);
+        let as_numbers = |matrix: Matrix| feeds::may_be_numbers(&kernels, format(matrix), matrix.columns, options.exact);
+        let unkept = places::only_converted(&program, &schedule, &as_numbers);
+        let [few, many] = [&[][..], &unkept].map(|unkept| Places::new(&program, &schedule, &feeds.lives(&kernels), &as_numbers, unkept));
         let (fast, all) = (cores.workers(), cores.workers_of_all());
         let kept = cores.clone();
         let pool = Pool::new(options.threads.unwrap_or(all), move |index| kept.keep(index));
@@ -165,12 +174,14 @@ impl Running {
         scratch.resize_with(pool.capacity(), Scratch::default);
         Ok(Running {
             info: DeviceInfo { threads: pool.capacity(), decode_threads: decode.workers(), prefill_threads: prefill.workers(), ..info },
-            feeds: Feeds::new(&program, &schedule, &file, options.exact),
+            feeds,
+            few,
+            many,
+            unkept,
             cache: Cache::new(&program, options.kv, options.blocks)?,
             slots: program.states.iter().map(|s| vec![0.0; s.slot_floats() * options.slots]).collect(),
             rows: AlignedBytes::default(),
             wanted: AlignedBytes::default(),
-            logits: Vec::new(),
             partials: Vec::new(),
             options: options.clone(),
             program,
@@ -208,14 +219,16 @@ impl Loaded for Running {
                 self.clear_slot(slot);
             }
         }
-        let need = |memory: Memory| self.schedule.size(memory) * step.lines(memory.rows()).len();
+        let forms = self.feeds.forms(&self.kernels, step.all.len(), step.wanted.len());
+        let places = if self.feeds.are_panels(&forms, &self.unkept) { &self.many } else { &self.few };
+        let lines = Memory::ALL.map(|memory| self.feeds.lines(&forms, memory, step.lines(memory.rows()).len()));
+        let need = |memory: Memory| places.size(memory) * lines[memory as usize];
         self.rows.reserve(need(Memory::Rows) * size_of::<f32>());
         self.wanted.reserve(need(Memory::Wanted) * size_of::<f32>());
-        if self.logits.len() < need(Memory::Logits) {
-            self.logits.resize(need(Memory::Logits), 0.0);
-        }
-        let (feeds, memory) = self.feeds.split();
-        let fed = feeds.prepare(memory, &self.kernels, self.program.values.len(), step.all.len(), step.wanted.len());
+        // The caller's own: a large vocabulary has a million bytes of them.
+        out.logits.resize(need(Memory::Logits), 0.0);
+        let memory = [Shared::new(self.rows.as_floats_mut()), Shared::new(self.wanted.as_floats_mut()), Shared::new(&mut out.logits)];
+        let fed = self.feeds.lay(&forms, places, &memory, &lines, self.program.values.len());
         let (cache, layout) = self.cache.split();
         let find = |w: &crate::program::Weight| self.file.tensor(&w.name).expect("every weight was found at load");
         let model = Model {
@@ -223,7 +236,8 @@ impl Loaded for Running {
             tensors: self.program.weights.iter().map(find).collect(),
             kernels: &self.kernels,
             schedule: &self.schedule,
-            feeds,
+            places,
+            feeds: &self.feeds,
             vectors: &self.vectors,
             turns: &self.turns,
             layout,
@@ -234,7 +248,8 @@ impl Loaded for Running {
             step: &step,
             plan: Plan::new(),
             fed: &fed,
-            memory: [Shared::new(self.rows.as_floats_mut()), Shared::new(self.wanted.as_floats_mut()), Shared::new(&mut self.logits)],
+            memory,
+            lines,
             cache: Shared::new(cache),
             slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
             partials: Shared::new(&mut []),
@@ -267,8 +282,6 @@ impl Loaded for Running {
             let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
             view.walk(crew, workers, scratch);
         });
-        // Taken, not copied: a large vocabulary has a million bytes of them. The caller's last ones are the next step's buffer.
-        std::mem::swap(&mut out.logits, &mut self.logits);
         out.logits.truncate(step.wanted.len() * self.program.vocabulary);
         (out.time, out.threads) = (start.elapsed(), self.pool.active());
         if step.all.len() == 1 || step.all.len() >= PROMPT_ROWS {
@@ -306,8 +319,8 @@ impl Loaded for Running {
     }
 
     fn memory(&self) -> Bytes {
-        let floats = self.logits.capacity() + self.slots.iter().map(Vec::capacity).sum::<usize>() + self.partials.capacity();
-        Bytes((floats * 4 + self.rows.len() + self.wanted.len() + self.cache.len() + self.feeds.bytes()) as u64)
+        let floats = self.slots.iter().map(Vec::capacity).sum::<usize>() + self.partials.capacity();
+        Bytes((floats * 4 + self.rows.len() + self.wanted.len() + self.cache.len()) as u64)
     }
 }
 
@@ -414,9 +427,9 @@ impl<'a> View<'a> {
         let chunk = chunk_bytes(bytes, workers, tokens);
         for &work in works {
             let (each, all) = match work {
-                Work::GatedLinear { gate, .. } => self.product_cut(gate, chunk, workers),
+                Work::GatedLinear { gate, gated, .. } => self.product_cut(gate, chunk, workers, self.gated_columns(gated)),
                 Work::Step(index) => match self.run.program.steps[index].op {
-                    Op::Linear { .. } => self.product_cut(index, chunk, workers),
+                    Op::Linear { .. } => self.product_cut(index, chunk, workers, 1),
                     Op::Attention { .. } => (1, self.attention_pieces(index)),
                     Op::Moe { .. } => (1, self.expert_pieces(index)),
                     Op::ShortConv { .. } | Op::DeltaRule { .. } => (1, self.recurrent_pieces(index)),
@@ -453,8 +466,8 @@ impl<'a> View<'a> {
 
     /// The memory of a value, `[lines, floats]`.
     fn value(&self, id: ValueId) -> Shared<'a, f32> {
-        let (place, floats) = (self.run.schedule.place(id), self.run.program.value(id).floats);
-        let lines = self.step.lines(place.memory.rows()).len();
+        let (place, floats) = (self.run.places.place(id), self.run.program.value(id).floats);
+        let lines = self.lines[place.memory as usize];
         self.memory[place.memory as usize].within(lines * place.offset..lines * (place.offset + floats))
     }
 

@@ -5,52 +5,16 @@
 //! first stage whose predecessors hold all its operands, so q, k and v share one; a tail operation sits in the stage that finishes
 //! its operands. A layer of a Llama comes to five stages: qkv · attention · output · gate and up · down.
 //!
-//! Values get their place in memory by the moments they live through: a stage's works, and its end.
+//! Where the values lie meanwhile is said by [`places`](super::places).
 
-use crate::program::{Activation, Matrix, Op, Program, Rows, StateId, Step, Value, ValueId};
-use std::cmp::Reverse;
+use crate::program::{Activation, Op, Program, StateId, Value, ValueId};
 use std::collections::HashMap;
 
 /// A program in stages. Steps are indices into [`Program::steps`].
 #[derive(Debug)]
 pub struct Schedule {
     pub stages: Vec<Stage>,
-    /// For each value where it lies; `None` for values that never leave a work.
-    place_of: Vec<Option<Place>>,
-    /// Floats a row of each memory.
-    sizes: [usize; Memory::ALL.len()],
 }
-
-/// What values lie in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
-    /// Values of all rows.
-    Rows,
-    /// Values of the rows that want logits.
-    Wanted,
-    /// The logits themselves: the caller takes them away.
-    Logits,
-}
-
-impl Memory {
-    pub const ALL: [Memory; 3] = [Memory::Rows, Memory::Wanted, Memory::Logits];
-
-    /// The rows of a step that its values have.
-    pub fn rows(self) -> Rows {
-        if self == Memory::Rows { Rows::All } else { Rows::Wanted }
-    }
-}
-
-/// A value of `n` rows lies in its memory from `n · offset` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub memory: Memory,
-    /// Floats a row: a multiple of [`LINE_FLOATS`].
-    pub offset: usize,
-}
-
-/// Values begin on a cache line.
-const LINE_FLOATS: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Stage {
@@ -78,9 +42,7 @@ fn is_work(op: &Op) -> bool {
 }
 
 impl Schedule {
-    /// `as_numbers` tells of a matrix whether its product may read its operand as f32. Of others a fed operand's numbers are not kept
-    /// beyond the stage that converts them.
-    pub fn new(program: &Program, as_numbers: &dyn Fn(Matrix) -> bool) -> Schedule {
+    pub fn new(program: &Program) -> Schedule {
         let fused = fuse_gated(program);
         let stage_of = stages_of(program, &fused);
         let mut stages: Vec<Stage> = Vec::new();
@@ -95,23 +57,7 @@ impl Schedule {
             }
         }
         add_feeds(program, &mut stages);
-        let (place_of, sizes) = places(program, &stages, as_numbers);
-        Schedule { stages, place_of, sizes }
-    }
-
-    /// Floats a row of a memory.
-    pub fn size(&self, memory: Memory) -> usize {
-        self.sizes[memory as usize]
-    }
-
-    /// Floats of all memories in a step of `n` rows, `m` of which want logits.
-    pub fn floats(&self, n: usize, m: usize) -> usize {
-        Memory::ALL.iter().map(|memory| self.size(*memory) * if memory.rows() == Rows::All { n } else { m }).sum()
-    }
-
-    /// Where a value lies that a work or tail operation reads or writes.
-    pub fn place(&self, id: ValueId) -> Place {
-        self.place_of[id.0 as usize].expect("only values inside a fused work have no place")
+        Schedule { stages }
     }
 }
 
@@ -226,96 +172,46 @@ fn add_feeds(program: &Program, stages: &mut [Stage]) {
     }
 }
 
-/// Memory by moments, two a stage: its works, and then its end. A value holds its place from the moment that writes it to the last that
-/// reads it. Widest first, each at the lowest offset that nobody holds who lives at the same time: that comes to the most that is alive at
-/// once, or close to it.
-fn places(program: &Program, stages: &[Stage], as_numbers: &dyn Fn(Matrix) -> bool) -> (Vec<Option<Place>>, [usize; Memory::ALL.len()]) {
-    let mut life: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
-    let mut touch = |id: ValueId, moment: usize| {
-        let span = life[id.0 as usize].get_or_insert((moment, moment));
-        span.1 = moment;
-    };
-    let converted = |op: &Op| matches!(*op, Op::Linear { weight, .. } if !as_numbers(weight));
-    for (number, stage) in stages.iter().enumerate() {
-        let (works, end) = (2 * number, 2 * number + 1);
-        for &work in &stage.works {
-            for step in steps_of(work).into_iter().map(|step| &program.steps[step].op).filter(|op| !converted(op)) {
-                step.operands().iter().for_each(|operand| touch(operand.id, works));
-            }
-            touch(result_of(program, work), works);
-        }
-        for &step in stage.tail.iter().chain(&stage.stores) {
-            let Step { op, out, .. } = &program.steps[step];
-            for id in op.operands().iter().map(|v| v.id).chain(*out) {
-                touch(id, end);
-            }
-        }
-        stage.feeds.iter().for_each(|value| touch(value.id, end));
-    }
-
-    let floats = |value: usize| program.values[value].floats.next_multiple_of(LINE_FLOATS);
-    let mut order: Vec<usize> = (0..life.len()).filter(|&v| life[v].is_some()).collect();
-    order.sort_by_key(|&v| (Reverse(floats(v)), life[v]));
-    let mut place_of: Vec<Option<Place>> = vec![None; program.values.len()];
-    let mut sizes = [0; Memory::ALL.len()];
-    let mut placed: Vec<usize> = Vec::with_capacity(order.len());
-    for value in order {
-        let (first, last) = life[value].expect("filtered");
-        let memory = match program.values[value].rows {
-            _ if value == program.logits.id.0 as usize => Memory::Logits,
-            Rows::All => Memory::Rows,
-            Rows::Wanted => Memory::Wanted,
-        };
-        let beside = |other: &usize| {
-            let place = place_of[*other].filter(|p| p.memory == memory)?;
-            let (begins, ends) = life[*other]?;
-            (begins <= last && first <= ends).then(|| (place.offset, place.offset + floats(*other)))
-        };
-        let mut taken: Vec<(usize, usize)> = placed.iter().filter_map(beside).collect();
-        taken.sort_unstable();
-        let mut offset = 0;
-        for (start, end) in taken {
-            if offset + floats(value) <= start {
-                break;
-            }
-            offset = offset.max(end);
-        }
-        place_of[value] = Some(Place { memory, offset });
-        sizes[memory as usize] = sizes[memory as usize].max(offset + floats(value));
-        placed.push(value);
-    }
-    (place_of, sizes)
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::program::Builder;
     use crate::program::builder::FULL;
+    use crate::program::{Pairing, Rope, RopeFactors, RopeScaling};
 
     /// A Llama of `layers` layers.
-    fn llama(layers: usize) -> Program {
+    pub fn llama(layers: usize) -> Program {
+        llama_of(layers, [8, 8, 16])
+    }
+
+    /// Of some width, width of keys and of values, and width between gate and down.
+    pub fn llama_of(layers: usize, [dim, kv, hidden]: [usize; 3]) -> Program {
         let b = Builder::new(&|_| false);
-        let mut x = b.embed("token_embd", 32, 8);
+        let rope = Rope {
+            pairing: Pairing::Halves,
+            dims: 8,
+            base: 10_000.0,
+            scaling: RopeScaling::None,
+            factors: RopeFactors::None,
+            attention_factor: 1.0,
+        };
+        let mut x = b.embed("token_embd", 32, dim);
         for l in b.layers(layers) {
             let a = l.rms_norm(x, "attn_norm", 1e-5);
-            let (q, k, v) = (l.linear(a, "attn_q", 8), l.linear(a, "attn_k", 8), l.linear(a, "attn_v", 8));
-            x = l.add(x, l.linear(l.attention(q, k, v, FULL), "attn_output", 8));
+            let (q, k, v) = (l.linear(a, "attn_q", dim), l.linear(a, "attn_k", kv), l.linear(a, "attn_v", kv));
+            let heads = |x: Value| l.heads(x, x.floats() / 8);
+            let (q, k) = (l.rope(heads(q), rope), l.rope(heads(k), rope));
+            x = l.add(x, l.linear(l.attention(q, k, heads(v), FULL), "attn_output", dim));
             let f = l.rms_norm(x, "ffn_norm", 1e-5);
-            x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", 16));
+            x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", hidden));
         }
         let logits = b.head(b.rms_norm(x, "output_norm", 1e-5));
         b.finish("llama", logits).expect("it fits together")
     }
 
-    /// Of a program whose products take converted operands.
-    fn schedule(program: &Program) -> Schedule {
-        Schedule::new(program, &|_| false)
-    }
-
     #[test]
     fn a_layer_has_five_meetings() {
-        let (two, three) = (schedule(&llama(2)), schedule(&llama(3)));
+        let (two, three) = (Schedule::new(&llama(2)), Schedule::new(&llama(3)));
         assert_eq!(three.stages.len() - two.stages.len(), 5, "qkv, attention, output, gate and up, down");
     }
 
@@ -323,7 +219,7 @@ mod tests {
     fn every_step_is_run_once() {
         let program = llama(3);
         let mut ran = vec![0; program.steps.len()];
-        for stage in &schedule(&program).stages {
+        for stage in &Schedule::new(&program).stages {
             for &work in &stage.works {
                 steps_of(work).into_iter().for_each(|s| ran[s] += 1);
                 if let Work::GatedLinear { gated, .. } = work {
@@ -335,72 +231,11 @@ mod tests {
         assert!(ran.iter().all(|&n| n == 1), "{ran:?}");
     }
 
-    /// Memory as a list of who lies where.
-    #[derive(Default)]
-    struct Held(Vec<(Place, usize, ValueId)>);
-
-    impl Held {
-        fn reads(&self, program: &Program, value: Value) {
-            assert!(self.0.iter().any(|h| h.2 == value.id), "{:?} is read", program.value(value.id));
-        }
-
-        /// Whoever lay where `id` is written is gone.
-        fn write(&mut self, program: &Program, schedule: &Schedule, id: ValueId) {
-            let (place, floats) = (schedule.place(id), program.value(id).floats);
-            assert!(place.offset + floats <= schedule.size(place.memory) && place.memory.rows() == program.value(id).rows);
-            let apart = |p: &Place, n: usize| p.memory != place.memory || p.offset + n <= place.offset || place.offset + floats <= p.offset;
-            self.0.retain(|(p, n, _)| apart(p, *n));
-            self.0.push((place, floats, id));
-        }
-    }
-
-    #[test]
-    fn operands_are_there_and_not_written_over_before_they_are_read() {
-        let program = llama(3);
-        // All converted, none, and every other one: so also one of a gated pair.
-        let rules: [&dyn Fn(Matrix) -> bool; 3] = [&|_| false, &|_| true, &|matrix| matrix.weight.0 % 2 == 0];
-        for as_numbers in rules {
-            let schedule = Schedule::new(&program, as_numbers);
-            let mut held = Held::default();
-            // Of converted operands their feed is read instead.
-            let read = |step: usize| !matches!(program.steps[step].op, Op::Linear { weight, .. } if !as_numbers(weight));
-            let operands = |work: Work| steps_of(work).into_iter().filter(|s| read(*s)).flat_map(|s| program.steps[s].op.operands());
-            for stage in &schedule.stages {
-                // Works of a stage run at the same time: all read before any writes, and all have written before the tail.
-                stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
-                stage.works.iter().for_each(|&w| held.write(&program, &schedule, result_of(&program, w)));
-                stage.works.iter().for_each(|&w| operands(w).for_each(|x| held.reads(&program, x)));
-                let mut of_tail = Vec::new();
-                for &step in stage.tail.iter().chain(&stage.stores) {
-                    let Step { op, out, .. } = &program.steps[step];
-                    of_tail.extend(op.operands());
-                    if let Some(out) = *out {
-                        held.write(&program, &schedule, out);
-                    }
-                    // Some rows are at this step while others are anywhere in the tail: no result lies over what any step reads.
-                    of_tail.iter().for_each(|&x| held.reads(&program, x));
-                }
-                stage.feeds.iter().for_each(|&x| held.reads(&program, x));
-            }
-            held.reads(&program, program.logits);
-        }
-    }
-
-    #[test]
-    fn memory_does_not_grow_with_the_layers_and_is_what_lives_at_once() {
-        let (three, thirty) = (schedule(&llama(3)), schedule(&llama(30)));
-        assert_eq!(three.sizes, thirty.sizes);
-        // When rows are narrower than a line each takes a line: residual, its norm or their sum, q, k and v.
-        assert!(three.size(Memory::Rows) <= 4 * LINE_FLOATS, "{:?}", three.sizes);
-        let kept = Schedule::new(&llama(3), &|_| true);
-        assert!(kept.size(Memory::Rows) > three.size(Memory::Rows), "numbers that nobody reads take no place");
-    }
-
     #[test]
     fn attention_comes_after_the_meeting_that_ends_its_store() {
         let program = llama(2);
         let mut stored = HashMap::new();
-        for (number, stage) in schedule(&program).stages.iter().enumerate() {
+        for (number, stage) in Schedule::new(&program).stages.iter().enumerate() {
             for &work in &stage.works {
                 if let Work::Step(s) = work
                     && let Op::Attention { cache, .. } = program.steps[s].op
