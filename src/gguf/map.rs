@@ -17,6 +17,8 @@ use std::time::SystemTime;
 
 /// Bytes read anew at a time: a step waits for no more than these.
 const PIECE: usize = 8 << 20;
+/// The largest that Linux has for an ordinary page (ARM64): a multiple of all others.
+const PAGE_MOST: usize = 64 << 10;
 /// So many pieces in a row that came back in small pages: there are no huge ones to be had.
 const VAIN: usize = 4;
 
@@ -94,15 +96,15 @@ impl Map {
         }
     }
 
-    /// As [`Gguf::gather`](super::Gguf::gather) has it.
-    pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
+    /// As [`Gguf::gather`](super::Gguf::gather) has it; `data`: where the tensors begin.
+    pub fn gather(&self, data: usize, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
         let Some(page) = self.huge_page() else { return Ok(false) };
         let whole = self.bytes.len() / page * page;
         let mapped = || huge::mapped(&self.bytes.as_ptr_range());
         // Now and then there is no room in one piece for a huge page.
         let enough = |mapped: usize| mapped >= whole / 8 * 7;
         // A page counts once it is mapped.
-        for at in (0..self.bytes.len()).step_by(PIECE) {
+        for at in (data..self.bytes.len()).step_by(PIECE) {
             if !go_on() {
                 return Ok(false);
             }
@@ -124,6 +126,13 @@ impl Map {
             before = now;
         }
         Ok(enough(before))
+    }
+
+    /// Takes the pages before byte `end` out of this process's page tables; they come back when they are read.
+    pub fn let_go(&self, end: usize) {
+        let whole = end.min(self.bytes.len()) / PAGE_MOST * PAGE_MOST;
+        // SAFETY: as in `read_anew`.
+        _ = unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, whole) };
     }
 
     /// Bytes of the system's huge pages, where they are of use to this file: no larger than is waited for, and it has one.

@@ -150,10 +150,19 @@ impl Gguf {
     }
 
     /// Brings `range` of the file into memory and into this process's page tables, and returns when it is there.
-    /// Positions count through all parts, `0..bytes()`; the range is clipped to that. Meant to be called in steps of some MiB,
-    /// in ascending order: sequential reads are what cards and disks do best.
+    /// Positions count through all parts, `0..bytes()`; the range is clipped to that, and metadata in it are left alone: who needs them
+    /// has read them. Meant to be called in steps of some MiB, in ascending order: sequential reads are what cards and disks do best.
     pub fn prefetch(&self, range: Range<u64>) -> Result<(), GgufError> {
-        self.each_part(range, Map::prefetch)
+        self.each_part(range, |map, data, range| map.prefetch(range.start.max(data)..range.end))
+    }
+
+    /// Takes the pages of the metadata out of this process's page tables. Whoever reads them again finds them, at the price of a fault:
+    /// a vocabulary and its merges take megabytes, and once there is a tokenizer nobody does.
+    pub fn let_go_of_metadata(&self) {
+        _ = self.each_part(0..self.bytes(), |map, data, _| {
+            map.let_go(data);
+            Ok(())
+        });
     }
 
     /// Whether this machine's memory holds the file with room for all else. What does not fit is best read as it is needed: its first
@@ -175,18 +184,21 @@ impl Gguf {
         }
         let _gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = true;
-        for map in &self.maps {
-            all &= map.gather(go_on)?;
-        }
+        self.each_part(0..self.bytes(), |map, data, _| {
+            all &= map.gather(data, go_on)?;
+            Ok(())
+        })?;
         Ok(all)
     }
 
-    fn each_part(&self, range: Range<u64>, f: impl Fn(&Map, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
+    /// Each part, where its tensors begin, and what of `range` is in it.
+    fn each_part(&self, range: Range<u64>, mut f: impl FnMut(&Map, usize, Range<usize>) -> Result<(), GgufError>) -> Result<(), GgufError> {
         let mut start = 0u64;
-        for map in &self.maps {
+        for (part, map) in self.maps.iter().enumerate() {
             let end = start + map.len() as u64;
             let clip = |at: u64| (at.clamp(start, end) - start) as usize;
-            f(map, clip(range.start)..clip(range.end))?;
+            let data = self.tensors.iter().filter(|t| t.part == part).map(|t| t.range().start).min().unwrap_or(map.len());
+            f(map, data, clip(range.start)..clip(range.end))?;
             start = end;
         }
         Ok(())

@@ -91,7 +91,11 @@ impl Session {
         self.logits.clear();
         for rows in rows.chunks(self.rows) {
             self.step(rows)?;
-            self.logits.extend_from_slice(&self.out.logits);
+            if self.logits.is_empty() {
+                std::mem::swap(&mut self.logits, &mut self.out.logits);
+            } else {
+                self.logits.extend_from_slice(&self.out.logits);
+            }
         }
         Ok(&self.logits)
     }

@@ -66,6 +66,7 @@ impl State {
         if self.read(file).is_err() {
             return;
         }
+        file.let_go_of_metadata();
         while let Some(seen) = self.pause(PAUSE) {
             let undisturbed = || !self.stop.load(SeqCst) && self.steps.load(SeqCst) == seen;
             match file.gather(&undisturbed) {
