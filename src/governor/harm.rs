@@ -58,6 +58,10 @@ impl Side {
     }
 
     fn add(&mut self, work: f32, busy: f32, prompt: bool) {
+        // Seconds without work would never push out an old one.
+        if busy <= 0.0 {
+            return;
+        }
         if self.settle_s > 0.0 {
             self.settle_s -= busy;
             return;
@@ -171,6 +175,17 @@ mod tests {
         assert!((side.speed().unwrap() - 0.875).abs() < 1e-3, "{:?}", side.speed());
         side.fell(false);
         assert!(side.speed().is_some_and(|s| s < 0.9), "another fall: only what was seen for long is known");
+    }
+
+    #[test]
+    fn a_side_remembers_its_minutes_and_no_more() {
+        let mut side = Side::begin(0.0);
+        for i in 0..100_000 {
+            side.add(1.0, [0.0, 1.0][i % 2], false);
+        }
+        assert!(side.slots.len() <= SIDE_S as usize + 1, "{} slots", side.slots.len());
+        (0..100_000).for_each(|_| side.add(0.0, 0.0, false));
+        assert!(side.slots.len() <= SIDE_S as usize + 1 && side.speed() == Some(1.0), "{} slots", side.slots.len());
     }
 
     #[test]

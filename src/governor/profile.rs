@@ -193,16 +193,6 @@ impl Soc {
     pub fn step_at_or_below(&self, mhz: f32) -> f32 {
         self.f_mhz[self.f_mhz.partition_point(|&f| f <= mhz + 0.5).saturating_sub(1)]
     }
-
-    /// The lowest clock step above `mhz` (the highest step when none is).
-    pub fn step_above(&self, mhz: f32) -> f32 {
-        self.f_mhz[self.f_mhz.partition_point(|&f| f <= mhz + 0.5).min(self.f_mhz.len() - 1)]
-    }
-
-    /// The highest clock step below `mhz` (the lowest step when none is).
-    pub fn step_below(&self, mhz: f32) -> f32 {
-        self.f_mhz[self.f_mhz.partition_point(|&f| f < mhz - 0.5).saturating_sub(1)]
-    }
 }
 
 #[cfg(test)]
@@ -237,8 +227,6 @@ mod tests {
         assert_eq!(soc.step_at_or_below(1999.0), 1900.0);
         assert_eq!(soc.step_at_or_below(2000.0), 2000.0);
         assert_eq!(soc.step_at_or_below(10.0), 1500.0);
-        assert_eq!(soc.step_above(2400.0), 2400.0);
-        assert_eq!(soc.step_below(1500.0), 1500.0);
         assert!((soc.volts(1650.0) - 0.765).abs() < 1e-6);
     }
 }

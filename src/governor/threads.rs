@@ -71,8 +71,10 @@ impl Crew {
         matches!(self.stage, Stage::Probing { .. })
     }
 
-    /// The phase was left or the clock moved: a comparison under way is void.
+    /// The machine slept, or the clock is in another band: a comparison under way is void, and so is a win that waits for its second.
+    /// A phase that ends does not interrupt: most answers are shorter than a comparison, which goes on in the next one.
     pub fn interrupt(&mut self) {
+        self.wins = 0;
         if self.stage != Stage::Waiting {
             self.wait_s = self.wait_s.max(self.interval_s);
         }
@@ -194,6 +196,25 @@ mod tests {
     #[test]
     fn a_difference_within_noise_moves_nothing() {
         assert_eq!(settle([5.0, 8.0, 10.1, 10.0], 1.0, 2700).0, 4);
+    }
+
+    #[test]
+    fn a_win_in_one_band_is_none_in_the_other() {
+        let mut crew = Crew::new(4);
+        let rates = [9.0, 11.2, 12.4, 11.6];
+        while crew.wins == 0 {
+            let n = crew.threads();
+            crew.feed(rates[usize::from(n) - 1], n, 1.0, 1.0, true);
+        }
+        crew.feed(10.0, 4, 0.6, 1.0, true);
+        // Below, three threads look better once and never again.
+        let mut probed = false;
+        for _ in 0..600 {
+            let n = crew.threads();
+            crew.feed(if n == 3 && !probed { 11.0 } else { [5.0, 8.0, 9.0, 10.0][usize::from(n) - 1] }, n, 0.6, 1.0, true);
+            probed |= n == 3 && !crew.is_probing();
+        }
+        assert_eq!(crew.best(), 4);
     }
 
     #[test]
