@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         "SIMULATED, no board was measured. Baseline: the board's own throttle with the thread count that was best with other noise, same room,"
     );
     println!("same start; 45 min from cold, the last 15 counted (where a skin throttles, which swings for minutes: 2 h, the last 90 min).");
+    println!("Where the kernel's step_wise throttles, whose ladder wanders by itself, a plant as written is the mean of four noises.");
     let (first, draws) = (seeds.first, seeds.draws);
     println!(
         "[10 % … 90 %] over {draws} paired draws of everything uncertain, seeds {first} and on; the plants as written with noise {first}.\n"

@@ -167,6 +167,18 @@ impl Difference {
             hotter_c: with.max_c - without.max_c,
         }
     }
+
+    /// Of at least one.
+    pub fn mean(of: &[Difference]) -> Difference {
+        let mean = |pick: fn(&Difference) -> f32| of.iter().map(pick).sum::<f32>() / of.len() as f32;
+        Difference {
+            speed: mean(|d| d.speed),
+            ttft: mean(|d| d.ttft),
+            turn: mean(|d| d.turn),
+            joules: mean(|d| d.joules),
+            hotter_c: mean(|d| d.hotter_c),
+        }
+    }
 }
 
 /// Median, 10 % and 90 % of some values.
