@@ -21,9 +21,9 @@ pub const GRADE_MARGIN_C: f32 = 0.3;
 /// Below a cliff, 40 draws each at 30 and 40 °C: the first token 7 and 12 % sooner for turns 3 and 5 % shorter, where no air had 3 and 7 %,
 /// and 3 and 8 %.
 const ANSWER_AIR_C: f32 = 1.0;
-/// What a cliff's trip leaves of the cap, which was too high: under steady work, and where phases alternate, whose swings came to the edge.
-/// (RK3588, decode at 22 °C, twelve noises: +6.2 % where 0.97 had +6.1; at 0.99 one trip followed another, +5.7. In turns at 40 °C 0.985
-/// lost 1 of 5.6 %.)
+/// What a cliff's trip leaves of the cap, which was too high: on a die under steady work, where a trip costs a few seconds; and else.
+/// (RK3588, decode at 22 °C, twelve noises: +6.2 % where 0.97 had +6.1; 0.99 loses 0.3 against 0.985. In turns at 40 °C 0.985 lost 1 of
+/// 5.6 %, and under a phone's hard cliff one draw of eight a third of what it wins.)
 const TRIP_CUT: [f32; 2] = [0.985, 0.97];
 /// How much more the clock follows the temperature on a die while phases alternate.
 const MIXED_FOLLOWS: f32 = 2.0;
@@ -263,7 +263,7 @@ impl Stay {
             self.since_trip_s = 0.0;
             self.grip = Grip::Boards { mhz: f32::INFINITY, since_s: 0.0 };
             if self.turns.is_none() {
-                let cut = TRIP_CUT[usize::from(self.mixed)];
+                let cut = TRIP_CUT[usize::from(self.mixed || self.limit.zone == Zone::Skin)];
                 self.cap_mhz = self.cap_mhz.map(|cap| (cut * cap).max(self.limit.floor_mhz));
             }
         }
