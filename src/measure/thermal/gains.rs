@@ -86,9 +86,12 @@ fn gains() -> Vec<Gain> {
 }
 
 fn gain_row(gain: &Gain, seeds: &Seeds) -> Row {
-    let difference = |cell: &Cell, seed: u64| Difference::between(&cell.governed(gain.goal, seed), &cell.stock(seed));
-    let base = difference(&gain.cell, seeds.first);
-    let drawn: Vec<Difference> = seeds.draws().map(|k| difference(&gain.cell.draw(k), k)).collect();
+    let base = gain.cell.compared(gain.goal, &gain.cell.stock(seeds.first), seeds.first);
+    let drawn = seeds.draws().map(|k| {
+        let cell = gain.cell.draw(k);
+        Difference::between(&cell.governed(gain.goal, k), &cell.stock(k))
+    });
+    let drawn: Vec<Difference> = drawn.collect();
     let with_spread = |value: f32, pick: fn(&Difference) -> f32| {
         let [_, low, high] = spread(drawn.iter().map(pick).collect());
         if drawn.is_empty() { format!("{value:+.1} %") } else { format!("{value:+.1} [{low:+.1} … {high:+.1}] %") }

@@ -78,20 +78,10 @@ pub fn rows(seeds: &Seeds, every: bool) -> Vec<Row> {
     rows
 }
 
-/// Noises over which a plant as written is compared where its own ladder wanders by nearly as much as is asked for ([`Cell::stock`] says by
-/// how much): at 30 °C the governor leaves the RK3588 with step_wise alone from the first minute on, and two of 32 noises have it beyond -1 %.
-const NOISES_OF_A_LADDER: u64 = 4;
-
 fn judge(cell: Cell, seeds: &Seeds) -> Judged {
     let stock = cell.stock(seeds.first);
     let against = |with: &Outcome| Difference::between(with, &stock);
-    let first = against(&cell.governed(Goal::Performance, seeds.first));
-    let noises = if matches!(cell.model.throttle, Throttle::StepWise { .. }) { NOISES_OF_A_LADDER } else { 1 };
-    let further = (1..noises).map(|noise| {
-        let seed = seeds.first ^ noise << 40;
-        Difference::between(&cell.governed(Goal::Performance, seed), &cell.stock(seed))
-    });
-    let base = Difference::mean(&std::iter::once(first).chain(further).collect::<Vec<_>>());
+    let base = cell.compared(Goal::Performance, &stock, seeds.first);
     let holder = against(&ceiling_holder(&cell, seeds.first));
     let cycler = against(&duty_cycler(&cell, seeds.first));
     let draws = seeds.draws().map(|k| {
