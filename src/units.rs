@@ -37,6 +37,19 @@ quantity!(
     Seconds(f64)
 );
 
+quantity!(
+    /// A core's speed beside the strongest's, as the kernel gives it (`cpu_capacity`): 0–1024.
+    Capacity(u32)
+);
+
+impl Capacity {
+    /// Whether a core of this capacity works beside one of `best`: two thirds of it. Cores of one make differ by their clocks (RK3588: 1024
+    /// and 1008; a QCS6490 has one at 2.7 GHz beside three at 2.4), those of a smaller make have about half and less.
+    pub fn works_beside(self, best: Capacity) -> bool {
+        u64::from(self.0) * 3 >= u64::from(best.0) * 2
+    }
+}
+
 impl Hertz {
     pub fn megahertz(self) -> f32 {
         self.0 as f32 / 1e6

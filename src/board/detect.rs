@@ -1,6 +1,7 @@
 //! What board this is: the device tree's word, or DMI's on a PC, with its cores and clusters.
 
 use super::root::{Root, number};
+use crate::units::Capacity;
 use serde::Serialize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,9 +77,9 @@ impl Identity {
         self.clusters.iter().max_by_key(|c| c.strength())
     }
 
-    /// The clusters whose cores work: the strongest, and those that are as good as it. An RK3588's four big cores are two clusters.
+    /// The clusters whose cores work: the strongest, and those of its kind. An RK3588's four big cores are two clusters.
     pub fn working(&self) -> impl Iterator<Item = &Cluster> {
-        self.big().into_iter().flat_map(move |big| self.clusters.iter().filter(move |c| c.is_as_strong_as(big)))
+        self.big().into_iter().flat_map(move |big| self.clusters.iter().filter(move |c| c.works_beside(big)))
     }
 
     /// The cpufreq policies of the cores that work.
@@ -92,12 +93,13 @@ impl Cluster {
         (self.capacity.unwrap_or(0), self.max_khz.unwrap_or(0))
     }
 
-    /// Within a tenth: bins of one kind of core differ by a few per cent (RK3588: capacities of 1024 and 1008, 2256 to 2400 MHz), another
-    /// kind by much more. The CPU backend sorts its cores by the same rule. The clock counts only where the kernel names no capacity.
-    fn is_as_strong_as(&self, big: &Cluster) -> bool {
+    /// By the rule that the CPU backend sorts its cores by. Where the kernel names no capacity, by the clock, and within a tenth: bins of
+    /// one kind of core differ by a few per cent (RK3588: 2256 to 2400 MHz), and kinds of core lie nearer by their clocks than by their
+    /// strengths.
+    fn works_beside(&self, big: &Cluster) -> bool {
         let within_a_tenth = |ours: u64, bigs: u64| ours.saturating_mul(10) >= bigs.saturating_mul(9);
         match (self.capacity, big.capacity) {
-            (Some(ours), Some(bigs)) => within_a_tenth(ours.into(), bigs.into()),
+            (Some(ours), Some(bigs)) => Capacity(ours).works_beside(Capacity(bigs)),
             _ => within_a_tenth(self.max_khz.unwrap_or(0), big.max_khz.unwrap_or(0)),
         }
     }
@@ -274,7 +276,9 @@ mod tests {
         let little = ("policy0", Some(530), 1800);
         assert_eq!(working(&[little, ("policy4", Some(1024), 2352), ("policy6", Some(1008), 2304)]), ["policy4", "policy6"]);
         assert_eq!(working(&[little, ("policy4", Some(1008), 2256), ("policy6", Some(1024), 2400)]), ["policy4", "policy6"]);
-        assert_eq!(working(&[("policy0", Some(1024), 2400), ("policy4", Some(921), 2400)]), ["policy0"], "capacity counts, not the clock");
+        assert_eq!(working(&[("policy0", Some(1024), 2400), ("policy4", Some(660), 2400)]), ["policy0"], "capacity counts, not the clock");
+        let three_clocks = [("policy0", Some(402), 1900), ("policy4", Some(892), 2400), ("policy7", Some(1024), 2700)];
+        assert_eq!(working(&three_clocks), ["policy4", "policy7"], "one core's faster clock makes no kind of its own");
         assert_eq!(working(&[("policy0", None, 1800), ("policy4", None, 2400), ("policy6", None, 2256)]), ["policy4", "policy6"]);
         assert!(working(&[]).is_empty());
     }

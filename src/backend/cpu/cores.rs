@@ -4,6 +4,7 @@
 //! are 4–7, on others 0–3. Single tokens leave little cores out: they add no bandwidth, and whoever shares a phase with them waits.
 //! For prompts [`counts`](super::counts) measures whether they help.
 
+use crate::units::Capacity;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::Path;
@@ -32,14 +33,12 @@ impl Cores {
     pub fn classify(root: &Path, allowed: Vec<usize>) -> Cores {
         let capacity = |cpu: usize| {
             let text = fs::read_to_string(root.join(format!("cpu{cpu}/cpu_capacity"))).ok()?;
-            text.trim().parse::<u32>().ok()
+            text.trim().parse().ok().map(Capacity)
         };
-        let capacities: Vec<Option<u32>> = allowed.iter().map(|&cpu| capacity(cpu)).collect();
-        let best = capacities.iter().flatten().max().copied();
-        let is_fast = |c: &Option<u32>| match (c, best) {
-            // Two thirds of the best: cores of one make differ by their clocks (RK3588: 1024 and 1008; a QCS6490 has one at 2.7 GHz beside
-            // three at 2.4), those of a smaller make have about half and less.
-            (Some(c), Some(best)) => u64::from(*c) * 3 >= u64::from(best) * 2,
+        let capacities: Vec<Option<Capacity>> = allowed.iter().map(|&cpu| capacity(cpu)).collect();
+        let best = capacities.iter().flatten().max_by_key(|c| c.0).copied();
+        let is_fast = |c: &Option<Capacity>| match (c, best) {
+            (Some(c), Some(best)) => c.works_beside(best),
             _ => true,
         };
         let (mut fast, mut slow) = (Vec::new(), Vec::new());
