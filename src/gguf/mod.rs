@@ -165,23 +165,12 @@ impl Gguf {
         });
     }
 
-    /// Whether this machine's memory holds the file with room for all else. What does not fit is best read as it is needed: its first
-    /// pages would be gone again before the last had come.
-    pub fn fits_in_memory(&self) -> bool {
-        let system = rustix::system::sysinfo();
-        #[expect(clippy::useless_conversion, reason = "not so on machines of 32 bits")]
-        let total = u64::from(system.totalram).saturating_mul(system.mem_unit.into());
-        self.bytes() <= total / 4 * 3
-    }
-
     /// Brings the file into memory, and sees to it that it lies there in huge pages: what came into memory in small ones is read from the
     /// disk anew, piece by piece, each piece once. Returns whether it does; it can't where the file system has no large folios, where
     /// another process has the file mapped, or where `go_on`, asked before each piece, says no. Bytes and addresses stay what they are, so
-    /// that steps may run meanwhile; they wait where they meet the piece. A file that does [not fit](Self::fits_in_memory) is left alone.
+    /// that steps may run meanwhile; they wait where they meet the piece. For a file that memory
+    /// has room for: of another the first pieces would be gone before the last had come.
     pub fn gather(&self, go_on: &dyn Fn() -> bool) -> Result<bool, GgufError> {
-        if !self.fits_in_memory() {
-            return Ok(false);
-        }
         let _gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = true;
         self.each_part(0..self.bytes(), |map, data, _| {

@@ -9,7 +9,7 @@ use super::speed::{SETTLING_PROMPT, settle, token};
 use super::steered::{self, Steered};
 use super::sustained::Runner;
 use super::versus::Governed;
-use crate::backend::{Kind as BackendKind, LoadOptions, Progress};
+use crate::backend::{Kind as BackendKind, LoadOptions, Progress, memory};
 use crate::board::poll::Poll;
 use crate::board::sense::FRESH_S;
 use crate::board::{Identity, Root, Sense, Sensor, sources};
@@ -71,7 +71,9 @@ impl ThisMachine {
         // in its first pause; and with the numbers of threads that are best here.
         let tokens: Vec<TokenId> = (0..SETTLING_PROMPT.max(turn.prompt_tokens)).map(|i| token(i, session.vocabulary())).collect();
         session.feed(0, &tokens[..1], Wants::Last(1))?;
-        session.file.gather(&|| true)?;
+        if memory::holds(session.file.bytes()) {
+            session.file.gather(&|| true)?;
+        }
         settle(&mut session, &tokens)?;
         let threads = session.loaded.info().decode_threads;
         Ok(ThisMachine {

@@ -5,7 +5,7 @@
 
 use super::session::{Session, SessionError, Wants};
 use super::statistics::percentile;
-use crate::backend::{Kind, LoadOptions};
+use crate::backend::{Kind, LoadOptions, memory};
 use crate::units::TokenId;
 use serde::Serialize;
 use std::path::Path;
@@ -89,7 +89,7 @@ pub fn measure(
     session.feed(0, &tokens[..32], Wants::Last(1))?;
     let first_token_ms = start.elapsed().as_secs_f64() * 1e3;
     session.feed(0, &tokens[..1], Wants::Last(1))?;
-    let huge_pages = session.file.gather(&|| true)?;
+    let huge_pages = memory::holds(session.file.bytes()) && session.file.gather(&|| true)?;
     settle(&mut session, &tokens)?;
 
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());

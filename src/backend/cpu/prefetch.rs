@@ -2,7 +2,7 @@
 //! already run through the layers in the same order. If it came to lie in small pages, which is so where the page cache had it already, it
 //! is [gathered](Gguf::gather) into huge ones in the first pause that the steps make.
 
-use crate::backend::{LoadError, Progress};
+use crate::backend::{LoadError, Progress, memory};
 use crate::gguf::Gguf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
@@ -47,8 +47,9 @@ impl Prefetch {
         let state = Arc::new(State::default());
         let seen = state.clone();
         let spawn = |file: Arc<Gguf>| std::thread::Builder::new().name("hearth-prefetch".to_owned()).spawn(move || seen.work(&file)).ok();
-        // Without a thread the steps fault their pages in: slower, not broken.
-        let thread = if file.fits_in_memory() { spawn(file) } else { None };
+        // Without a thread the steps fault their pages in: slower, not broken. What memory has no room for is best read so too: its first
+        // pages would be gone again before the last had come.
+        let thread = if memory::holds(file.bytes()) { spawn(file) } else { None };
         let prefetch = Prefetch { state, thread };
         if progress.loaded(total, total) { Ok(prefetch) } else { Err(LoadError::Cancelled) }
     }
