@@ -20,6 +20,8 @@ pub enum GbnfError {
     Line { line: usize, what: &'static str },
     #[error("the rule `{0}` is used, but not there")]
     NoRule(String),
+    #[error("no text ends the rule `{0}`: each of its ways leads to a rule that has no end either; give it one that has")]
+    Endless(String),
 }
 
 /// The same grammar in Lark's notation: the rule to begin with, and the rules, whose names are `g` or `T` and a number.
@@ -40,7 +42,11 @@ pub fn to_lark(grammar: &str) -> Result<(String, String), GbnfError> {
         return Err(GbnfError::NoRule(name.to_string()));
     }
     let rules: Vec<Node> = rules.into_iter().flatten().collect();
-    let terminal = terminals(&rules);
+    if let Some(endless) = endless(&rules, root) {
+        let name = parser.names.iter().find(|(_, id)| **id == endless).map_or("root", |(name, _)| name);
+        return Err(GbnfError::Endless(name.to_owned()));
+    }
+    let terminal = least(&rules, |body, is_terminal| body.all_rules(is_terminal));
     let name = |id: usize| if terminal[id] { format!("T{id}") } else { format!("g{id}") };
     let mut out = String::new();
     for (id, body) in rules.iter().enumerate() {
@@ -51,16 +57,33 @@ pub fn to_lark(grammar: &str) -> Result<(String, String), GbnfError> {
     Ok((name(root), out))
 }
 
-/// Which rules lead to no rule that leads back to itself.
-fn terminals(rules: &[Node]) -> Vec<bool> {
-    let mut terminal = vec![false; rules.len()];
+/// Which rules `holds` of, where it holds of none but by others of which it does: the least such set. `holds` is told which are known.
+fn least(rules: &[Node], holds: impl Fn(&Node, &dyn Fn(usize) -> bool) -> bool) -> Vec<bool> {
+    let mut known = vec![false; rules.len()];
     loop {
-        let new: Vec<bool> = rules.iter().map(|body| body.all_rules(&|id| terminal[id])).collect();
-        if new == terminal {
-            return terminal;
+        let before = known.clone();
+        for (id, body) in rules.iter().enumerate() {
+            known[id] = known[id] || holds(body, &|id| known[id]);
         }
-        terminal = new;
+        if known == before {
+            return known;
+        }
     }
+}
+
+/// A rule that an answer can come to and never leave: none of its texts is finite.
+fn endless(rules: &[Node], root: usize) -> Option<usize> {
+    let ends = least(rules, Node::ends);
+    let (mut seen, mut next) = (vec![false; rules.len()], vec![root]);
+    let mut found = None;
+    while let Some(id) = next.pop() {
+        if std::mem::replace(&mut seen[id], true) {
+            continue;
+        }
+        found = if ends[id] { found } else { Some(id) };
+        rules[id].each_rule(&mut |id| next.push(id));
+    }
+    found
 }
 
 #[derive(Debug)]
@@ -81,6 +104,27 @@ impl Node {
             Node::Rule(id) => holds(*id),
             Node::Sequence(parts) | Node::Choice(parts) => parts.iter().all(|part| part.all_rules(holds)),
             Node::Repeat(part, _, _) => part.all_rules(holds),
+        }
+    }
+
+    /// Whether some finite text matches, by the rules of which that is known.
+    fn ends(&self, known: &dyn Fn(usize) -> bool) -> bool {
+        match self {
+            Node::Literal(_) | Node::Class(_) => true,
+            Node::Rule(id) => known(*id),
+            Node::Sequence(parts) => parts.iter().all(|part| part.ends(known)),
+            Node::Choice(parts) => parts.iter().any(|part| part.ends(known)),
+            Node::Repeat(part, least, _) => *least == 0 || part.ends(known),
+        }
+    }
+
+    /// Calls `f` with each rule that the text can come to.
+    fn each_rule(&self, f: &mut dyn FnMut(usize)) {
+        match self {
+            Node::Literal(_) | Node::Class(_) | Node::Repeat(_, _, Some(0)) => {}
+            Node::Rule(id) => f(*id),
+            Node::Sequence(parts) | Node::Choice(parts) => parts.iter().for_each(|part| part.each_rule(f)),
+            Node::Repeat(part, _, _) => part.each_rule(f),
         }
     }
 
@@ -306,6 +350,33 @@ mod tests {
         .unwrap();
         let expected = "g0: (\"[\" g1 ((\",\" g1))* \"]\")\ng1: (T2 | g0)\nT2: ((/[\\x{61}-\\x{7a}\\x{2d}-\\x{2d}]/){2,3} | (\"é\\\"\" (/(?s:.)/)?))\n";
         assert_eq!(lark, ("g0".into(), expected.into()));
+    }
+
+    #[test]
+    fn a_rule_that_no_text_ends_is_named_wherever_an_answer_can_come_to_it() {
+        let endless = |text: &str| match to_lark(text) {
+            Err(GbnfError::Endless(name)) => Some(name),
+            Err(other) => panic!("{text}: {other}"),
+            Ok(_) => None,
+        };
+        for text in [
+            "root ::= \"a\" b\nb ::= b",
+            "root ::= \"a\" b?\nb ::= \"x\" b",
+            "root ::= \"a\" | \"x\" b\nb ::= c | \"y\" b\nc ::= (\"z\" b)+",
+            "root ::= (\"a\" b)*\nb ::= \"x\"* b \"y\"{0,3}",
+        ] {
+            assert!(matches!(endless(text).as_deref(), Some("b" | "c")), "{text}");
+        }
+        assert_eq!(endless("root ::= root").as_deref(), Some("root"));
+        for text in [
+            "root ::= \"a\" b\nb ::= \"x\" b | \"y\"",
+            "root ::= \"a\" b\nb ::= \"x\" b?",
+            "root ::= b\nb ::= \"(\" b* \")\"",
+            "root ::= \"a\"\nnobody-asks ::= nobody-asks",
+            "root ::= \"a\" b{0}\nb ::= b",
+        ] {
+            assert_eq!(endless(text), None, "{text}");
+        }
     }
 
     #[test]

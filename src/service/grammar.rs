@@ -62,6 +62,9 @@ impl Grammars {
         // A client's own form that no text fits is its fault, not the answer's. (Others begin with free text, whose mask is slow to make.)
         if begins_as_asked(form) {
             matcher.compute_mask_or_eos().map_err(|e| Error::bad(param, broken(e).0))?;
+        } else if let Some(asked) = asked_behind(form) {
+            // Behind a thought it is looked at by itself.
+            self.hold(asked, lenient, param)?;
         }
         Ok(Box::new(Held { matcher, tokens: factory.tok_env().clone() }))
     }
@@ -92,6 +95,14 @@ fn begins_as_asked(form: &Form) -> bool {
         Form::Grammar(_) | Form::Json(_) => true,
         Form::Sequence(parts) => parts.first().is_some_and(begins_as_asked),
         _ => false,
+    }
+}
+
+/// What a client wrote, where something of ours comes before it.
+fn asked_behind(form: &Form) -> Option<&Form> {
+    match form {
+        Form::Sequence(parts) => parts.iter().find(|part| begins_as_asked(part)),
+        _ => None,
     }
 }
 
@@ -413,8 +424,11 @@ mod tests {
         assert_eq!(follows(&grammars, &nested, "[1 2"), (false, false));
         let refused = |form: Form| grammars.hold(&form, false, "grammar").map(drop).unwrap_err().to_string();
         assert_eq!(refused(of("root ::= [")), "`grammar`: line 1: the grammar ends within quotes or brackets");
-        assert!(refused(of("root ::= a\na ::= root")).contains("nothing but itself"));
-        assert!(refused(Form::Sequence(vec![of("root ::= root")])).contains("nothing but itself"), "as a chat has it");
+        assert!(refused(of("root ::= a\na ::= root")).contains("no text ends the rule"));
+        assert!(refused(of("root ::= \"a\" b\nb ::= b")).contains("no text ends the rule `b`"));
+        let behind_a_thought = |form| Form::Sequence(vec![Form::Optional(Box::new(Form::Until("</think>".into()))), form]);
+        assert!(refused(behind_a_thought(of("root ::= root"))).contains("no text ends the rule `root`"), "as a chat has it");
+        assert!(refused(behind_a_thought(Form::Json(json!({"$ref": "#"})))).contains("nothing but itself"), "as a chat has it");
         assert!(refused(Form::Json(json!({"$ref": "#"}))).contains("nothing but itself"));
         assert!(refused(Form::Json(json!({"type": "string", "pattern": "("}))).contains("unclosed group"));
     }
