@@ -1,8 +1,9 @@
 //! `/v1/chat/completions` and `/v1/completions`: from fields to an answer, in one piece or as a stream. There is one model, so whatever
 //! name a client sends by habit means it.
 
+use super::body::fields;
 use super::parts::{Head, Shape};
-use super::reply::{Refusal, fields};
+use super::reply::Refusal;
 use super::{stream, whole};
 use crate::serve::Shared;
 use crate::serve::followed::Followed;

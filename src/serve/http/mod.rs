@@ -1,11 +1,12 @@
 //! HTTP/1.1 on the Unix socket: OpenAI's paths, llama-server's extras, metrics, and the board's temperature.
 //!
 //! - [`listener`]: connections: how many, how slow, and how they end.
-//! - [`reply`]: errors as clients match on them.
+//! - [`body`]: a request's JSON: how large, how slow, and how many large ones at once; [`reply`]: errors as clients match on them.
 //! - [`chat`]: `/v1/chat/completions`, `/v1/completions`; [`stream`]: their server-sent events; [`whole`]: their answers in one piece.
 //! - [`parts`]: pieces of both.
 //! - [`models`], [`tokens`], [`observe`]: the rest.
 
+mod body;
 mod chat;
 pub mod listener;
 mod models;
@@ -20,9 +21,6 @@ use super::Shared;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-
-/// Most bytes of a request's body: a conversation far longer than any context.
-const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Most bytes of a request's head: its first line and its headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -46,7 +44,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/apply-template", post(tokens::apply_template))
         .fallback(reply::no_such_path)
         .method_not_allowed_fallback(reply::no_such_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(body::BYTES_MAX))
         .layer(axum::middleware::from_fn(reply::within_head))
         .with_state(shared)
 }

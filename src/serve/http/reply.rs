@@ -1,21 +1,15 @@
-//! Errors in OpenAI's shape with llama-server's types, which clients match on, and the bodies of requests.
+//! Errors in OpenAI's shape with llama-server's types, which clients match on.
 
-use super::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
-use crate::serve::wire::Fields;
+use super::HEAD_BYTES_MAX;
 use crate::service::Error;
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::time::Duration;
-use tokio::time::timeout;
 
 /// When to come again while the queue is full, in seconds: about the length of a short answer on a small board.
 const RETRY_AFTER: &str = "2";
-/// A client that takes longer to send a request's body is gone, or means no good.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// An error on its way to a client.
 pub struct Refusal {
@@ -33,7 +27,7 @@ enum Retry {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, kind: &str, message: &str) -> Self {
+    pub fn new(status: StatusCode, kind: &str, message: &str) -> Self {
         let body = json!({"message": message, "type": kind, "param": null, "code": status.as_u16()});
         Self { status, body, retry: Retry::Unsaid }
     }
@@ -106,23 +100,4 @@ pub async fn within_head(request: Request, next: Next) -> Result<Response, Refus
         return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", &message));
     }
     Ok(next.run(request).await)
-}
-
-/// The JSON object of a request, whatever its content type says.
-pub async fn fields(request: Request) -> Result<Fields, Refusal> {
-    let wrong = |status, message: String| Refusal::new(status, "invalid_request_error", &message);
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if let Some(bytes) = declared.filter(|bytes| *bytes > BODY_BYTES_MAX as u64) {
-        let message = format!("the request's body of {bytes} bytes is larger than the {BODY_BYTES_MAX} that are taken");
-        return Err(wrong(StatusCode::PAYLOAD_TOO_LARGE, message));
-    }
-    let body = timeout(BODY_WITHIN, Bytes::from_request(request, &()))
-        .await
-        .map_err(|_| wrong(StatusCode::REQUEST_TIMEOUT, format!("the request's body did not come within {} s", BODY_WITHIN.as_secs())))?
-        .map_err(|e| wrong(e.status(), format!("the request's body can't be taken: {e}")))?;
-    match serde_json::from_slice(&body) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(wrong(StatusCode::BAD_REQUEST, "the request's body must be a JSON object".into())),
-        Err(e) => Err(wrong(StatusCode::BAD_REQUEST, format!("the request's body is no JSON: {e}"))),
-    }
 }

@@ -1,6 +1,7 @@
 //! `/tokenize`, `/detokenize`, `/apply-template`, as llama-server has them.
 
-use super::reply::{Refusal, fields};
+use super::body::fields;
+use super::reply::Refusal;
 use crate::serve::Shared;
 use crate::serve::wire;
 use crate::service::{Error, TokenId};
