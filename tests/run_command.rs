@@ -124,11 +124,28 @@ fn a_file_cut_short_between_two_answers_ends_the_conversation_in_one_line() {
 }
 
 #[test]
+fn too_few_file_descriptors_are_told_in_a_line() {
+    let model = Model::new();
+    for limit in [8, 9] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" run -m \"$1\" -p x -n 1")]);
+        shell.arg(env!("CARGO_BIN_EXE_hearth")).arg(model.path()).env("CACHE_DIRECTORY", model.folder.path()).stdin(Stdio::null());
+        let out = shell.output().unwrap();
+        let told = text(&out.stderr);
+        let is_a_line = told.lines().count() == 1 && told.contains("Too many open files");
+        assert!(out.status.code() == Some(1) && is_a_line, "{limit}: {:?} {told}", out.status);
+    }
+}
+
+#[test]
 fn what_is_wrong_is_one_line_that_names_it() {
     let model = Model::new();
     let out = model.run(&["-p", "x", "--temp", "9"], "");
     assert_eq!((out.status.code(), out.stdout.len()), (Some(1), 0));
     assert!(text(&out.stderr).ends_with("hearth: `temperature`: must be a number from 0 to 2, not 9\n"), "{}", text(&out.stderr));
+    let cold = model.run(&["-p", "x", "--temp", "-1"], "");
+    assert!(text(&cold.stderr).ends_with("hearth: `temperature`: must be a number from 0 to 2, not -1\n"), "{}", text(&cold.stderr));
+    assert!(model.run(&["-p", "x", "--seed", "-1", "-n", "1"], "").status.success(), "a seed by chance");
     let long = model.run(&["-p", &"x".repeat(300), "--raw"], "");
     assert!(text(&long.stderr).contains("the prompt has 301 tokens, and the context holds 256"), "{}", text(&long.stderr));
     assert_eq!(model.run(&["--json"], "").status.code(), Some(2));

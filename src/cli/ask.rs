@@ -1,11 +1,12 @@
 //! `hearth ask`: one question to the running daemon, over its socket or the bus. The answer goes to stdout as it comes, its figures
 //! to stderr.
 
+use super::arguments::{self, Seed};
 use super::bus::{BusChoice, Lines};
 use super::socket::{Events, SocketArg, block_on};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::Write;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,9 +22,9 @@ pub struct Args {
     /// 0 always takes the most likely word [default: the daemon's]
     #[arg(long = "temp", value_name = "T")]
     temperature: Option<f32>,
-    /// The same seed gives the same text
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    /// The same seed gives the same text; -1: another each time [default: -1]
+    #[arg(long, value_name = "S", value_parser = arguments::seed)]
+    seed: Option<Seed>,
     #[command(flatten)]
     at: SocketArg,
     /// Ask over D-Bus instead
@@ -44,13 +45,16 @@ struct Figures {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut question = args.question.join(" ");
     if question == "-" {
-        question.clear();
-        std::io::stdin().read_to_string(&mut question).context("stdin")?;
+        question = arguments::text("stdin", std::io::stdin())?;
     }
     let system = args.system.iter().map(|text| json!({"role": "system", "content": text}));
     let messages: Vec<Value> = system.chain([json!({"role": "user", "content": question})]).collect();
     let mut request = json!({"messages": messages, "stream": true});
-    let options = [("max_tokens", json!(args.max_tokens)), ("temperature", json!(args.temperature)), ("seed", json!(args.seed))];
+    let options = [
+        ("max_tokens", json!(args.max_tokens)),
+        ("temperature", json!(args.temperature)),
+        ("seed", json!(args.seed.and_then(|seed| seed.0))),
+    ];
     for (name, value) in options {
         request[name] = value;
     }

@@ -1,6 +1,7 @@
 //! The command `hearth`: one file a verb. stdout is the answer, stderr the rest; `--json` prints one stable object.
 //! Exit status: 0 done, 1 refused or failed (one line on stderr), 2 wrong usage.
 
+mod arguments;
 mod ask;
 mod bench;
 mod board;
@@ -22,7 +23,7 @@ mod synth;
 mod tokenize;
 mod top;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -68,7 +69,7 @@ enum Verb {
 
 /// Parses the command line, runs one verb, and turns an error into one line on stderr.
 pub fn main() -> ExitCode {
-    let command = Command::parse();
+    let command = Command::from_arg_matches(&grammar().get_matches()).unwrap_or_else(|error| error.exit());
     let result = match command.verb {
         Verb::Run(a) => run::run(a),
         Verb::Ask(a) => ask::run(a),
@@ -96,6 +97,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What the command line may say.
+fn grammar() -> clap::Command {
+    Command::command().mut_subcommands(with_negative_numbers)
+}
+
+/// `--temp -1` is a value, right or wrong, and no option that nobody knows.
+fn with_negative_numbers(verb: clap::Command) -> clap::Command {
+    let verb = verb.mut_args(|a| if a.get_action().takes_values() { a.allow_negative_numbers(true) } else { a });
+    verb.mut_subcommands(with_negative_numbers)
+}
+
 /// The error and its causes, each said once: many have their cause in their own words already.
 fn in_a_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
@@ -115,13 +127,27 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::in_a_line;
+    use super::{grammar, in_a_line};
     use anyhow::Context;
 
     #[derive(Debug, thiserror::Error)]
     #[error("m.gguf: {source}")]
     struct Named {
         source: std::fmt::Error,
+    }
+
+    /// Each option with a value, of each verb, is given a negative number: it is taken or refused as that option's.
+    #[test]
+    fn a_negative_number_is_a_value_of_the_option_before_it() {
+        grammar().debug_assert();
+        for verb in grammar().get_subcommands().filter(|verb| !verb.has_subcommands()) {
+            for option in verb.get_arguments().filter(|a| a.get_action().takes_values()).filter_map(|a| a.get_long()) {
+                let said = ["hearth", verb.get_name(), &format!("--{option}"), "-1"];
+                let Err(error) = grammar().try_get_matches_from(said) else { continue };
+                let named = error.to_string().contains(&format!("'--{option} <"));
+                assert!(named || error.kind() == clap::error::ErrorKind::MissingRequiredArgument, "{said:?}: {error}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `hearth perplexity`: how well a model knows a text, and how far its arithmetic strays from a reference.
 
+use super::arguments;
 use super::model_options::ModelOptions;
 use super::progress::Progress;
 use crate::backend::{KvType, LoadOptions};
@@ -7,6 +8,7 @@ use crate::measure::quality;
 use crate::measure::session::Session;
 use crate::tokenizer::{Options, Tokenizer};
 use anyhow::{Context, bail};
+use std::fs::File;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -35,8 +37,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if context < 4 {
         bail!("--ctx must be at least 4, so that half a window is left to count");
     }
-    let text = std::fs::read(&args.file).with_context(|| args.file.display().to_string())?;
-    let text = String::from_utf8(text).with_context(|| format!("{}: is no UTF-8 text", args.file.display()))?;
+    let path = args.file.display().to_string();
+    let text = arguments::text(&path, File::open(&args.file).with_context(|| path.clone())?)?;
 
     let base = args.options.load_options(context, 1);
     let kind = args.options.backend.into();

@@ -3,6 +3,7 @@
 //! One object a line on stdin (`messages`, `tools`, `add_generation_prompt` and any other variable of the template), one object a line on
 //! stdout: `{"text"}`, or `{"error"}` with the template's own words if it refused.
 
+use super::arguments;
 use super::detokenize::json_lines;
 use crate::chat::defaults;
 use crate::chat::template::{Template, Variables};
@@ -10,6 +11,7 @@ use crate::gguf::Gguf;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -32,7 +34,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let (source, tokens) = match (&args.template, &args.model) {
         (Some(path), _) => {
-            (std::fs::read_to_string(path).with_context(|| format!("{}: can't read the template", path.display()))?, Variables::new())
+            let file = File::open(path).with_context(|| format!("{}: can't read the template", path.display()))?;
+            (arguments::text(&path.display().to_string(), file)?, Variables::new())
         }
         (None, Some(path)) => of_model(path)?,
         (None, None) => unreachable!("clap asks for one of them"),

@@ -1,12 +1,14 @@
 //! `hearth run`: one answer, or a chat in the terminal. The answer goes to stdout, everything else to stderr.
 
+use super::arguments::{self, Seed};
 use super::model_options::ModelOptions;
+use super::socket::runtime;
 use crate::backend::Progress;
 use crate::service::{Answer, ChatRequest, CompletionRequest, Done, Error, Event, Finish, Generation, Model, Options, Prompt, Timings};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -53,9 +55,9 @@ struct SamplingArgs {
     /// Make recent words less likely; 1: don't [default: 1]
     #[arg(long, value_name = "X")]
     repeat_penalty: Option<f32>,
-    /// The same seed gives the same text
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    /// The same seed gives the same text; -1: another each time [default: -1]
+    #[arg(long, value_name = "S", value_parser = arguments::seed)]
+    seed: Option<Seed>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -73,7 +75,7 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
-            seed: self.seed,
+            seed: self.seed.and_then(|seed| seed.0),
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
             ..Generation::default()
@@ -94,8 +96,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bar = LoadBar::new();
     let model = Model::open(&args.options.model, &options, &bar)?;
     bar.0.finish_and_clear();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime can't be started")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match &args.prompt {
             Some(text) => one(&args, &model, text).await,
             None => Chat::new(&args, &model).talk().await,
@@ -107,8 +108,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 async fn one(args: &Args, model: &Model, text: &str) -> anyhow::Result<()> {
     let mut text = text.to_owned();
     if text == "-" {
-        text.clear();
-        std::io::stdin().read_to_string(&mut text).context("stdin")?;
+        text = arguments::text("stdin", std::io::stdin())?;
     }
     let generation = args.sampling.generation();
     let answer = if args.raw || !model.has_template() {

@@ -1,8 +1,9 @@
 //! `hearth tokenize`: text to token ids. One text for people to read, or JSON lines for scripts.
 
+use super::arguments;
 use super::detokenize::{Vocabulary, json_lines};
 use crate::tokenizer::Options;
-use std::io::{Read, Write};
+use std::io::Write;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,11 +31,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let text = match args.text {
         Some(text) => text,
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
-            text
-        }
+        None => arguments::text("stdin", std::io::stdin())?,
     };
     let mut out = std::io::stdout().lock();
     for id in tokenizer.encode(&text, options) {
