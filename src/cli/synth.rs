@@ -94,6 +94,10 @@ fn describe(s: &Shape, file_type: &str, plan: &mut Plan) {
     if let Some(window) = s.window {
         plan.set(&key("attention.sliding_window"), window);
     }
+    if let Some(experts) = s.experts {
+        plan.set(&key("expert_count"), experts.count as u32).set(&key("expert_used_count"), experts.used as u32);
+        plan.set(&key("expert_feed_forward_length"), s.feed_forward as u32);
+    }
     vocabulary::describe(s, plan);
 }
 

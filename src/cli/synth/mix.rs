@@ -37,7 +37,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// When there is no such file type.
 pub fn format(file_type: &str, t: &Tensor, shape: &Shape) -> Format {
     let base = FILE_TYPES.iter().find(|f| f.0 == file_type).expect("the command line accepts these file types only").1;
-    if t.dimensions.len() == 1 {
+    // Which experts a token gets turns on small differences.
+    if t.dimensions.len() == 1 || t.name.ends_with("ffn_gate_inp.weight") {
         return Format::F32;
     }
     if matches!(base, Format::F32 | Format::F16 | Format::BF16) {
@@ -58,7 +59,7 @@ fn wanted(file_type: &str, base: Format, t: &Tensor, shape: &Shape) -> Format {
     let eighth = shape.layers / 8;
     let more = layer < eighth || layer >= 7 * shape.layers / 8 || (layer - eighth) % 3 == 2;
     let shared = shape.heads_sharing() >= 4;
-    let tensor = t.name.rsplit('.').nth(1).unwrap_or_default();
+    let tensor = t.name.rsplit('.').nth(1).unwrap_or_default().trim_end_matches("_exps");
     match (tensor, file_type) {
         ("attn_v", "Q2_K") => {
             if shared {

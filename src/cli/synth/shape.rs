@@ -6,6 +6,7 @@ pub enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
+    Qwen3Moe,
     Gemma3,
 }
 
@@ -15,6 +16,7 @@ impl Architecture {
             Architecture::Llama => "llama",
             Architecture::Qwen2 => "qwen2",
             Architecture::Qwen3 => "qwen3",
+            Architecture::Qwen3Moe => "qwen3moe",
             Architecture::Gemma3 => "gemma3",
         }
     }
@@ -44,28 +46,53 @@ pub struct Shape {
     pub rope_factor: Option<f32>,
     pub context: u32,
     pub window: Option<u32>,
+    pub experts: Option<Experts>,
 }
 
-/// name, architecture, layers, width, feed-forward, heads, kv heads, head, vocabulary, tied, rope base, rope factor, context, window
-type Row = (&'static str, Architecture, usize, usize, usize, usize, usize, usize, usize, bool, f32, Option<f32>, u32, Option<u32>);
+/// Of a layer; with them `feed_forward` is the width of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    pub count: usize,
+    pub used: usize,
+}
+
+/// name, architecture, layers, width, feed-forward, heads, kv heads, head, vocabulary, tied, rope base, rope factor, context, window, experts and used ones
+type Row = (
+    &'static str,
+    Architecture,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    bool,
+    f32,
+    Option<f32>,
+    u32,
+    Option<u32>,
+    Option<(usize, usize)>,
+);
 
 #[rustfmt::skip]
 const SHAPES: &[Row] = {
     use Architecture::*;
     &[
-        ("tiny",         Llama,   2,  256,   768,  4, 2,  64,    512, true,   1e4, None,         512, None),
-        ("smollm2-135m", Llama,  30,  576,  1536,  9, 3,  64,  49152, true,   1e5, None,        8192, None),
-        ("smollm2-360m", Llama,  32,  960,  2560, 15, 5,  64,  49152, true,   1e5, None,        8192, None),
-        ("llama-3.2-1b", Llama,  16, 2048,  8192, 32, 8,  64, 128256, true,   5e5, Some(32.0), 131072, None),
-        ("llama-3.2-3b", Llama,  28, 3072,  8192, 24, 8, 128, 128256, true,   5e5, Some(32.0), 131072, None),
-        ("llama-3.1-8b", Llama,  32, 4096, 14336, 32, 8, 128, 128256, false,  5e5, Some(8.0),  131072, None),
-        ("qwen2.5-0.5b", Qwen2,  24,  896,  4864, 14, 2,  64, 151936, true,   1e6, None,       32768, None),
-        ("qwen2.5-1.5b", Qwen2,  28, 1536,  8960, 12, 2, 128, 151936, true,   1e6, None,       32768, None),
-        ("qwen3-0.6b",   Qwen3,  28, 1024,  3072, 16, 8, 128, 151936, true,   1e6, None,       40960, None),
-        ("qwen3-1.7b",   Qwen3,  28, 2048,  6144, 16, 8, 128, 151936, true,   1e6, None,       40960, None),
-        ("qwen3-4b",     Qwen3,  36, 2560,  9728, 32, 8, 128, 151936, true,   1e6, None,       40960, None),
-        ("gemma3-270m",  Gemma3, 18,  640,  2048,  4, 1, 256, 262144, true,   1e6, None,       32768, Some(512)),
-        ("gemma3-1b",    Gemma3, 26, 1152,  6912,  4, 1, 256, 262144, true,   1e6, None,       32768, Some(512)),
+        ("tiny",         Llama,   2,  256,   768,  4, 2,  64,    512, true,   1e4, None,         512, None, None),
+        ("smollm2-135m", Llama,  30,  576,  1536,  9, 3,  64,  49152, true,   1e5, None,        8192, None, None),
+        ("smollm2-360m", Llama,  32,  960,  2560, 15, 5,  64,  49152, true,   1e5, None,        8192, None, None),
+        ("llama-3.2-1b", Llama,  16, 2048,  8192, 32, 8,  64, 128256, true,   5e5, Some(32.0), 131072, None, None),
+        ("llama-3.2-3b", Llama,  28, 3072,  8192, 24, 8, 128, 128256, true,   5e5, Some(32.0), 131072, None, None),
+        ("llama-3.1-8b", Llama,  32, 4096, 14336, 32, 8, 128, 128256, false,  5e5, Some(8.0),  131072, None, None),
+        ("qwen2.5-0.5b", Qwen2,  24,  896,  4864, 14, 2,  64, 151936, true,   1e6, None,       32768, None, None),
+        ("qwen2.5-1.5b", Qwen2,  28, 1536,  8960, 12, 2, 128, 151936, true,   1e6, None,       32768, None, None),
+        ("qwen3-0.6b",   Qwen3,  28, 1024,  3072, 16, 8, 128, 151936, true,   1e6, None,       40960, None, None),
+        ("qwen3-1.7b",   Qwen3,  28, 2048,  6144, 16, 8, 128, 151936, true,   1e6, None,       40960, None, None),
+        ("qwen3-4b",     Qwen3,  36, 2560,  9728, 32, 8, 128, 151936, true,   1e6, None,       40960, None, None),
+        ("qwen3-30b-a3b", Qwen3Moe, 48, 2048,  768, 32, 4, 128, 151936, false, 1e6, None,      40960, None, Some((128, 8))),
+        ("gemma3-270m",  Gemma3, 18,  640,  2048,  4, 1, 256, 262144, true,   1e6, None,       32768, Some(512), None),
+        ("gemma3-1b",    Gemma3, 26, 1152,  6912,  4, 1, 256, 262144, true,   1e6, None,       32768, Some(512), None),
     ]
 };
 
@@ -89,6 +116,7 @@ pub fn named(wanted: &str) -> Option<Shape> {
         rope_factor,
         context,
         window,
+        experts,
     ) = SHAPES.iter().find(|s| s.0 == wanted)?;
     Some(Shape {
         name,
@@ -105,6 +133,7 @@ pub fn named(wanted: &str) -> Option<Shape> {
         rope_factor,
         context,
         window,
+        experts: experts.map(|(count, used)| Experts { count, used }),
     })
 }
 
@@ -176,7 +205,7 @@ impl Shape {
             list.push(Tensor::matrix(&format!("attn_{name}.weight"), self.width, rows, 1.0));
             match self.architecture {
                 Architecture::Qwen2 => list.push(Tensor::bias(&format!("attn_{name}.bias"), rows)),
-                Architecture::Qwen3 | Architecture::Gemma3 if name != "v" => {
+                Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Gemma3 if name != "v" => {
                     list.push(Tensor::norm(&format!("attn_{name}_norm.weight"), self.head))
                 }
                 _ => {}
@@ -188,9 +217,21 @@ impl Shape {
             list.push(Tensor::norm("post_ffw_norm.weight", self.width));
         }
         list.push(Tensor::norm("ffn_norm.weight", self.width));
-        list.push(Tensor::matrix("ffn_gate.weight", self.width, self.feed_forward, 1.0));
-        list.push(Tensor::matrix("ffn_up.weight", self.width, self.feed_forward, 1.0));
-        list.push(Tensor::matrix("ffn_down.weight", self.feed_forward, self.width, gain));
+        let parts = [
+            ("gate", self.width, self.feed_forward, 1.0),
+            ("up", self.width, self.feed_forward, 1.0),
+            ("down", self.feed_forward, self.width, gain),
+        ];
+        match self.experts {
+            None => list.extend(parts.map(|(name, cols, rows, gain)| Tensor::matrix(&format!("ffn_{name}.weight"), cols, rows, gain))),
+            Some(experts) => {
+                list.push(Tensor::matrix("ffn_gate_inp.weight", self.width, experts.count, 1.0));
+                list.extend(parts.map(|(name, cols, rows, gain)| Tensor {
+                    dimensions: vec![cols, rows, experts.count],
+                    ..Tensor::matrix(&format!("ffn_{name}_exps.weight"), cols, rows, gain)
+                }));
+            }
+        }
         list
     }
 

@@ -22,7 +22,7 @@ pub fn describe(shape: &Shape, plan: &mut Plan) {
     words.extend((words.len()..shape.vocabulary).map(|id| format!("<|reserved_{id}|>")));
     let kinds = (0..shape.vocabulary).map(|id| if id < plain { NORMAL } else { CONTROL }).collect::<Vec<_>>();
     let split = match shape.architecture {
-        Architecture::Qwen2 | Architecture::Qwen3 => "qwen2",
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe => "qwen2",
         Architecture::Llama if shape.name.starts_with("smollm") => "smollm",
         Architecture::Llama | Architecture::Gemma3 => "llama-bpe",
     };
