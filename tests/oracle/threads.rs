@@ -2,7 +2,7 @@
 //! are part of it everywhere: eight are more than most machines that run this have.
 
 use crate::session::{Session, largest_difference};
-use crate::tiny::{TINY, Tiny, WIDE};
+use crate::tiny::{EVERY_WIDE_EXPERT, TINY, Tiny, WIDE, WIDE_EXPERTS};
 use hearth::backend::{KvType, LoadOptions, cpu::Cpu};
 use hearth::gguf::Gguf;
 use hearth::program::Program;
@@ -58,7 +58,7 @@ impl Model {
 
 #[test]
 fn logits_do_not_depend_on_the_number_of_threads() {
-    for tiny in TINY {
+    for tiny in TINY.iter().chain([&WIDE_EXPERTS]) {
         let model = Model::new(tiny);
         for chunk in [TOKENS, 5] {
             let one = model.logits(1, chunk);
@@ -72,8 +72,13 @@ fn logits_do_not_depend_on_the_number_of_threads() {
 /// Here every product has several pieces, and attention splits its positions: who computes what is a race, what comes out is not.
 #[test]
 fn pieces_that_threads_race_for_change_no_logit() {
+    for tiny in [&WIDE, &WIDE_EXPERTS] {
+        race(&Model::new(tiny));
+    }
+}
+
+fn race(model: &Model) {
     const LONG: usize = 1100;
-    let model = Model::new(&WIDE);
     let logits = |threads| {
         let mut session = model.session(KvType::F16, LONG + 8, threads, 1);
         let tokens: Vec<u32> = (0..LONG).map(|i| ((i * 13 + i * i) % 40) as u32).collect();
@@ -83,7 +88,7 @@ fn pieces_that_threads_race_for_change_no_logit() {
     };
     let one = logits(1);
     for threads in THREADS {
-        assert!(logits(threads) == one, "{threads} threads");
+        assert!(logits(threads) == one, "{} with {threads} threads", model.name);
     }
 }
 
@@ -132,8 +137,8 @@ fn cores_may_go_and_come_between_steps() {
 
 #[test]
 fn another_cut_of_a_prompt_moves_no_logit_beyond_the_bound() {
-    for tiny in TINY {
-        let model = Model::new(&tiny.without_choices());
+    for tiny in TINY.iter().map(Tiny::without_choices).chain([EVERY_WIDE_EXPERT]) {
+        let model = Model::new(&tiny);
         let whole = model.logits(2, TOKENS);
         assert!(model.logits(2, 32) == whole, "{} in steps of 32: as many rows as make the products take the same way", model.name);
         let by_q8_0 = |chunk| model.logits_with(KvType::Q8_0, 2, chunk);

@@ -35,6 +35,12 @@ const SMALL: Tiny = Tiny { name: "", layers: 2, set: |_| {}, tensors: &[], dim: 
 /// Wide enough that every product is cut into pieces for threads, with a context that attention splits too.
 pub const WIDE: Tiny = Tiny { name: "llama", tensors: &["output.weight"], dim: 256, feed_forward: 1024, context: 2048, ..SMALL };
 
+/// With experts wide enough for the same, and some rows for each of them in steps of a few.
+pub const WIDE_EXPERTS: Tiny = Tiny { name: "qwen3moe", set: wide_experts, dim: 256, context: 2048, ..SMALL };
+
+/// The same without a choice in it.
+pub const EVERY_WIDE_EXPERT: Tiny = Tiny { set: every_wide_expert, ..WIDE_EXPERTS };
+
 pub const TINY: &[Tiny] = &[
     Tiny { name: "llama", layers: 2, set: |_| {}, tensors: &["rope_freqs.weight"], ..SMALL },
     Tiny { name: "qwen2", layers: 2, set: |_| {}, tensors: QWEN2_BIASES, ..SMALL },
@@ -73,15 +79,24 @@ fn yarn(p: &mut Plan) {
 }
 
 fn experts(p: &mut Plan) {
-    using_experts(p, 2);
+    using_experts(p, [4, 2, 12]);
 }
 
 fn every_expert(p: &mut Plan) {
-    using_experts(p, 4);
+    using_experts(p, [4, 4, 12]);
 }
 
-fn using_experts(p: &mut Plan, used: u32) {
-    p.set("qwen3moe.expert_count", 4u32).set("qwen3moe.expert_used_count", used).set("qwen3moe.expert_feed_forward_length", 12u32);
+fn wide_experts(p: &mut Plan) {
+    using_experts(p, [9, 2, 256]);
+}
+
+fn every_wide_expert(p: &mut Plan) {
+    using_experts(p, [3, 3, 256]);
+}
+
+/// So many, of which so many are used, each so wide.
+fn using_experts(p: &mut Plan, [count, used, width]: [u32; 3]) {
+    p.set("qwen3moe.expert_count", count).set("qwen3moe.expert_used_count", used).set("qwen3moe.expert_feed_forward_length", width);
 }
 
 fn window(p: &mut Plan) {
@@ -219,7 +234,7 @@ fn batch_chunks_and_single_tokens_give_the_same_logits_on_every_backend() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tokens = tokens(100);
     let every: Vec<usize> = (0..tokens.len()).collect();
-    for tiny in TINY {
+    for tiny in TINY.iter().chain([&EVERY_WIDE_EXPERT]) {
         let (file, program) = tiny.open(&folder, Format::F32);
         let mut reference: Option<Vec<Vec<f32>>> = None;
         for backend in crate::backends() {

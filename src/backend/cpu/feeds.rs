@@ -171,6 +171,11 @@ pub fn may_be_numbers(kernels: &Kernels, format: Format, width: usize, exact: bo
     kernels.forms(format).into_iter().any(|wanted| possible(wanted, width, exact) == Form::F32)
 }
 
+/// Numbers of tokens from which on products of `format` go another way.
+pub fn thresholds(kernels: &Kernels, format: Format) -> [usize; 3] {
+    [1, 2, kernels.many_from(format)]
+}
+
 fn possible(wanted: Form, width: usize, exact: bool) -> Form {
     if exact || wanted.per().is_some_and(|per| !width.is_multiple_of(per)) { Form::F32 } else { wanted }
 }

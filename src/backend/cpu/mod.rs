@@ -35,6 +35,7 @@ use crate::gguf::Gguf;
 use crate::program::{Program, Role};
 use crate::units::Bytes;
 use cores::Cores;
+use experts::MixtureMemory;
 use hearth_kernels::cpu::{Kernels, Tier};
 use places::Places;
 use schedule::Schedule;
@@ -78,7 +79,7 @@ impl Backend for Cpu {
         Fit {
             weights: Bytes((held * 4) as u64),
             cache: Bytes((cache::bytes(program, options.kv, options.blocks) + program.slot_floats() * 4 * options.slots) as u64),
-            scratch: Bytes((places.floats(options.rows, 1) * 4) as u64),
+            scratch: Bytes((places.floats(options.rows, 1) * 4 + MixtureMemory::fit(program, options.rows)) as u64),
         }
     }
 

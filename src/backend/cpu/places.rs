@@ -9,7 +9,7 @@
 //! was the last to read. That keeps the residual stream where it is through all layers, and norms take no place of their own.
 
 use super::schedule::{Schedule, Work, result_of, steps_of};
-use crate::program::{Matrix, Op, Program, Rows, Step, ValueId};
+use crate::program::{Matrix, Op, Program, Rows, Step, Value, ValueId};
 use std::cmp::Reverse;
 
 /// For each value and feed where it lies.
@@ -136,7 +136,7 @@ pub fn only_converted(program: &Program, schedule: &Schedule, as_numbers: &dyn F
         let ends = |id: ValueId| lives[id.0 as usize].is_some_and(|life| life.last == 2 * number + 1);
         let steps = || stage.tail.iter().chain(&stage.stores).map(|&step| &program.steps[step].op);
         for &work in stage.works.iter().filter(|w| matches!(w, Work::GatedLinear { .. })) {
-            let id = result_of(program, work);
+            let id = result_of(program, work).expect("it has a result");
             let is_read = steps().any(|op| op.operands().iter().any(|operand| operand.id == id));
             if program.value(id).rows == Rows::All && ends(id) && !is_read {
                 found.push(id);
@@ -166,10 +166,12 @@ fn lives(program: &Program, schedule: &Schedule, as_numbers: &dyn Fn(Matrix) -> 
     for (number, stage) in schedule.stages.iter().enumerate() {
         let (works, end) = (2 * number, 2 * number + 1);
         for &work in &stage.works {
-            for op in steps_of(work).into_iter().map(|step| &program.steps[step].op).filter(|op| !converted(op)) {
-                op.operands().iter().for_each(|operand| touch(operand.id, works, 0));
-            }
-            touch(result_of(program, work), works, 0);
+            let ops = steps_of(work).into_iter().map(|step| &program.steps[step].op);
+            let operands: Vec<Value> = match work {
+                Work::Experts { part, .. } => ops.filter_map(|op| part.operand(op)).collect(),
+                _ => ops.filter(|op| !converted(op)).flat_map(|op| op.operands()).collect(),
+            };
+            operands.iter().map(|v| v.id).chain(result_of(program, work)).for_each(|id| touch(id, works, 0));
         }
         for (at, &step) in stage.tail.iter().enumerate() {
             let Step { op, out, .. } = &program.steps[step];
@@ -263,7 +265,7 @@ fn settle(tenants: &mut [Tenant]) -> [usize; Memory::ALL.len()] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schedule::tests::{llama, llama_of};
+    use super::super::schedule::tests::{llama, llama_of, mixture};
     use super::*;
     use crate::program::Value;
 
@@ -325,20 +327,29 @@ mod tests {
 
     #[test]
     fn operands_are_there_and_not_written_over_before_they_are_read() {
-        let program = llama(3);
-        let schedule = Schedule::new(&program);
-        let feeds = feeds(&program, &schedule, |_| 48);
+        for program in [llama(3), mixture(3)] {
+            operands_are_there_in(&program);
+        }
+    }
+
+    fn operands_are_there_in(program: &Program) {
+        let schedule = Schedule::new(program);
+        let feeds = feeds(program, &schedule, |_| 48);
         // All converted, none, and every other one: so also one of a gated pair.
         let rules: [&dyn Fn(Matrix) -> bool; 3] = [&|_| false, &|_| true, &|matrix| matrix.weight.0 % 2 == 0];
         for (as_numbers, by_columns) in rules.into_iter().flat_map(|rule| [(rule, false), (rule, true)]) {
-            let unkept = if by_columns { only_converted(&program, &schedule, as_numbers) } else { Vec::new() };
-            let places = Places::new(&program, &schedule, &feeds, as_numbers, &unkept);
-            let mut held = Held { program: &program, places: &places, feeds: &feeds, there: Vec::new() };
+            let unkept = if by_columns { only_converted(program, &schedule, as_numbers) } else { Vec::new() };
+            let places = Places::new(program, &schedule, &feeds, as_numbers, &unkept);
+            let mut held = Held { program, places: &places, feeds: &feeds, there: Vec::new() };
             // What a work's step reads: the feed of an operand, its numbers, or (in a mixed pair) both.
             let operands = |work: Work| {
                 let of_step = |step: usize| -> Vec<Who> {
                     let op = &program.steps[step].op;
                     match *op {
+                        Op::Moe { .. } => {
+                            let Work::Experts { part, .. } = work else { unreachable!("of a part") };
+                            part.operand(op).map(|v| Who::Value(v.id)).into_iter().collect()
+                        }
                         Op::Linear { x, weight, .. } if !as_numbers(weight) => {
                             vec![Who::Feed(feeds.iter().position(|feed| feed.value == x.id).expect("fed"))]
                         }
@@ -351,7 +362,7 @@ mod tests {
                 let made: Vec<usize> = (0..feeds.len()).filter(|&feed| feeds[feed].made == number).collect();
                 // Works of a stage run at the same time: all read before any writes, and all have written before the tail.
                 stage.works.iter().flat_map(|&w| operands(w)).for_each(|x| held.reads(x));
-                for id in stage.works.iter().map(|&w| result_of(&program, w)) {
+                for id in stage.works.iter().filter_map(|&w| result_of(program, w)) {
                     match made.iter().find(|&&feed| unkept.contains(&id) && feeds[feed].value == id) {
                         Some(&feed) => held.write(Who::Feed(feed)),
                         None => held.write(Who::Value(id)),

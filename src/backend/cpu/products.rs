@@ -19,7 +19,7 @@ const CHUNK_BYTES_ALONE: usize = 640 << 10;
 const CHUNK_BYTES_LEAST: usize = 16 << 10;
 /// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. On 2 to 16 cores of an Emerald Rapids
 /// half of it and twice as much each win some cases and lose others.
-const START_BYTES: usize = 12 << 10;
+pub const START_BYTES: usize = 12 << 10;
 
 /// Bytes of one chunk where `workers` share products of `all` bytes for some tokens. Starts cost `START / chunk` of the time, and whoever
 /// claims the last chunk lets the others wait for `chunk / 2` on average, which is `chunk · workers / (2 · all)` of it: least in sum at
@@ -154,7 +154,11 @@ impl<'a> View<'a> {
         };
         let of_step = |step: &crate::program::Step| match step.op {
             Op::Linear { weight, .. } => need(weight, self.step.lines(step.rows).len()),
-            Op::Moe { gate, up, down, .. } => need(gate, 1).max(need(up, 1)).max(need(down, 1)),
+            // Of each expert as many as picked it.
+            Op::Moe { gate, up, down, .. } => {
+                let of_any = |matrix| feeds::thresholds(self.run.kernels, self.weights(matrix).format).map(|tokens| need(matrix, tokens));
+                [gate, up, down].into_iter().flat_map(of_any).max().unwrap_or(0)
+            }
             _ => 0,
         };
         self.run.program.steps.iter().map(of_step).max().unwrap_or(0)

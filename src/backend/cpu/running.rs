@@ -4,6 +4,7 @@ use super::arena::{AlignedBytes, Shared};
 use super::cache::{Cache, Layout};
 use super::cores::Cores;
 use super::counts::{self, Choice};
+use super::experts::{Mixture, MixtureMemory};
 use super::feeds::{self, Fed, FeedList};
 use super::places::{self, Memory, Places};
 use super::plan::{Plan, StagePlan};
@@ -11,7 +12,7 @@ use super::pool::{Crew, Pool};
 use super::prefetch::Prefetch;
 use super::products::chunk_bytes;
 use super::remembered::{Place, Threads};
-use super::schedule::{Schedule, Stage, Work};
+use super::schedule::{Part, Schedule, Stage, Work};
 use super::step::Step;
 use super::vectors::Vectors;
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
@@ -54,8 +55,9 @@ pub struct Running {
     /// What values and feeds lie in, but for the logits.
     rows: AlignedBytes,
     wanted: AlignedBytes,
-    /// What pieces of a stage leave for its end: parts of an attention, picks of a mixture.
+    /// What pieces of an attention leave for its stage's end.
     partials: Vec<f32>,
+    mixture: MixtureMemory,
     /// One a worker.
     scratch: Vec<Scratch>,
     cores: Cores,
@@ -106,6 +108,7 @@ pub struct View<'a> {
     pub cache: Shared<'a, u8>,
     pub slots: Vec<Shared<'a, f32>>,
     pub partials: Shared<'a, f32>,
+    pub mixture: Mixture<'a>,
 }
 
 /// The parts of a loaded model that no step changes.
@@ -183,6 +186,7 @@ impl Running {
             rows: AlignedBytes::default(),
             wanted: AlignedBytes::default(),
             partials: Vec::new(),
+            mixture: MixtureMemory::default(),
             options: options.clone(),
             program,
             file,
@@ -253,6 +257,7 @@ impl Loaded for Running {
             cache: Shared::new(cache),
             slots: self.slots.iter_mut().map(|s| Shared::new(s)).collect(),
             partials: Shared::new(&mut []),
+            mixture: Mixture::default(),
         };
         // A step that gives each of its sequences one token is bound by memory, any other by arithmetic.
         let single = step.runs.len() == step.all.len();
@@ -261,11 +266,12 @@ impl Loaded for Running {
         self.pool.set_active(asked.unwrap_or(choice.workers()));
         let workers = self.pool.active();
         view.plan = (0..model.schedule.stages.len()).map(|number| view.stage_plan(number, workers)).collect();
-        let need = view.partial_floats().max(view.expert_floats());
+        let need = view.partial_floats();
         if self.partials.len() < need {
             self.partials.resize(need, 0.0);
         }
         view.partials = Shared::new(&mut self.partials);
+        view.mixture = self.mixture.share(view.mixture_rooms());
         let need = view.product_scratch();
         for scratch in &mut self.scratch {
             scratch.kernel.reserve(need);
@@ -320,7 +326,7 @@ impl Loaded for Running {
 
     fn memory(&self) -> Bytes {
         let floats = self.slots.iter().map(Vec::capacity).sum::<usize>() + self.partials.capacity();
-        Bytes((floats * 4 + self.rows.len() + self.wanted.len() + self.cache.len()) as u64)
+        Bytes((floats * 4 + self.rows.len() + self.wanted.len() + self.mixture.len() + self.cache.len()) as u64)
     }
 }
 
@@ -390,10 +396,9 @@ impl<'a> View<'a> {
     /// What is left of works once all their pieces are done.
     fn close(&self, works: &[Work]) {
         for &work in works {
-            let Work::Step(index) = work else { continue };
-            match self.run.program.steps[index].op {
-                Op::Attention { .. } => self.close_attention(index),
-                Op::Moe { .. } => self.close_experts(index, 0..self.step.lines(self.domain(index)).len()),
+            match work {
+                Work::Step(index) if matches!(self.run.program.steps[index].op, Op::Attention { .. }) => self.close_attention(index),
+                Work::Experts { moe, part: Part::Route } => self.group_rows(moe),
                 _ => {}
             }
         }
@@ -422,6 +427,7 @@ impl<'a> View<'a> {
         let sizes = works.iter().filter_map(|work| match *work {
             Work::GatedLinear { gate, .. } => Some(self.product_size(gate)),
             Work::Step(index) => matches!(self.run.program.steps[index].op, Op::Linear { .. }).then(|| self.product_size(index)),
+            Work::Experts { .. } => None,
         });
         let (bytes, tokens) = sizes.fold((0, 0), |(all, most), (bytes, tokens)| (all + bytes, most.max(tokens)));
         let chunk = chunk_bytes(bytes, workers, tokens);
@@ -431,10 +437,10 @@ impl<'a> View<'a> {
                 Work::Step(index) => match self.run.program.steps[index].op {
                     Op::Linear { .. } => self.product_cut(index, chunk, workers, 1),
                     Op::Attention { .. } => (1, self.attention_pieces(index)),
-                    Op::Moe { .. } => (1, self.expert_pieces(index)),
                     Op::ShortConv { .. } | Op::DeltaRule { .. } => (1, self.recurrent_pieces(index)),
                     ref other => unreachable!("{} is no work", other.name()),
                 },
+                Work::Experts { moe, part } => self.experts_cut(moe, part, workers),
             };
             plan.share(work, each, all);
         }
@@ -448,11 +454,14 @@ impl<'a> View<'a> {
             Work::Step(index) => match self.run.program.steps[index].op {
                 Op::Linear { .. } => self.product(index, piece, scratch),
                 Op::Attention { .. } => self.attend(index, piece.start, scratch),
-                Op::Moe { .. } => self.run_expert(index, piece.start, scratch),
                 Op::ShortConv { .. } => self.short_conv(index, piece.start),
                 Op::DeltaRule { .. } => self.delta_rule(index, piece.start),
                 ref other => unreachable!("{} is no work", other.name()),
             },
+            Work::Experts { moe, part: Part::Route } => self.route(moe, piece),
+            Work::Experts { moe, part: Part::Gather } => self.gather(moe, piece.start, scratch),
+            Work::Experts { moe, part: Part::Inner } => self.inner(moe, piece, scratch),
+            Work::Experts { moe, part: Part::Outer } => self.outer(moe, piece, scratch),
         }
     }
 

@@ -30,10 +30,34 @@ pub struct Stage {
 /// A large piece of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Work {
-    /// A step as it stands: linear, attention, moe, short convolution, delta rule.
+    /// A step as it stands: linear, attention, short convolution, delta rule.
     Step(usize),
     /// `f(gate · x) · (up · x)` in one go: two linear steps and the gating that alone reads them.
     GatedLinear { gate: usize, up: usize, gated: usize, activation: Activation },
+    /// A part of a mixture of experts.
+    Experts { moe: usize, part: Part },
+}
+
+/// The parts of a [mixture](super::experts): one a stage, since each needs all of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Route,
+    Gather,
+    Inner,
+    Outer,
+}
+
+impl Part {
+    pub const ALL: [Part; 4] = [Part::Route, Part::Gather, Part::Inner, Part::Outer];
+
+    /// What it reads of the operands.
+    pub fn operand(self, moe: &Op) -> Option<Value> {
+        match (self, moe) {
+            (Part::Route, Op::Moe { router, .. }) => Some(*router),
+            (Part::Gather, Op::Moe { x, .. }) => Some(*x),
+            _ => None,
+        }
+    }
 }
 
 /// Whether an operation is split over threads by more than its rows.
@@ -51,6 +75,11 @@ impl Schedule {
             let Some(stage) = stage_of[index] else { continue };
             match fused.get(&index) {
                 Some(&work) => stages[stage].works.push(work),
+                None if matches!(step.op, Op::Moe { .. }) => {
+                    for (part, stage) in Part::ALL.into_iter().zip(stage + 1 - Part::ALL.len()..) {
+                        stages[stage].works.push(Work::Experts { moe: index, part });
+                    }
+                }
                 None if is_work(&step.op) => stages[stage].works.push(Work::Step(index)),
                 None if matches!(step.op, Op::Store { .. }) => stages[stage].stores.push(index),
                 None => stages[stage].tail.push(index),
@@ -100,13 +129,15 @@ fn fuse_gated(program: &Program) -> HashMap<usize, Work> {
     fused
 }
 
-/// For each step its stage; `None` for the linear steps inside a fused work.
+/// For each step its stage, of a mixture its last; `None` for the linear steps inside a fused work.
 fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usize>> {
     let inner: Vec<usize> =
         fused.values().flat_map(|w| if let Work::GatedLinear { gate, up, .. } = w { vec![*gate, *up] } else { vec![] }).collect();
     let mut ready = vec![0usize; program.values.len()];
     // The stage that last wrote a state; reading it must come later, and so must writing it again.
     let mut stored: HashMap<StateId, usize> = HashMap::new();
+    // The stage in which the last mixture ended: what its parts leave for each other lies where the next one's will.
+    let mut mixed = 0;
     let mut stage_of = vec![None; program.steps.len()];
     for (index, step) in program.steps.iter().enumerate() {
         if inner.contains(&index) {
@@ -118,6 +149,10 @@ fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usiz
         let operands = step.op.operands().iter().map(|v| ready[v.id.0 as usize]).max().unwrap_or(0);
         let stage = match step.op {
             Op::Attention { cache, .. } => operands.max(stored.get(&cache).copied().unwrap_or(0)) + 1,
+            Op::Moe { .. } => {
+                mixed = operands.max(mixed) + Part::ALL.len();
+                mixed
+            }
             _ if is_work(&step.op) || fused.contains_key(&index) => operands + 1,
             _ => operands,
         };
@@ -135,28 +170,27 @@ fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usiz
 /// The steps of a work that a backend runs for it.
 pub fn steps_of(work: Work) -> Vec<usize> {
     match work {
-        Work::Step(index) => vec![index],
+        Work::Step(index) | Work::Experts { moe: index, .. } => vec![index],
         Work::GatedLinear { gate, up, .. } => vec![gate, up],
     }
 }
 
-/// The value a work writes.
-pub fn result_of(program: &Program, work: Work) -> ValueId {
+/// The value a work writes; `None` for parts of a mixture that are not its last.
+pub fn result_of(program: &Program, work: Work) -> Option<ValueId> {
     let step = match work {
-        Work::Step(index) => index,
+        Work::Step(index) | Work::Experts { moe: index, part: Part::Outer } => index,
+        Work::Experts { .. } => return None,
         Work::GatedLinear { gated, .. } => gated,
     };
-    program.steps[step].out.expect("every work has a result")
+    Some(program.steps[step].out.expect("every work has a result"))
 }
 
 /// Puts each value that a product reads into the feeds of the stage that finishes it.
 fn add_feeds(program: &Program, stages: &mut [Stage]) {
     let mut finished = vec![0usize; program.values.len()];
     for (number, stage) in stages.iter().enumerate() {
-        for &work in &stage.works {
-            finished[result_of(program, work).0 as usize] = number;
-        }
-        for out in stage.tail.iter().filter_map(|&s| program.steps[s].out) {
+        let of_works = stage.works.iter().filter_map(|&work| result_of(program, work));
+        for out in of_works.chain(stage.tail.iter().filter_map(|&s| program.steps[s].out)) {
             finished[out.0 as usize] = number;
         }
     }
@@ -176,7 +210,7 @@ fn add_feeds(program: &Program, stages: &mut [Stage]) {
 pub mod tests {
     use super::*;
     use crate::program::Builder;
-    use crate::program::builder::FULL;
+    use crate::program::builder::{FULL, MoeOptions};
     use crate::program::{Pairing, Rope, RopeFactors, RopeScaling};
 
     /// A Llama of `layers` layers.
@@ -184,8 +218,18 @@ pub mod tests {
         llama_of(layers, [8, 8, 16])
     }
 
+    /// The same with a mixture of experts in each layer.
+    pub fn mixture(layers: usize) -> Program {
+        let moe = MoeOptions::mixtral(4, 2, 16);
+        with_feed_forward(layers, [8, 8], |l, x| l.moe(x, moe))
+    }
+
     /// Of some width, width of keys and of values, and width between gate and down.
     pub fn llama_of(layers: usize, [dim, kv, hidden]: [usize; 3]) -> Program {
+        with_feed_forward(layers, [dim, kv], |l, x| l.swiglu(x, "ffn_gate", "ffn_up", "ffn_down", hidden))
+    }
+
+    fn with_feed_forward(layers: usize, [dim, kv]: [usize; 2], feed_forward: impl Fn(&Builder, Value) -> Value) -> Program {
         let b = Builder::new(&|_| false);
         let rope = Rope {
             pairing: Pairing::Halves,
@@ -203,7 +247,7 @@ pub mod tests {
             let (q, k) = (l.rope(heads(q), rope), l.rope(heads(k), rope));
             x = l.add(x, l.linear(l.attention(q, k, heads(v), FULL), "attn_output", dim));
             let f = l.rms_norm(x, "ffn_norm", 1e-5);
-            x = l.add(x, l.swiglu(f, "ffn_gate", "ffn_up", "ffn_down", hidden));
+            x = l.add(x, feed_forward(&l, f));
         }
         let logits = b.head(b.rms_norm(x, "output_norm", 1e-5));
         b.finish("llama", logits).expect("it fits together")
@@ -229,6 +273,19 @@ pub mod tests {
             stage.tail.iter().chain(&stage.stores).for_each(|&s| ran[s] += 1);
         }
         assert!(ran.iter().all(|&n| n == 1), "{ran:?}");
+    }
+
+    #[test]
+    fn parts_of_a_mixture_follow_each_other_and_no_two_mixtures_meet() {
+        let program = mixture(3);
+        let schedule = Schedule::new(&program);
+        let parts =
+            schedule.stages.iter().map(|stage| stage.works.iter().filter(|w| matches!(w, Work::Experts { .. })).collect::<Vec<_>>());
+        assert!(parts.clone().all(|of_stage| of_stage.len() <= 1));
+        let moes: Vec<usize> = (0..program.steps.len()).filter(|&step| matches!(program.steps[step].op, Op::Moe { .. })).collect();
+        assert_eq!(moes.len(), 3);
+        let want = moes.into_iter().flat_map(|moe| Part::ALL.map(|part| Work::Experts { moe, part }));
+        assert!(parts.flatten().copied().eq(want));
     }
 
     #[test]
