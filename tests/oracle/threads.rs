@@ -18,6 +18,9 @@ const THREADS: [usize; 3] = [2, 3, 8];
 /// most 0.06 with AVX-512, 0.30 on ARM; where a recurrent state carries roundings on, 0.65.
 const CUT: f32 = 0.5;
 const CUT_RECURRENT: f32 = 1.0;
+/// Of the wide mixture, whose logits are three times as large. Found: 0.15 with AVX-512, 0.66 on ARM, where the
+/// activations of a few rows are rounded by other runs than many rows': each is 0.4 to 0.6 off what exact activations give.
+const CUT_WIDE: f32 = 1.5;
 
 /// A model whose products have few bits and whose caches have 16, as boards run them.
 struct Model {
@@ -137,13 +140,16 @@ fn cores_may_go_and_come_between_steps() {
 
 #[test]
 fn another_cut_of_a_prompt_moves_no_logit_beyond_the_bound() {
-    for tiny in TINY.iter().map(Tiny::without_choices).chain([EVERY_WIDE_EXPERT]) {
+    let bounded = |tiny: Tiny| {
+        let bound = if tiny.name == "qwen35" { CUT_RECURRENT } else { CUT };
+        (tiny, bound)
+    };
+    for (tiny, bound) in TINY.iter().map(Tiny::without_choices).map(bounded).chain([(EVERY_WIDE_EXPERT, CUT_WIDE)]) {
         let model = Model::new(&tiny);
         let whole = model.logits(2, TOKENS);
         assert!(model.logits(2, 32) == whole, "{} in steps of 32: as many rows as make the products take the same way", model.name);
         let by_q8_0 = |chunk| model.logits_with(KvType::Q8_0, 2, chunk);
         assert!(by_q8_0(32) == by_q8_0(TOKENS), "{} in steps of 32 with a q8_0 cache", model.name);
-        let bound = if model.name == "qwen35" { CUT_RECURRENT } else { CUT };
         for chunk in [1, 3] {
             let cut = model.logits(2, chunk);
             let moved: Vec<f32> = cut.iter().zip(&whole).map(|(got, want)| largest_difference(got, want).0).collect();
