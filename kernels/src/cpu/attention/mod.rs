@@ -23,6 +23,7 @@ use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
 use rounded::Rounded;
 use std::ops::Range;
 use storage::{Coded, Decoded, F16, F32, Q8, Storage};
+use values::Weighted;
 use weigh::{WEIGHED, weigh};
 
 /// Queries computed together: 4 × 4 vectors of sums of 32 registers, or 4 × 2 of 16.
@@ -186,7 +187,7 @@ unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
             let kept = kept.as_chunks().0[strip];
             let acc = &mut out.acc[(first + strip * QUERIES) * cache.value_dim..][..spans.len() * cache.value_dim];
             // SAFETY: as above.
-            unsafe { S::gather::<V, N>(tile, cache.value_dim, strip_of(scores, strip), kept, seen, acc) };
+            unsafe { S::gather::<V, N>(&Weighted { tile, dim: cache.value_dim, weights: strip_of(scores, strip), kept, seen }, acc) };
         }
     }
 }

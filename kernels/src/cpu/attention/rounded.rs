@@ -4,13 +4,12 @@
 
 use super::lines::ask_for;
 use super::storage::{Storage, store};
-use super::values::{self, RUN};
+use super::values::{self, RUN, Weighted};
 use super::weigh::{largest, total};
 use super::{ALIGNMENT, QUERIES, Scores, Tile};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::vector::{Dots, Vector};
 use std::marker::PhantomData;
-use std::ops::Range;
 
 /// Words of four codes in a run of a query, high and low ones.
 const QUERY_WORDS: usize = RUN / 4 * 2;
@@ -61,16 +60,9 @@ impl<D: Dots> Storage for Rounded<D> {
     }
 
     #[inline(always)]
-    unsafe fn gather<V: Vector, const N: usize>(
-        tile: &Tile,
-        dim: usize,
-        weights: &Scores,
-        kept: [f32; QUERIES],
-        seen: Range<usize>,
-        acc: &mut [f32],
-    ) {
+    unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
         // SAFETY: passed on.
-        unsafe { gather::<D>(tile, dim, weights, kept, seen, acc) }
+        unsafe { gather::<D>(of, acc) }
     }
 }
 
@@ -200,7 +192,8 @@ impl Weights {
 /// # Safety
 /// As [`Storage::gather`].
 #[inline(always)]
-unsafe fn gather<V: Dots>(tile: &Tile, dim: usize, weights: &Scores, kept: [f32; QUERIES], seen: Range<usize>, acc: &mut [f32]) {
+unsafe fn gather<V: Dots>(of: &Weighted, acc: &mut [f32]) {
+    let (tile, dim, weights) = (of.tile, of.dim, of.weights);
     // Loops, not methods of arrays: those are functions of their own, which know nothing of this processor.
     let mut largest_weights = [0.0; QUERIES];
     let mut of_largest = *weights;
@@ -217,9 +210,9 @@ unsafe fn gather<V: Dots>(tile: &Tile, dim: usize, weights: &Scores, kept: [f32;
     for run in (0..dim).step_by(RUN) {
         // SAFETY: by the contract.
         let mut scales = unsafe { values::scales::<V>(tile, dim, run) };
-        if seen != (0..POSITIONS) {
-            scales[..seen.start].fill(0.0);
-            scales[seen.end..].fill(0.0);
+        if of.seen != (0..POSITIONS) {
+            scales[..of.seen.start].fill(0.0);
+            scales[of.seen.end..].fill(0.0);
         }
         // SAFETY: by the contract.
         let (largest_scale, total) = unsafe { (largest::<V>(0.0, &scales), total::<V>(&scales)) };
@@ -236,19 +229,20 @@ unsafe fn gather<V: Dots>(tile: &Tile, dim: usize, weights: &Scores, kept: [f32;
         let end = dim.min(run + RUN);
         let mut start = run;
         while start < end {
-            let (room, seen) = (end - start, seen.clone());
+            let room = end - start;
             // SAFETY: `start` and as many elements as are computed are within a run.
             start += unsafe {
                 if room >= N * V::LANES {
-                    add_values::<V, N>(tile, dim, start, &coded, kept, seen, acc)
+                    add_values::<V, N>(of, start, &coded, acc)
                 } else if room >= V::LANES {
-                    add_values::<V, 1>(tile, dim, start, &coded, kept, seen, acc)
+                    add_values::<V, 1>(of, start, &coded, acc)
                 } else {
                     let mut weights = *weights;
                     for (weight, scale) in weights.iter_mut().flat_map(|of_query| of_query.iter_mut().zip(&scales)) {
                         *weight *= scale * largest_scale;
                     }
-                    values::add_one_by_one(start..end, dim, &weights, kept, seen, acc, |p, i| values::code(tile, dim, p, i))
+                    let of = Weighted { weights: &weights, ..of.clone() };
+                    values::add_one_by_one(&of, start..end, acc, |p, i| values::code(tile, dim, p, i))
                 }
             };
         }
@@ -260,36 +254,31 @@ unsafe fn gather<V: Dots>(tile: &Tile, dim: usize, weights: &Scores, kept: [f32;
 /// # Safety
 /// As [`Storage::gather`]; they are within a run.
 #[inline(always)]
-unsafe fn add_values<V: Dots, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    start: usize,
-    weights: &[Weights; QUERIES],
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) -> usize {
+unsafe fn add_values<V: Dots, const N: usize>(of: &Weighted, start: usize, weights: &[Weights; QUERIES], acc: &mut [f32]) -> usize {
     // SAFETY: by the contract.
     unsafe {
         let mut high = [[V::no_dots(0); N]; QUERIES];
         let mut low = [[V::no_dots(0); N]; QUERIES];
         let [a, b, c, d] = weights;
-        for word in values::fours_of_words(seen) {
-            let of = |numbers: &[i32; WORDS]| V::four_words(numbers.as_ptr().add(word));
-            let by = [[of(&a.high), of(&b.high), of(&c.high), of(&d.high)], [of(&a.low), of(&b.low), of(&c.low), of(&d.low)]];
-            let at = |further: usize| ((word + further) * dim + start) * 4;
-            add_word::<V, N, 0>(&mut high, &mut low, tile, at(0), by);
-            add_word::<V, N, 1>(&mut high, &mut low, tile, at(1), by);
-            add_word::<V, N, 2>(&mut high, &mut low, tile, at(2), by);
-            add_word::<V, N, 3>(&mut high, &mut low, tile, at(3), by);
+        for word in values::fours_of_words(of.seen.clone()) {
+            let words = |numbers: &[i32; WORDS]| V::four_words(numbers.as_ptr().add(word));
+            let by = [
+                [words(&a.high), words(&b.high), words(&c.high), words(&d.high)],
+                [words(&a.low), words(&b.low), words(&c.low), words(&d.low)],
+            ];
+            let at = |further: usize| ((word + further) * of.dim + start) * 4;
+            add_word::<V, N, 0>(&mut high, &mut low, of.tile, at(0), by);
+            add_word::<V, N, 1>(&mut high, &mut low, of.tile, at(1), by);
+            add_word::<V, N, 2>(&mut high, &mut low, of.tile, at(2), by);
+            add_word::<V, N, 3>(&mut high, &mut low, of.tile, at(3), by);
         }
-        let mut sums = values::kept_sums::<V, N>(acc, dim, start, kept);
+        let mut sums = values::kept_sums::<V, N>(of, start, acc);
         for (q, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
                 *sum = V::joined(high[q][v], low[q][v]).mul_add(V::splat(weights[q].scale), *sum);
             }
         }
-        values::put::<V, N>(&sums, acc, dim, start)
+        values::put::<V, N>(&sums, acc, of.dim, start)
     }
 }
 

@@ -1,10 +1,10 @@
 //! What tiles hold, as attention reads it: scores from each kind of keys, and tiles brought into f32.
 
 use super::lines::{add_lines, ask_for, fours_of, multiply, multiply_one, of_four};
-use super::{QUERIES, Scores, Tile, values};
+use super::values::{self, Weighted};
+use super::{QUERIES, Scores, Tile};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
 use crate::cpu::vector::Vector;
-use std::ops::Range;
 
 /// A kind of cache, as this room reads it.
 pub trait Storage {
@@ -24,19 +24,11 @@ pub trait Storage {
     /// As [`attend`](super::attend).
     unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[Self::Number]; QUERIES], scores: &mut Scores);
 
-    /// `acc[q] = acc[q] · kept[q] + Σ_p weights[q, p] · v[p]`, for as many queries as `acc` has lines, over the positions `seen` by any.
-    /// Weights of other positions are 0.
+    /// `acc[q] = acc[q] · kept[q] + Σ_p weights[q, p] · v[p]`, for as many queries as `acc` has lines.
     ///
     /// # Safety
     /// As [`attend`](super::attend).
-    unsafe fn gather<V: Vector, const N: usize>(
-        tile: &Tile,
-        dim: usize,
-        weights: &Scores,
-        kept: [f32; QUERIES],
-        seen: Range<usize>,
-        acc: &mut [f32],
-    );
+    unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]);
 }
 
 /// A storage in which positions of a key, and elements of a value, lie side by side, one number each.
@@ -97,16 +89,9 @@ macro_rules! plain_queries {
 macro_rules! in_line {
     () => {
         #[inline(always)]
-        unsafe fn gather<V: Vector, const N: usize>(
-            tile: &Tile,
-            dim: usize,
-            weights: &Scores,
-            kept: [f32; QUERIES],
-            seen: Range<usize>,
-            acc: &mut [f32],
-        ) {
+        unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
             // SAFETY: passed on.
-            unsafe { values::gather_in_line::<V, Self, N>(tile, dim, weights, kept, seen, acc) }
+            unsafe { values::gather_in_line::<V, Self, N>(of, acc) }
         }
 
         #[inline(always)]
@@ -190,16 +175,9 @@ impl Storage for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn gather<V: Vector, const N: usize>(
-        tile: &Tile,
-        dim: usize,
-        weights: &Scores,
-        kept: [f32; QUERIES],
-        seen: Range<usize>,
-        acc: &mut [f32],
-    ) {
+    unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
         // SAFETY: passed on.
-        unsafe { values::gather_q8::<V, N>(tile, dim, weights, kept, seen, acc) }
+        unsafe { values::gather_q8::<V, N>(of, acc) }
     }
 }
 

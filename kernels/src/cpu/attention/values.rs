@@ -11,34 +11,39 @@ use std::ops::Range;
 /// Elements of a line of [`Kind::Q8_0`] that have one scale.
 pub const RUN: usize = 32;
 
+/// Values of a tile, lines of `dim`, and what they are summed by.
+#[derive(Clone)]
+pub struct Weighted<'a> {
+    pub tile: &'a Tile<'a>,
+    pub dim: usize,
+    /// 0 for positions that a query does not see.
+    pub weights: &'a Scores,
+    /// What is left of each query's sums so far.
+    pub kept: [f32; QUERIES],
+    /// The positions that any query sees.
+    pub seen: Range<usize>,
+}
+
 /// As [`Storage::gather`](super::storage::Storage::gather), of values that lie side by side.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-pub unsafe fn gather_in_line<V: Vector, S: InLine, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) {
+pub unsafe fn gather_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted, acc: &mut [f32]) {
     let mut start = 0;
-    while start < dim {
-        let room = dim - start;
-        let seen = seen.clone();
+    while start < of.dim {
+        let room = of.dim - start;
         // SAFETY: `start` and as many elements as are computed are within a line of the tile.
         start += unsafe {
             if room >= N * V::LANES {
-                add_in_line::<V, S, N>(tile, dim, start, weights, kept, seen, acc)
+                add_in_line::<V, S, N>(of, start, acc)
             } else if room >= 2 * V::LANES {
-                add_in_line::<V, S, 2>(tile, dim, start, weights, kept, seen, acc)
+                add_in_line::<V, S, 2>(of, start, acc)
             } else if room >= V::LANES {
-                add_in_line::<V, S, 1>(tile, dim, start, weights, kept, seen, acc)
+                add_in_line::<V, S, 1>(of, start, acc)
             } else {
-                let value = |p: usize, i: usize| plain::attention::code(S::KIND, tile.values, p * dim + i);
-                add_one_by_one(start..dim, dim, weights, kept, seen, acc, value)
+                let value = |p: usize, i: usize| plain::attention::code(S::KIND, of.tile.values, p * of.dim + i);
+                add_one_by_one(of, start..of.dim, acc, value)
             }
         };
     }
@@ -49,21 +54,14 @@ pub unsafe fn gather_in_line<V: Vector, S: InLine, const N: usize>(
 /// # Safety
 /// As [`gather_in_line`]; they are within a line.
 #[inline(always)]
-unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    start: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) -> usize {
+unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted, start: usize, acc: &mut [f32]) -> usize {
     // SAFETY: by the contract.
     unsafe {
-        let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
-        let by = weights.each_ref().map(|w| w.as_ptr());
-        add_lines::<V, S, N>(&mut sums, tile.values.as_ptr(), tile.next_values, seen, |p| p * dim + start, by);
-        put::<V, N>(&sums, acc, dim, start)
+        let mut sums = kept_sums::<V, N>(of, start, acc);
+        let by = of.weights.each_ref().map(|w| w.as_ptr());
+        let line = |p: usize| p * of.dim + start;
+        add_lines::<V, S, N>(&mut sums, of.tile.values.as_ptr(), of.tile.next_values, of.seen.clone(), line, by);
+        put::<V, N>(&sums, acc, of.dim, start)
     }
 }
 
@@ -72,39 +70,32 @@ unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-pub unsafe fn gather_q8<V: Vector, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) {
-    for run in (0..dim).step_by(RUN) {
+pub unsafe fn gather_q8<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
+    for run in (0..of.dim).step_by(RUN) {
         // Weights take the scales; 0 where nothing is seen, and nothing may be written.
         let mut of_run: Scores = [[0.0; POSITIONS]; QUERIES];
         // SAFETY: by the contract.
-        let scales = unsafe { scales::<V>(tile, dim, run) };
-        for (of_run, weights) in of_run.iter_mut().zip(weights) {
-            for p in seen.clone() {
+        let scales = unsafe { scales::<V>(of.tile, of.dim, run) };
+        for (of_run, weights) in of_run.iter_mut().zip(of.weights) {
+            for p in of.seen.clone() {
                 of_run[p] = weights[p] * scales[p];
             }
         }
-        let end = dim.min(run + RUN);
+        let of = &Weighted { weights: &of_run, ..of.clone() };
+        let end = of.dim.min(run + RUN);
         let mut start = run;
         while start < end {
             let room = end - start;
-            let seen = seen.clone();
             // SAFETY: `start` and as many elements as are computed are within a run.
             start += unsafe {
                 if room >= N * V::LANES {
-                    add_q8::<V, N>(tile, dim, start, &of_run, kept, seen, acc)
+                    add_q8::<V, N>(of, start, acc)
                 } else if room >= 2 * V::LANES {
-                    add_q8::<V, 2>(tile, dim, start, &of_run, kept, seen, acc)
+                    add_q8::<V, 2>(of, start, acc)
                 } else if room >= V::LANES {
-                    add_q8::<V, 1>(tile, dim, start, &of_run, kept, seen, acc)
+                    add_q8::<V, 1>(of, start, acc)
                 } else {
-                    add_one_by_one(start..end, dim, &of_run, kept, seen, acc, |p, i| code(tile, dim, p, i))
+                    add_one_by_one(of, start..end, acc, |p, i| code(of.tile, of.dim, p, i))
                 }
             };
         }
@@ -116,30 +107,22 @@ pub unsafe fn gather_q8<V: Vector, const N: usize>(
 /// # Safety
 /// As [`gather_q8`]; they are within a run.
 #[inline(always)]
-unsafe fn add_q8<V: Vector, const N: usize>(
-    tile: &Tile,
-    dim: usize,
-    start: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-) -> usize {
+unsafe fn add_q8<V: Vector, const N: usize>(of: &Weighted, start: usize, acc: &mut [f32]) -> usize {
     // SAFETY: by the contract.
     unsafe {
-        let mut sums = kept_sums::<V, N>(acc, dim, start, kept);
-        for word in fours_of_words(seen).flat_map(|first| first..first + 4) {
-            let at = (word * dim + start) * 4;
-            ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
+        let mut sums = kept_sums::<V, N>(of, start, acc);
+        for word in fours_of_words(of.seen.clone()).flat_map(|first| first..first + 4) {
+            let at = (word * of.dim + start) * 4;
+            ask_for::<V>(of.tile.next_values.wrapping_add(at), N * V::LANES * 4);
             let mut x = [[V::splat(0.0); 4]; N];
             for (v, x) in x.iter_mut().enumerate() {
-                *x = V::load_four_i8(tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
+                *x = V::load_four_i8(of.tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
             }
             for j in 0..4 {
-                multiply(&mut sums, of_four(&x, j), |q| *weights.get_unchecked(q).get_unchecked(word + j * WORDS));
+                multiply(&mut sums, of_four(&x, j), |q| *of.weights.get_unchecked(q).get_unchecked(word + j * WORDS));
             }
         }
-        put::<V, N>(&sums, acc, dim, start)
+        put::<V, N>(&sums, acc, of.dim, start)
     }
 }
 
@@ -172,18 +155,10 @@ pub fn code(tile: &Tile, dim: usize, position: usize, element: usize) -> f32 {
 
 /// Elements that fill no vector; their number.
 #[inline(always)]
-pub fn add_one_by_one(
-    elements: Range<usize>,
-    dim: usize,
-    weights: &Scores,
-    kept: [f32; QUERIES],
-    seen: Range<usize>,
-    acc: &mut [f32],
-    value: impl Fn(usize, usize) -> f32,
-) -> usize {
-    for (q, acc) in acc.chunks_exact_mut(dim).enumerate() {
+pub fn add_one_by_one(of: &Weighted, elements: Range<usize>, acc: &mut [f32], value: impl Fn(usize, usize) -> f32) -> usize {
+    for (q, acc) in acc.chunks_exact_mut(of.dim).enumerate() {
         for i in elements.clone() {
-            acc[i] = seen.clone().fold(acc[i] * kept[q], |sum, p| value(p, i).mul_add(weights[q][p], sum));
+            acc[i] = of.seen.clone().fold(acc[i] * of.kept[q], |sum, p| value(p, i).mul_add(of.weights[q][p], sum));
         }
     }
     elements.len()
@@ -194,14 +169,14 @@ pub fn add_one_by_one(
 /// # Safety
 /// As [`Vector`]; they are within a line of `acc`, which has at most four.
 #[inline(always)]
-pub unsafe fn kept_sums<V: Vector, const N: usize>(acc: &[f32], dim: usize, start: usize, kept: [f32; QUERIES]) -> [[V; N]; QUERIES] {
-    let last = acc.len() / dim - 1;
+pub unsafe fn kept_sums<V: Vector, const N: usize>(of: &Weighted, start: usize, acc: &[f32]) -> [[V; N]; QUERIES] {
+    let last = acc.len() / of.dim - 1;
     // SAFETY: by the contract.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; QUERIES];
         for (q, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = V::load(acc.as_ptr().add(q.min(last) * dim + start + v * V::LANES)).mul(V::splat(kept[q]));
+                *sum = V::load(acc.as_ptr().add(q.min(last) * of.dim + start + v * V::LANES)).mul(V::splat(of.kept[q]));
             }
         }
         sums
