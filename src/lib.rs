@@ -12,7 +12,7 @@
 //!
 //! | room | may use |
 //! |------|---------|
-//! | `units`, `chat` (and the crate `hearth_kernels`) | nothing of ours |
+//! | `units`, `chat`, `runtime` (and the crate `hearth_kernels`) | nothing of ours |
 //! | `gguf`, `program` | kernels |
 //! | `tokenizer` | gguf, units |
 //! | `model` | gguf, program |
@@ -24,7 +24,7 @@
 //! | `helm` | board, governor, units |
 //! | `measure` | service, engine, board, governor, helm, units, and what they stand on |
 //! | `serve` | service, units |
-//! | `daemon` | board, governor, helm, engine, service, serve, units |
+//! | `daemon` | board, governor, helm, engine, service, serve, runtime, units |
 //! | `cli` | all but daemon and serve: it reaches a daemon through its socket only |
 
 pub mod backend;
@@ -39,6 +39,7 @@ pub mod helm;
 pub mod measure;
 pub mod model;
 pub mod program;
+pub mod runtime;
 pub mod serve;
 pub mod service;
 pub mod tokenizer;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("chat", &[]),
+    ("runtime", &[]),
     ("gguf", &["kernels"]),
     ("program", &["kernels"]),
     ("tokenizer", &["gguf", "units"]),
@@ -20,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("helm", &["board", "governor", "units"]),
     ("measure", &["service", "engine", "board", "governor", "helm", "units", "backend", "model", "gguf", "tokenizer", "kernels"]),
     ("serve", &["service", "units"]),
-    ("daemon", &["board", "governor", "helm", "engine", "service", "serve", "units"]),
+    ("daemon", &["board", "governor", "helm", "engine", "service", "serve", "runtime", "units"]),
     (
         "cli",
         &[
@@ -36,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "board",
             "governor",
             "measure",
+            "runtime",
             "kernels",
         ],
     ),

@@ -7,7 +7,6 @@ use hyper::client::conn::http1;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
@@ -120,14 +119,7 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     runtime()?.block_on(work)
 }
 
-/// Most file descriptors that a runtime takes as it begins.
-const DESCRIPTORS: usize = 8;
-
 /// A runtime on the calling thread.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let context = "the runtime can't be started";
-    // Where it gets too few it may panic. Those that are opened here are closed again at once.
-    let enough: std::io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
-    enough.context(context)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context(context)
+    crate::runtime::build(tokio::runtime::Builder::new_current_thread().enable_all()).context("the runtime can't be started")
 }

@@ -26,15 +26,12 @@ mod work;
 
 use clap::Parser;
 use config::{Config, ConfigError};
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Threads for sockets, bus, signals and the tick; the engine and the kernels have their own.
 const THREADS: usize = 2;
-/// Most file descriptors that the runtime takes as it begins.
-const DESCRIPTORS: usize = 8;
 /// At the very end, for work that nobody waits for any more (a template, a load that was given up).
 const LINGER: Duration = Duration::from_millis(100);
 
@@ -86,15 +83,9 @@ fn start(args: Args) -> Result<(), Error> {
     if args.check {
         return Ok(());
     }
-    // Where the runtime gets too few file descriptors it may panic. Those that are opened here are closed again at once.
-    let enough: std::io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
-    enough.map_err(Error::Runtime)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("hearthd")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(THREADS).thread_name("hearthd").enable_all();
+    let runtime = crate::runtime::build(&mut builder).map_err(Error::Runtime)?;
     let sockets = socket::open(&config.serve)?;
     let ended = runtime.block_on(run::run(args.config, config, sockets));
     runtime.shutdown_timeout(LINGER);
