@@ -47,6 +47,11 @@ impl<'a> Columns<'a> {
         Columns { first: self.first.wrapping_add(columns.start), width: columns.len(), ..*self }
     }
 
+    /// All of them, for a while.
+    pub fn reborrow(&mut self) -> Columns<'_> {
+        Columns { matrix: PhantomData, ..*self }
+    }
+
     pub fn tokens(&self) -> usize {
         self.tokens
     }

@@ -75,8 +75,10 @@ impl<'a> View<'a> {
         scratch.queries.clear();
         scratch.spans.clear();
         for (row, line) in group.clone().zip(lines) {
-            let q_row = self.rows(q, row..row + 1);
-            let heads = &q_row[head * shared * region.k_dim..(head + 1) * shared * region.k_dim];
+            let at = row * q.floats() + head * shared * region.k_dim;
+            // SAFETY: a stage before made the queries. Where results take their place, no other piece writes over those of these heads
+            // and this line, and this one does when it has taken them.
+            let heads = unsafe { self.value(q.id).part(at..at + shared * region.k_dim) };
             scratch.queries.extend(heads.iter().map(|x| x * scale));
             let seen_to = line.position + 1;
             let seen_from = window.map_or(0, |w| seen_to.saturating_sub(w));

@@ -61,16 +61,31 @@ impl<'a> View<'a> {
 
     /// `y[r, o] = Σᵢ weight[o, i] · x[r, i] (+ bias[o])` for `o` in `rows`.
     pub fn product(&self, index: usize, rows: Range<usize>, scratch: &mut Scratch) {
-        let Op::Linear { x, weight, bias } = self.run.program.steps[index].op else { unreachable!("a product") };
         let tokens = self.step.lines(self.domain(index)).len();
         let (out, floats) = self.result(index);
         // SAFETY: these columns belong to this piece alone.
-        let columns = || unsafe { out.columns(tokens, floats, rows.clone()) };
-        self.multiply(weight, rows.clone(), x, tokens, columns(), scratch.kernel.as_mut());
-        if let Some(bias) = bias {
-            let (bias, mut columns) = (&self.vector(bias)[rows.clone()], columns());
-            for token in 0..tokens {
-                columns.token(token).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        let columns = unsafe { out.columns(tokens, floats, rows.clone()) };
+        self.linear(index, rows, columns, scratch.kernel.as_mut());
+    }
+
+    /// `y = to + (weight · x (+ bias))` for rows `rows` of the weights.
+    pub fn added_product(&self, linear: usize, added: usize, to: Value, rows: Range<usize>, scratch: &mut Scratch) {
+        let tokens = self.step.lines(self.domain(added)).len();
+        let size = tokens * rows.len();
+        scratch.gates.resize(size.max(scratch.gates.len()), 0.0);
+        let products = &mut scratch.gates[..size];
+        self.linear(linear, rows.clone(), Columns::of(products, rows.len()), scratch.kernel.as_mut());
+        let (out, floats) = self.result(added);
+        let (operand, own) = (self.value(to.id), self.is_over(added, to));
+        for (token, product) in products.chunks_exact(rows.len()).enumerate() {
+            let part = token * floats + rows.start..token * floats + rows.end;
+            // SAFETY: these columns of the result belong to this piece alone. So do they of an operand that has the same place.
+            let y = unsafe { out.part_mut(part.clone()) };
+            if own {
+                self.run.kernels.add_scaled(y, 1.0, product);
+            } else {
+                // SAFETY: it was made by an earlier stage, and has another place.
+                self.run.kernels.add(unsafe { operand.part(part) }, product, y);
             }
         }
     }
@@ -126,6 +141,18 @@ impl<'a> View<'a> {
             return 1;
         }
         self.fed.forms(self.fed.feed_of(id))[0].0.per().expect("a panel")
+    }
+
+    /// Rows `rows` of a linear step, whose result is `out`.
+    fn linear(&self, index: usize, rows: Range<usize>, mut out: Columns, scratch: &mut [u8]) {
+        let Op::Linear { x, weight, bias } = self.run.program.steps[index].op else { unreachable!("a product") };
+        self.multiply(weight, rows.clone(), x, out.tokens(), out.reborrow(), scratch);
+        if let Some(bias) = bias {
+            let bias = &self.vector(bias)[rows];
+            for token in 0..out.tokens() {
+                out.token(token).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
     }
 
     fn multiply(&self, weight: Matrix, rows: Range<usize>, x: Value, tokens: usize, out: Columns, scratch: &mut [u8]) {

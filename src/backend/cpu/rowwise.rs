@@ -24,7 +24,7 @@ impl View<'_> {
         // SAFETY: these rows of the result are this chunk's alone. An operand that has the same place is not read beside it.
         let y = unsafe { out.part_mut(lines.start * floats..lines.end * floats) };
         let read = |x: Value| self.rows(x, lines.clone());
-        let is_there = |x: Value| step.out.is_some_and(|out| self.run.places.place(out) == self.run.places.place(x.id));
+        let is_there = |x: Value| self.is_over(index, x);
         match step.op {
             Op::Embed { table } => {
                 let weights = self.weights(table);

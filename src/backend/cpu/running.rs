@@ -86,6 +86,7 @@ pub struct Scratch {
     pub kernel: AlignedBytes,
     /// A quantized row.
     pub row: AlignedBytes,
+    /// What products make that is not their result yet.
     pub gates: Vec<f32>,
     pub ups: Vec<f32>,
     pub queries: Vec<f32>,
@@ -425,7 +426,7 @@ impl<'a> View<'a> {
         let works = &self.run.schedule.stages[number].works;
         // Works of a stage share one queue of pieces.
         let sizes = works.iter().filter_map(|work| match *work {
-            Work::GatedLinear { gate, .. } => Some(self.product_size(gate)),
+            Work::GatedLinear { gate: linear, .. } | Work::AddedLinear { linear, .. } => Some(self.product_size(linear)),
             Work::Step(index) => matches!(self.run.program.steps[index].op, Op::Linear { .. }).then(|| self.product_size(index)),
             Work::Experts { .. } => None,
         });
@@ -434,6 +435,7 @@ impl<'a> View<'a> {
         for &work in works {
             let (each, all) = match work {
                 Work::GatedLinear { gate, gated, .. } => self.product_cut(gate, chunk, workers, self.gated_columns(gated)),
+                Work::AddedLinear { linear, .. } => self.product_cut(linear, chunk, workers, 1),
                 Work::Step(index) => match self.run.program.steps[index].op {
                     Op::Linear { .. } => self.product_cut(index, chunk, workers, 1),
                     Op::Attention { .. } => (1, self.attention_pieces(index)),
@@ -451,6 +453,7 @@ impl<'a> View<'a> {
     fn compute(&self, work: Work, piece: Range<usize>, scratch: &mut Scratch) {
         match work {
             Work::GatedLinear { gate, up, gated, activation } => self.gated_product(gate, up, gated, activation, piece, scratch),
+            Work::AddedLinear { linear, added, to } => self.added_product(linear, added, to, piece, scratch),
             Work::Step(index) => match self.run.program.steps[index].op {
                 Op::Linear { .. } => self.product(index, piece, scratch),
                 Op::Attention { .. } => self.attend(index, piece.start, scratch),
@@ -474,7 +477,7 @@ impl<'a> View<'a> {
     }
 
     /// The memory of a value, `[lines, floats]`.
-    fn value(&self, id: ValueId) -> Shared<'a, f32> {
+    pub fn value(&self, id: ValueId) -> Shared<'a, f32> {
         let (place, floats) = (self.run.places.place(id), self.run.program.value(id).floats);
         let lines = self.lines[place.memory as usize];
         self.memory[place.memory as usize].within(lines * place.offset..lines * (place.offset + floats))
@@ -484,6 +487,11 @@ impl<'a> View<'a> {
     pub fn result(&self, index: usize) -> (Shared<'a, f32>, usize) {
         let id = self.run.program.steps[index].out.expect("it has a result");
         (self.value(id), self.run.program.value(id).floats)
+    }
+
+    /// Whether the result of step `index` takes over the place of `operand`.
+    pub fn is_over(&self, index: usize, operand: Value) -> bool {
+        self.run.program.steps[index].out.is_some_and(|out| self.run.places.place(out) == self.run.places.place(operand.id))
     }
 
     /// Lines that step `index` runs over.

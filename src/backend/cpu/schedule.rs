@@ -34,6 +34,8 @@ pub enum Work {
     Step(usize),
     /// `f(gate · x) · (up · x)` in one go: two linear steps and the gating that alone reads them.
     GatedLinear { gate: usize, up: usize, gated: usize, activation: Activation },
+    /// `to + weight · x (+ bias)` in one go: a linear step and the sum that alone reads it. `to` is there before the stage begins.
+    AddedLinear { linear: usize, added: usize, to: Value },
     /// A part of a mixture of experts.
     Experts { moe: usize, part: Part },
 }
@@ -67,8 +69,10 @@ fn is_work(op: &Op) -> bool {
 
 impl Schedule {
     pub fn new(program: &Program) -> Schedule {
-        let fused = fuse_gated(program);
-        let stage_of = stages_of(program, &fused);
+        let flow = Flow::of(program);
+        let mut fused = fuse_gated(program, &flow);
+        let mut stage_of = stages_of(program, &fused);
+        fuse_added(program, &flow, &mut stage_of, &mut fused);
         let mut stages: Vec<Stage> = Vec::new();
         stages.resize_with(stage_of.iter().flatten().max().map_or(0, |last| last + 1), Stage::default);
         for (index, step) in program.steps.iter().enumerate() {
@@ -98,20 +102,41 @@ pub fn fed_value(op: &Op) -> Option<Value> {
     }
 }
 
-/// Finds `gated(linear(x), linear(x))` whose halves nobody else reads. The key is the gating step; the linear steps map to `None` stage.
-fn fuse_gated(program: &Program) -> HashMap<usize, Work> {
-    let mut readers = vec![0usize; program.values.len()];
-    let mut writer = vec![None; program.values.len()];
-    for (index, step) in program.steps.iter().enumerate() {
-        for operand in step.op.operands() {
-            readers[operand.id.0 as usize] += 1;
+/// Who makes each value, and how many read it.
+struct Flow {
+    readers: Vec<usize>,
+    writer: Vec<Option<usize>>,
+}
+
+impl Flow {
+    fn of(program: &Program) -> Flow {
+        let mut flow = Flow { readers: vec![0; program.values.len()], writer: vec![None; program.values.len()] };
+        for (index, step) in program.steps.iter().enumerate() {
+            for operand in step.op.operands() {
+                flow.readers[operand.id.0 as usize] += 1;
+            }
+            if let Some(out) = step.out {
+                flow.writer[out.0 as usize] = Some(index);
+            }
         }
-        if let Some(out) = step.out {
-            writer[out.0 as usize] = Some(index);
-        }
+        flow
     }
+
+    fn writer(&self, value: Value) -> Option<usize> {
+        self.writer[value.id.0 as usize]
+    }
+
+    /// The linear step that makes a value which one operand alone reads.
+    fn linear(&self, program: &Program, value: Value) -> Option<usize> {
+        let index = self.writer(value).filter(|_| self.readers[value.id.0 as usize] == 1)?;
+        matches!(program.steps[index].op, Op::Linear { .. }).then_some(index)
+    }
+}
+
+/// Finds `gated(linear(x), linear(x))` whose halves nobody else reads. The key is the gating step; the linear steps map to `None` stage.
+fn fuse_gated(program: &Program, flow: &Flow) -> HashMap<usize, Work> {
     let plain_linear = |v: Value| {
-        let index = writer[v.id.0 as usize].filter(|_| readers[v.id.0 as usize] == 1)?;
+        let index = flow.linear(program, v)?;
         match program.steps[index].op {
             Op::Linear { x, bias: None, .. } => Some((index, x)),
             _ => None,
@@ -127,6 +152,24 @@ fn fuse_gated(program: &Program) -> HashMap<usize, Work> {
         }
     }
     fused
+}
+
+/// Finds `to + linear(x)` in the end of the linear step's stage. The key is the sum; the linear step loses its stage. No stage changes:
+/// what is added to was there before.
+fn fuse_added(program: &Program, flow: &Flow, stage_of: &mut [Option<usize>], fused: &mut HashMap<usize, Work>) {
+    for (added, step) in program.steps.iter().enumerate() {
+        let Op::Add { a, b } = step.op else { continue };
+        let stage = stage_of[added];
+        let sum = |product: Value, to: Value| {
+            let linear = flow.linear(program, product).filter(|&linear| stage_of[linear] == stage)?;
+            let is_there = flow.writer(to).is_some_and(|writer| stage_of[writer] < stage);
+            is_there.then_some((linear, to))
+        };
+        if let Some((linear, to)) = sum(a, b).or_else(|| sum(b, a)) {
+            stage_of[linear] = None;
+            fused.insert(added, Work::AddedLinear { linear, added, to });
+        }
+    }
 }
 
 /// For each step its stage, of a mixture its last; `None` for the linear steps inside a fused work.
@@ -172,6 +215,7 @@ pub fn steps_of(work: Work) -> Vec<usize> {
     match work {
         Work::Step(index) | Work::Experts { moe: index, .. } => vec![index],
         Work::GatedLinear { gate, up, .. } => vec![gate, up],
+        Work::AddedLinear { linear, .. } => vec![linear],
     }
 }
 
@@ -181,6 +225,7 @@ pub fn result_of(program: &Program, work: Work) -> Option<ValueId> {
         Work::Step(index) | Work::Experts { moe: index, part: Part::Outer } => index,
         Work::Experts { .. } => return None,
         Work::GatedLinear { gated, .. } => gated,
+        Work::AddedLinear { added, .. } => added,
     };
     Some(program.steps[step].out.expect("every work has a result"))
 }
@@ -224,6 +269,22 @@ pub mod tests {
         with_feed_forward(layers, [8, 8], |l, x| l.moe(x, moe))
     }
 
+    /// Sums with products whose other operand is read beside them, after them, or made beside them.
+    pub fn sums(layers: usize) -> Program {
+        let b = Builder::new(&|_| false);
+        let mut x = b.embed("token_embd", 32, 8);
+        for l in b.layers(layers) {
+            let a = l.rms_norm(x, "attn_norm", 1e-5);
+            let beside = l.add(x, l.linear(x, "attn_q", 8));
+            let both = l.add(beside, l.linear(a, "attn_k", 8));
+            let f = l.rms_norm(both, "ffn_norm", 1e-5);
+            let later = l.add(both, l.linear(f, "ffn_up", 8));
+            x = l.add(l.linear(l.rms_norm(later, "post_ffw_norm", 1e-5), "ffn_down", 8), both);
+        }
+        let logits = b.head(b.rms_norm(x, "output_norm", 1e-5));
+        b.finish("sums", logits).expect("it fits together")
+    }
+
     /// Of some width, width of keys and of values, and width between gate and down.
     pub fn llama_of(layers: usize, [dim, kv, hidden]: [usize; 3]) -> Program {
         with_feed_forward(layers, [dim, kv], |l, x| l.swiglu(x, "ffn_gate", "ffn_up", "ffn_down", hidden))
@@ -260,14 +321,31 @@ pub mod tests {
     }
 
     #[test]
+    fn a_product_is_added_where_it_is_made_to_what_was_there_before() {
+        let added = |program: &Program| {
+            let works = Schedule::new(program).stages.into_iter().flat_map(|stage| stage.works);
+            works.filter(|w| matches!(w, Work::AddedLinear { .. })).count()
+        };
+        assert_eq!(added(&llama(3)), 6, "after attention, and down");
+        assert_eq!(added(&mixture(3)), 3);
+        assert_eq!(added(&sums(3)), 9, "what is added to `beside` is made in the same stage");
+    }
+
+    #[test]
     fn every_step_is_run_once() {
-        let program = llama(3);
+        [llama(3), mixture(3), sums(3)].iter().for_each(every_step_is_run_once_in);
+    }
+
+    fn every_step_is_run_once_in(program: &Program) {
         let mut ran = vec![0; program.steps.len()];
-        for stage in &Schedule::new(&program).stages {
+        for stage in &Schedule::new(program).stages {
             for &work in &stage.works {
+                if let Work::Experts { part: Part::Route | Part::Gather | Part::Inner, .. } = work {
+                    continue;
+                }
                 steps_of(work).into_iter().for_each(|s| ran[s] += 1);
-                if let Work::GatedLinear { gated, .. } = work {
-                    ran[gated] += 1;
+                if let Work::GatedLinear { gated: last, .. } | Work::AddedLinear { added: last, .. } = work {
+                    ran[last] += 1;
                 }
             }
             stage.tail.iter().chain(&stage.stores).for_each(|&s| ran[s] += 1);
