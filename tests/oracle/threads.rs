@@ -31,8 +31,13 @@ struct Model {
 
 impl Model {
     fn new(tiny: &Tiny) -> Model {
+        Model::mixed(tiny, &|_| Format::Q8_0)
+    }
+
+    /// Matrices in formats by their names.
+    fn mixed(tiny: &Tiny, format: &dyn Fn(&str) -> Format) -> Model {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (file, program) = tiny.open(&folder, Format::Q8_0);
+        let (file, program) = tiny.open_mixed(&folder, format);
         Model { name: tiny.name, file, program }
     }
 
@@ -92,6 +97,38 @@ fn race(model: &Model) {
     let one = logits(1);
     for threads in THREADS {
         assert!(logits(threads) == one, "{} with {threads} threads", model.name);
+    }
+}
+
+/// What a gated product makes is converted for the next one in its pieces, whatever way it went itself: files of few bits have formats
+/// beside each other of which some are multiplied exactly.
+#[test]
+fn gated_products_of_any_format_feed_products_of_any_other() {
+    use Format::{F16, F32, IQ3_S, Q4_K, Q8_0};
+    for [gate, up, down] in [
+        [Q4_K, Q4_K, Q8_0],
+        [IQ3_S, IQ3_S, Q4_K],
+        [IQ3_S, Q4_K, Q8_0],
+        [Q8_0, IQ3_S, Q8_0],
+        [F16, F16, Q8_0],
+        [F32, Q8_0, Q4_K],
+        [Q8_0, Q8_0, F16],
+    ] {
+        let model = Model::mixed(&WIDE, &|name| match name {
+            _ if name.contains("ffn_gate") => gate,
+            _ if name.contains("ffn_up") => up,
+            _ if name.contains("ffn_down") => down,
+            _ => Format::Q8_0,
+        });
+        let name = [gate, up, down].map(|format| format.name()).join(", ");
+        let one = model.logits(1, TOKENS);
+        for threads in THREADS {
+            assert!(model.logits(threads, TOKENS) == one, "{name} with {threads} threads");
+        }
+        let cut = model.logits(2, 3);
+        let moved: f32 = cut.iter().zip(&one).map(|(got, want)| largest_difference(got, want).0).sum();
+        let mean = moved / one.len() as f32;
+        assert!(mean <= CUT, "{name} in steps of 3: logits are {mean} off, as a mean over positions");
     }
 }
 

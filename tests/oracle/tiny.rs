@@ -168,19 +168,29 @@ impl Tiny {
 
     /// The whole file, matrices in `format`, opened, and the program that its model is.
     pub fn open(&self, folder: &TempDir, format: Format) -> (Arc<Gguf>, Arc<Program>) {
-        let file = crate::fixtures::open(&self.write(folder, format));
+        self.open_mixed(folder, &|_| format)
+    }
+
+    /// The same, matrices in formats by their names.
+    pub fn open_mixed(&self, folder: &TempDir, format: &dyn Fn(&str) -> Format) -> (Arc<Gguf>, Arc<Program>) {
+        let file = crate::fixtures::open(&self.write_mixed(folder, format));
         let program = model::build(&file).unwrap_or_else(|e| panic!("{e}")).program;
         (file, program)
     }
 
     /// The whole file, matrices in `format`.
     pub fn write(&self, folder: &TempDir, format: Format) -> PathBuf {
+        self.write_mixed(folder, &|_| format)
+    }
+
+    fn write_mixed(&self, folder: &TempDir, format: &dyn Fn(&str) -> Format) -> PathBuf {
         let program = self.program(folder);
         let mut plan = self.plan();
         let mut random = Random(7);
         let mut data = Vec::new();
         for weight in &program.weights {
             let columns = *weight.shape.last().expect("no weight is empty");
+            let format = format(&weight.name);
             let format = match weight.role {
                 Role::Matrix if format.row_bytes(columns).is_some() => format,
                 Role::Matrix | Role::Vector => Format::F32,

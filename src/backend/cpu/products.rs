@@ -40,7 +40,8 @@ impl<'a> View<'a> {
         (self.weights(weight).bytes.len(), self.step.lines(self.domain(index)).len())
     }
 
-    /// Weight rows of one piece of about `chunk` bytes, in multiples of `columns`, and of all.
+    /// Weight rows of one piece of about `chunk` bytes, and of all. Where pieces convert what they make ([`gated_columns`](Self::gated_columns)
+    /// other than 1), each is whole runs of `columns` in one [`PIECE`] of a panel.
     pub fn product_cut(&self, index: usize, chunk: usize, workers: usize, columns: usize) -> (usize, usize) {
         let Op::Linear { x, weight, .. } = self.run.program.steps[index].op else { unreachable!("a product") };
         let tokens = self.step.lines(self.domain(index)).len();
@@ -54,8 +55,9 @@ impl<'a> View<'a> {
         // As many for each worker, where there is one for each.
         let chunks = if chunks > workers { (chunks + workers / 2) / workers * workers } else { chunks };
         // A panel is made once a tile, whatever the tile's row bytes: the smallest piece shares the work best.
-        let each = if form.is_panel() { tile } else { weight.rows.div_ceil(chunks.max(1)).next_multiple_of(tile) };
+        let each = if form.is_panel() || columns > 1 { tile } else { weight.rows.div_ceil(chunks.max(1)).next_multiple_of(tile) };
         debug_assert_eq!(x.floats(), weight.columns);
+        debug_assert!(columns == 1 || PIECE.is_multiple_of(each), "{each} rows of columns that are converted");
         (each, weight.rows)
     }
 
