@@ -53,8 +53,9 @@ fn by_call() -> Told {
 }
 
 /// The least that the control groups of a process (`list`: its /proc/PID/cgroup) come to by `figure`, which is given a group's limit and
-/// what of it is taken, without the page cache. Read here and not by the crate that reads the machine's figures: that counts page cache as taken, so that a model that was read once seems to be in memory twice,
-/// and looks at the root group alone, which is ours inside of a container only.
+/// what of it is taken, without the page cache. Read here and not by the crate that reads the machine's figures: that counts page cache as
+/// taken, so that a model that was read once seems to be in memory twice, and looks at the root group alone, which is ours inside of a
+/// container only.
 fn of_groups(list: &Path, mount: &Path, figure: fn(u64, u64) -> u64) -> u64 {
     let list = fs::read_to_string(list).unwrap_or_default();
     let left = list.lines().filter_map(|line| {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// So many rows of a sequence in one step are computed one way by every backend; fewer may be rounded elsewhere: other products, another
 /// reading of the cache. A prompt that is to be repeatable has no chunk of fewer, as far as limits allow, so that its answer does not turn
-/// on how time cut it.
+/// on how time cut it. (That holds without mixtures of experts: each expert has the rows that picked it, which may be few in any step.)
 pub const ALIKE: usize = 24;
 
 /// Positions held by one block of key/value cache, in every layer that keeps one.
@@ -181,18 +181,16 @@ pub struct Pace {
 pub enum LoadError {
     #[error("this build of Hearth has no {backend} backend; use `cpu` or `auto`")]
     NotBuilt { backend: &'static str },
-    #[error("this model needs the operation `{op}`, which the {backend} backend does not have")]
-    Unsupported { backend: &'static str, op: String },
     #[error("tensor `{tensor}`: {reason}")]
     Tensor { tensor: String, reason: String },
     #[error("the model needs {need} MiB for {what}, but only {have} MiB are free; choose a smaller context or model")]
     NoMemory { what: &'static str, need: u64, have: u64 },
     #[error("the system refuses {need} MiB for {what}: {error}; choose a smaller context or model, or lift the limit (`ulimit -v`)")]
     Refused { what: &'static str, need: u64, error: std::io::Error },
-    #[error("{0}")]
-    File(String),
-    #[error("{0}")]
-    Cpu(String),
+    #[error(transparent)]
+    File(#[from] GgufError),
+    #[error(transparent)]
+    Cpu(#[from] hearth_kernels::cpu::BadTier),
     #[error("loading was cancelled")]
     Cancelled,
 }
@@ -210,7 +208,7 @@ pub enum StepError {
 
 /// Told how far a load has come; answers whether to go on.
 pub trait Progress: Send + Sync {
-    /// `done` of `total` bytes are resident. `false` cancels the load.
+    /// Nobody need wait any longer for `done` of `total` bytes: they are in memory, or come with the first steps. `false` cancels the load.
     fn loaded(&self, done: u64, total: u64) -> bool;
 }
 
@@ -247,7 +245,7 @@ pub trait Loaded: Send {
     fn copy_slots(&mut self, moves: &[(SlotId, SlotId)]) -> Result<(), StepError>;
     /// Takes effect from the next step on.
     fn limit(&mut self, pace: Pace);
-    /// Bytes held in caches and scratch (not the mapped file).
+    /// Bytes held in caches and in what steps compute with (not the mapped file, nor the little that each thread has of its own).
     fn memory(&self) -> Bytes;
     /// Whether all is chosen that is measured while it runs, such as numbers of threads. Only who measures speed has to ask.
     fn settled(&self) -> bool {

@@ -27,7 +27,7 @@ mod x86;
 pub use columns::Columns;
 pub use form::Form;
 pub use linear::{Activations, Weights};
-pub use tier::Tier;
+pub use tier::{BadTier, Tier};
 
 use crate::quant::{FORMATS, Format};
 use form::Tiles;

@@ -6,9 +6,9 @@
 //! the number of threads.
 
 use super::cache::Region;
-use super::running::{Scratch, View};
+use super::walk::{Scratch, View};
 use crate::backend::ALIKE;
-use crate::program::{Op, Rows as Domain};
+use crate::program::Op;
 use hearth_kernels::cpu::kv::{Cache, GROUP, POSITIONS, Partial, Scoring, Span};
 use std::ops::Range;
 
@@ -23,54 +23,59 @@ const _: () = assert!(SPLIT.is_multiple_of(GROUP * POSITIONS));
 /// With so many pieces, threads are busy without splitting positions.
 const ENOUGH_PIECES: usize = 16;
 
-/// Lines of one sequence that are computed together.
-pub type Group = Range<usize>;
+/// How a step cuts an attention.
+pub struct AttentionCut {
+    region: Region,
+    /// Query heads of each key head.
+    shared: usize,
+    /// Lines of one sequence that are computed together.
+    groups: Vec<Range<usize>>,
+    /// Parts of the positions.
+    splits: usize,
+}
+
+impl AttentionCut {
+    /// One a group, key head and split.
+    pub fn pieces(&self) -> usize {
+        self.groups.len() * self.region.kv_heads * self.splits
+    }
+
+    /// Floats of a split's partial result: a maximum and a sum for each query, and its values.
+    fn each_floats(&self) -> usize {
+        self.shared * (2 + self.region.v_dim)
+    }
+
+    /// Floats of all of them; none where nothing is split.
+    pub fn all_floats(&self) -> usize {
+        if self.splits > 1 { self.pieces() * self.each_floats() } else { 0 }
+    }
+}
 
 impl<'a> View<'a> {
-    /// Lines of the domain in groups of one sequence each, for an attention whose `shared` query heads have each a key head of `region`.
-    /// Results don't depend on the groups: each query is scored and weighed by itself.
-    fn attention_groups(&self, domain: Domain, region: Region, shared: usize) -> Vec<Group> {
-        let lines = self.step.lines(domain);
+    pub fn attention_cut(&self, index: usize) -> AttentionCut {
+        let Op::Attention { q, cache, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
+        let region = self.run.layout.region(cache);
+        let shared = q.groups / region.kv_heads;
+        let lines = self.step.lines(self.domain(index));
         let most = group_lines(lines.len(), region.kv_heads, shared * (region.k_dim + region.v_dim) * size_of::<f32>());
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<Range<usize>> = Vec::new();
         for (i, line) in lines.iter().enumerate() {
             match groups.last_mut().filter(|g| g.len() < most && lines[g.start].sequence == line.sequence) {
                 Some(group) => group.end = i + 1,
                 None => groups.push(i..i + 1),
             }
         }
-        groups
+        let are_enough = groups.len() * region.kv_heads >= ENOUGH_PIECES || groups.iter().any(|g| g.len() > 1);
+        let longest = lines.iter().map(|l| l.position + 1).max().unwrap_or(0);
+        let splits = if are_enough { 1 } else { longest.div_ceil(SPLIT) };
+        AttentionCut { region, shared, groups, splits }
     }
 
-    /// Splits of the positions of `line`, where a step of these groups needs them.
-    fn splits(&self, groups: &[Group], kv_heads: usize, domain: Domain) -> usize {
-        if groups.len() * kv_heads >= ENOUGH_PIECES || groups.iter().any(|g| g.len() > 1) {
-            return 1;
-        }
-        let longest = self.step.lines(domain).iter().map(|l| l.position + 1).max().unwrap_or(0);
-        longest.div_ceil(SPLIT)
-    }
-
-    /// One a group, key head and split.
-    pub fn attention_pieces(&self, index: usize) -> usize {
-        let Op::Attention { q, cache, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
-        let domain = self.domain(index);
-        let region = self.run.layout.region(cache);
-        let groups = self.attention_groups(domain, region, q.groups / region.kv_heads);
-        groups.len() * region.kv_heads * self.splits(&groups, region.kv_heads, domain)
-    }
-
-    pub fn attend(&self, index: usize, piece: usize, scratch: &mut Scratch) {
-        let Op::Attention { q, cache, scale, window, softcap, sinks } = self.run.program.steps[index].op else {
-            unreachable!("an attention")
-        };
-        let region = self.run.layout.region(cache);
-        let domain = self.domain(index);
-        let groups = self.attention_groups(domain, region, q.groups / region.kv_heads);
-        let splits = self.splits(&groups, region.kv_heads, domain);
+    pub fn attend(&self, index: usize, cut: &AttentionCut, piece: usize, scratch: &mut Scratch) {
+        let Op::Attention { q, scale, window, softcap, sinks, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
+        let AttentionCut { region, shared, ref groups, splits } = *cut;
         let (group, head, split) = (groups[piece / splits / region.kv_heads].clone(), piece / splits % region.kv_heads, piece % splits);
-        let shared = q.groups / region.kv_heads;
-        let lines = &self.step.lines(domain)[group.clone()];
+        let lines = &self.step.lines(self.domain(index))[group.clone()];
 
         scratch.queries.clear();
         scratch.spans.clear();
@@ -99,7 +104,7 @@ impl<'a> View<'a> {
         let mut partial = if splits == 1 {
             Partial { max: &mut scratch.max, sum: &mut scratch.sum, acc: &mut scratch.acc }
         } else {
-            self.partial(region.v_dim, shared, piece)
+            self.partial(cut, piece)
         };
         partial.clear();
         let blocks = &self.step.blocks[lines[0].sequence];
@@ -133,22 +138,18 @@ impl<'a> View<'a> {
     }
 
     /// Merges what the splits left, if there were any. Run by one worker at the end of the stage.
-    pub fn close_attention(&self, index: usize) {
-        let Op::Attention { q, cache, sinks, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
-        let region = self.run.layout.region(cache);
-        let domain = self.domain(index);
-        let groups = self.attention_groups(domain, region, q.groups / region.kv_heads);
-        let splits = self.splits(&groups, region.kv_heads, domain);
+    pub fn close_attention(&self, index: usize, cut: &AttentionCut) {
+        let Op::Attention { sinks, .. } = self.run.program.steps[index].op else { unreachable!("an attention") };
+        let AttentionCut { region, shared, ref groups, splits } = *cut;
         if splits == 1 {
             return;
         }
-        let shared = q.groups / region.kv_heads;
         let (out, floats) = self.result(index);
         for (row, head) in (0..groups.len()).flat_map(|row| (0..region.kv_heads).map(move |head| (row, head))) {
             let first = (row * region.kv_heads + head) * splits;
-            let mut whole = self.partial(region.v_dim, shared, first);
+            let mut whole = self.partial(cut, first);
             for split in 1..splits {
-                whole.merge(&self.partial(region.v_dim, shared, first + split));
+                whole.merge(&self.partial(cut, first + split));
             }
             let at = row * floats + head * shared * region.v_dim;
             // SAFETY: the stage's works are over, and one worker closes it.
@@ -158,24 +159,12 @@ impl<'a> View<'a> {
     }
 
     /// The place of a split's partial result.
-    fn partial(&self, v_dim: usize, queries: usize, piece: usize) -> Partial<'a> {
-        let size = queries * (2 + v_dim);
-        // SAFETY: one piece, one place; whoever closes the stage comes after all pieces.
+    fn partial(&self, cut: &AttentionCut, piece: usize) -> Partial<'a> {
+        let (queries, size) = (cut.shared, cut.each_floats());
+        // SAFETY: one piece, one place, and no other attention in this stage; whoever closes the stage comes after all pieces.
         let (max, rest) = unsafe { self.partials.part_mut(piece * size..(piece + 1) * size) }.split_at_mut(queries);
         let (sum, acc) = rest.split_at_mut(queries);
         Partial { max, sum, acc }
-    }
-
-    /// Floats that the splits of this step need.
-    pub fn partial_floats(&self) -> usize {
-        let need = |(index, step): (usize, &crate::program::Step)| match step.op {
-            Op::Attention { q, cache, .. } => {
-                let region = self.run.layout.region(cache);
-                self.attention_pieces(index) * (q.groups / region.kv_heads) * (2 + region.v_dim)
-            }
-            _ => 0,
-        };
-        self.run.program.steps.iter().enumerate().map(need).max().unwrap_or(0)
     }
 }
 

@@ -75,7 +75,7 @@ impl Cores {
         _ = sched_setaffinity(None, &set);
     }
 
-    /// This machine in a line: what the firmware or the processor calls it, and its cores. Empty where nothing is told.
+    /// This machine in a line: what the firmware or the processor calls it, if anything does, and its fast and slow cores.
     pub fn board(&self) -> String {
         let firmware = fs::read_to_string("/sys/firmware/devicetree/base/model").ok();
         let processor = || {

@@ -15,14 +15,14 @@ use std::time::Duration;
 
 /// What slower counts may lose before the choice is made with what is known.
 pub const BUDGET: Duration = Duration::from_millis(300);
-/// A smaller count wins when it takes at most this much longer than the fastest.
+/// A smaller count wins when it takes at most this much longer than the fastest: about what two runs of one count differ by.
 const NEARLY: f64 = 1.03;
-/// Counts that take this much longer in the first round are not tried again, and smaller ones not at all.
+/// Counts that take this much longer in the first round are not tried again, and smaller ones not at all: far beyond what rounds differ by.
 const HOPELESS: f64 = 1.2;
 const ROUNDS: usize = 3;
 /// The first steps find caches cold and pages unmapped.
 const WARM_STEPS: usize = 2;
-/// So many disturbed steps, and the choice waits for another day.
+/// After so many disturbed steps nothing more is measured until the next start. A guess.
 const DISTURBED_MAX: usize = 64;
 
 /// The counts to choose from for single tokens, with `most` cores: all of them where they are few.

@@ -15,16 +15,16 @@ use super::feeds;
 use super::plan::CONVERT_TOKENS;
 use super::products::{START_BYTES, chunk_bytes};
 use super::rowwise::activation as kernel_activation;
-use super::running::{Scratch, View};
 use super::schedule::Part;
+use super::walk::{Scratch, View};
 use crate::program::{Gating, Matrix, Op, Program, Step};
 use hearth_kernels::cpu::{Activations, Columns, Form};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 
-/// Rows of one piece of routing.
+/// Rows of one piece of routing: a few thousand comparisons, which is worth a claim. A guess.
 const ROUTE_ROWS: usize = 8;
-/// Pieces of the outer part for each worker at most: every piece reads the inner rows of all groups, so they shall be few.
+/// Pieces of the outer part for each worker at most: every piece reads the inner rows of all groups, so there should be few. A guess.
 const OUTER_PIECES: usize = 12;
 
 /// An expert that a row picked.

@@ -3,10 +3,10 @@
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows; `places`: where its values lie meanwhile.
 //! - [`pool`], [`cores`]: the crew, and where it may run (`stint`: beside whom; `spread`: each on a core of its own); `counts`, `remembered`:
 //!   how many of it compute what.
-//! - `running`: a loaded model; `step`: the rows of one step; `plan`: how its stages are cut; then what stages consist of: `products`,
-//!   `attention`, `recurrent`, `experts`, and `rowwise` for all that goes row by row. `feeds` says which activations products want,
-//!   `vectors` has the weights that are no matrices.
-//! - `cache`: keys, values and slots; `arena`: memory that threads share; `prefetch`: the file's way into memory.
+//! - `running`: a loaded model, with the slots of its sequences; `step`: the rows of one step; `plan`: how its stages are cut; `walk`: the
+//!   crew's way through them; then what stages consist of: `products`, `attention`, `recurrent`, `experts`, and `rowwise` for all that goes
+//!   row by row. `feeds` says which activations products want, `vectors` has the weights that are no matrices.
+//! - `cache`: keys and values; `arena`: memory that threads share; `prefetch`: the file's way into memory.
 
 mod arena;
 mod attention;
@@ -29,6 +29,7 @@ mod spread;
 mod step;
 mod stint;
 mod vectors;
+mod walk;
 
 use super::{Backend, DeviceInfo, Fit, LoadError, LoadOptions, Loaded, Progress, memory};
 use crate::gguf::Gguf;
@@ -50,7 +51,7 @@ pub struct Cpu {
 impl Cpu {
     /// With the kernels of this machine's best tier, or of the lower one that `HEARTH_CPU` names.
     pub fn new() -> Result<Self, LoadError> {
-        let tier = Tier::from_environment().map_err(|e| LoadError::Cpu(e.to_string()))?;
+        let tier = Tier::from_environment()?;
         Ok(Self::with_tier(tier).expect("a tier from the environment is available"))
     }
 

@@ -255,7 +255,7 @@ fn inherit(program: &Program, schedule: &Schedule, lives: &mut [Option<Life>], a
     from
 }
 
-/// Operands that an operation may write its result over: [`View::rowwise`](super::running::View::rowwise) can.
+/// Operands that an operation may write its result over: [`View::rowwise`](super::walk::View::rowwise) can.
 pub fn in_place(op: &Op) -> Vec<ValueId> {
     match *op {
         Op::Rope { x, .. } => vec![x.id],

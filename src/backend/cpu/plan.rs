@@ -1,10 +1,12 @@
 //! How the stages of one step are cut, worked out once before the crew starts: nobody looks anything up while others wait.
 
+use super::attention::AttentionCut;
 use super::feeds::{Fed, FeedList};
-use super::running::Model;
+use super::products::chunk_bytes;
 use super::schedule::Work;
 use super::step::Step;
-use crate::program::Rows as Domain;
+use super::walk::{Model, View};
+use crate::program::{Op, Rows as Domain};
 use hearth_kernels::cpu::Form;
 use std::ops::Range;
 
@@ -21,6 +23,8 @@ pub struct StagePlan {
     shares: Vec<Share>,
     /// Of all works of the stage.
     pub pieces: usize,
+    /// Of the attention of the stage, which has one at most.
+    attention: Option<AttentionCut>,
     /// Rows of one chunk of the stage's end.
     pub tail_rows: usize,
     /// What each chunk of the end converts once its rows are done: a feed of all rows, and the place of its form.
@@ -51,6 +55,17 @@ impl StagePlan {
     pub fn share(&mut self, work: Work, each: usize, all: usize) {
         self.shares.push(Share { work, first: self.pieces, each, all });
         self.pieces += all.div_ceil(each.max(1));
+    }
+
+    /// # Panics
+    /// In a stage without an attention.
+    pub fn attention(&self) -> &AttentionCut {
+        self.attention.as_ref().expect("a stage's attention is cut with it")
+    }
+
+    /// Floats that the splits of its attention leave partial results in.
+    pub fn partial_floats(&self) -> usize {
+        self.attention.as_ref().map_or(0, AttentionCut::all_floats)
     }
 
     /// The work that piece `number` belongs to, and its part of it.
@@ -86,6 +101,42 @@ impl StagePlan {
                 }
             }
         }
+    }
+}
+
+impl View<'_> {
+    /// How so many workers share the stages of this step.
+    pub fn plan(&self, workers: usize) -> Plan {
+        (0..self.run.schedule.stages.len()).map(|number| self.stage_plan(number, workers)).collect()
+    }
+
+    fn stage_plan(&self, number: usize, workers: usize) -> StagePlan {
+        let mut plan = StagePlan::default();
+        let works = &self.run.schedule.stages[number].works;
+        // Works of a stage share one queue of pieces.
+        let sizes = works.iter().filter_map(|work| match *work {
+            Work::GatedLinear { gate: linear, .. } | Work::AddedLinear { linear, .. } => Some(self.product_size(linear)),
+            Work::Step(index) => matches!(self.run.program.steps[index].op, Op::Linear { .. }).then(|| self.product_size(index)),
+            Work::Experts { .. } => None,
+        });
+        let (bytes, tokens) = sizes.fold((0, 0), |(all, most), (bytes, tokens)| (all + bytes, most.max(tokens)));
+        let chunk = chunk_bytes(bytes, workers, tokens);
+        for &work in works {
+            let (each, all) = match work {
+                Work::GatedLinear { gate, gated, .. } => self.product_cut(gate, chunk, workers, self.gated_columns(gated)),
+                Work::AddedLinear { linear, .. } => self.product_cut(linear, chunk, workers, 1),
+                Work::Step(index) => match self.run.program.steps[index].op {
+                    Op::Linear { .. } => self.product_cut(index, chunk, workers, 1),
+                    Op::Attention { .. } => (1, plan.attention.insert(self.attention_cut(index)).pieces()),
+                    Op::ShortConv { .. } | Op::DeltaRule { .. } => (1, self.recurrent_pieces(index)),
+                    ref other => unreachable!("{} is no work", other.name()),
+                },
+                Work::Experts { moe, part } => self.experts_cut(moe, part, workers),
+            };
+            plan.share(work, each, all);
+        }
+        plan.convert(number, self.run, self.fed, self.step);
+        plan
     }
 }
 

@@ -43,7 +43,7 @@ impl Prefetch {
         if !progress.loaded(0, total) {
             return Err(LoadError::Cancelled);
         }
-        file.check().map_err(|e| LoadError::File(e.to_string()))?;
+        file.check()?;
         let state = Arc::new(State::default());
         let seen = state.clone();
         let spawn = |file: Arc<Gguf>| std::thread::Builder::new().name("hearth-prefetch".to_owned()).spawn(move || seen.work(&file)).ok();
@@ -122,14 +122,20 @@ mod tests {
         let state = Arc::new(State::default());
         assert_eq!(state.pause(Duration::ZERO), Some(0));
         let prefetch = Prefetch { state: state.clone(), thread: None };
-        let running = prefetch.step();
-        let other = state.clone();
-        let waiting = std::thread::spawn(move || other.pause(Duration::from_millis(1)));
-        // However long it takes: it must not be over before the step is.
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(!waiting.is_finished());
-        drop(running);
-        assert_eq!(waiting.join().unwrap(), Some(2));
+        for step in 0..50 {
+            let running = prefetch.step();
+            let other = state.clone();
+            let (begun, begin) = std::sync::mpsc::channel();
+            let waiting = std::thread::spawn(move || {
+                begun.send(()).unwrap();
+                other.pause(Duration::from_micros(10))
+            });
+            begin.recv().unwrap();
+            std::thread::yield_now();
+            drop(running);
+            // An odd count would be a pause in the middle of the step.
+            assert_eq!(waiting.join().unwrap(), Some(2 * step + 2));
+        }
         drop(prefetch);
         assert_eq!(state.pause(Duration::ZERO), None);
     }

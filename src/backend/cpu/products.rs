@@ -3,7 +3,7 @@
 use super::arena::bytes_of;
 use super::feeds;
 use super::rowwise::activation as kernel_activation;
-use super::running::{Scratch, View};
+use super::walk::{Scratch, View};
 use crate::program::{Activation, Matrix, Op, Value};
 use hearth_kernels::cpu::form::PIECE;
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
@@ -13,7 +13,7 @@ use std::ops::Range;
 const CHUNK_BYTES: usize = 160 << 10;
 /// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
 const CHUNK_BYTES_FEW: usize = 192 << 10;
-/// Bytes of a chunk for one token and a worker by itself: nobody waits for its last chunk. What is left to mind is a neighbour, who gets the core between two.
+/// The same for a worker by itself. Nobody waits for its last chunk; what is left to mind is a neighbour, who gets the core between two.
 const CHUNK_BYTES_ALONE: usize = 640 << 10;
 /// Fewest, where there are more.
 const CHUNK_BYTES_LEAST: usize = 16 << 10;
@@ -128,15 +128,15 @@ impl<'a> View<'a> {
         let feed = self.fed.feed_of(id);
         let (form, memory) = self.fed.forms(feed)[0];
         let bytes = form.bytes(rows.len(), tokens);
-        scratch.row.reserve(bytes);
+        scratch.panel.reserve(bytes);
         let width = self.run.feeds.feed(feed).value.width;
-        self.run.kernels.quantize_columns(form, width, rows, gates, &mut scratch.row.as_mut()[..bytes], |at, bytes| {
+        self.run.kernels.quantize_columns(form, width, rows, gates, &mut scratch.panel.as_mut()[..bytes], |at, bytes| {
             // SAFETY: these columns belong to this piece alone, and who read what lay here before is done.
             unsafe { memory.part_mut(at..at + bytes.len()) }.copy_from_slice(bytes);
         });
     }
 
-    /// Of how many columns of its result a piece of a gated product makes whole multiples: where it converts them, whole runs of a scale.
+    /// The granularity of a gated product's pieces, in columns of its result: where they convert what they make, one scale's run.
     pub fn gated_columns(&self, gated: usize) -> usize {
         let id = self.run.program.steps[gated].out.expect("it has a result");
         if self.run.places.find(id).is_some() {

@@ -1,11 +1,11 @@
 //! What goes through a sequence row after row: short convolutions and the gated delta rule. Sequences are independent, and so are
 //! channels and heads. Plain f32 loops that a compiler turns into vector instructions: what they touch is small beside the products.
 
-use super::running::View;
+use super::walk::View;
 use crate::program::{Op, Value};
 use std::ops::Range;
 
-/// Channels of one piece of a convolution.
+/// Channels of one piece of a convolution: 1 KiB of a line, so that pieces share no cache line. A guess beyond that.
 const CHANNELS: usize = 256;
 
 impl View<'_> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "threads.toml";
 /// Models kept; the oldest go first.
 const ENTRIES_MAX: usize = 32;
-/// Nobody's file of ours is longer.
+/// A longer file is not ours.
 const FILE_BYTES_MAX: u64 = 1 << 16;
 const HEAD: &str = "# Threads as measured on this board, by model. Removing the file has them measured again.\n\n";
 

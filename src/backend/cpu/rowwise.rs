@@ -1,7 +1,7 @@
 //! All that goes row by row: norms, rotations, sums, look-ups, storing keys and values, and bringing activations into the form that
 //! products want.
 
-use super::running::View;
+use super::walk::View;
 use crate::backend::BLOCK_TOKENS;
 use crate::program::{self, Op, Value};
 use hearth_kernels::cpu::{self, Form};

@@ -1,37 +1,31 @@
-//! A loaded model: its parts, and the walk of the crew through the stages of a step.
+//! A loaded model: its parts, and what a step needs before the crew walks through it.
 
 use super::arena::{AlignedBytes, Shared};
-use super::cache::{Cache, Layout};
+use super::cache::Cache;
 use super::cores::Cores;
 use super::counts::{self, Choice};
 use super::experts::{Mixture, MixtureMemory};
-use super::feeds::{self, Fed, FeedList};
+use super::feeds::{self, FeedList};
 use super::places::{self, Memory, Places};
 use super::plan::{Plan, StagePlan};
-use super::pool::{Crew, Pool};
+use super::pool::Pool;
 use super::prefetch::Prefetch;
-use super::products::chunk_bytes;
 use super::remembered::{Place, Threads};
-use super::schedule::{Part, Schedule, Stage, Work};
-use super::step::Step;
+use super::schedule::Schedule;
+use super::step::{Step, Turn};
 use super::vectors::Vectors;
+use super::walk::{Model, PHASES, Scratch, View};
 use crate::backend::{Batch, BlockId, DeviceInfo, LoadError, LoadOptions, Loaded, Pace, Progress, SlotId, StepError, StepOut};
-use crate::gguf::{Gguf, TensorView};
-use crate::program::{Matrix, Op, Program, Rope, Rows as Domain, Value, ValueId, WeightId};
+use crate::gguf::Gguf;
+use crate::program::{Matrix, Program, ValueId, WeightId};
 use crate::units::Bytes;
-use hearth_kernels::cpu::kv::Span;
-use hearth_kernels::cpu::{Kernels, Weights};
-use std::ops::Range;
+use hearth_kernels::cpu::Kernels;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Instant;
 
-/// Rows of a step up to which the small work of a stage is done by one thread while the others wait: a meeting costs more.
-const FEW_ROWS: usize = 4;
 /// Rows from which on a step tells how fast prompts go.
 const PROMPT_ROWS: usize = 128;
-/// Meetings of a stage at most: its works, its rows' end, and what needs all rows' end.
-const PHASES: usize = 3;
 
 pub struct Running {
     info: DeviceInfo,
@@ -72,61 +66,6 @@ pub struct Running {
     prefetch: Prefetch,
 }
 
-/// A rotation, ready to be turned by a position.
-pub struct Turn {
-    pub rope: Rope,
-    pub frequencies: Vec<f32>,
-    pub magnitude: f32,
-}
-
-/// Memory of one worker.
-#[derive(Default)]
-pub struct Scratch {
-    /// What kernels ask for.
-    pub kernel: AlignedBytes,
-    /// A quantized row.
-    pub row: AlignedBytes,
-    /// What products make that is not their result yet.
-    pub gates: Vec<f32>,
-    pub ups: Vec<f32>,
-    pub queries: Vec<f32>,
-    pub spans: Vec<Span>,
-    pub max: Vec<f32>,
-    pub sum: Vec<f32>,
-    pub acc: Vec<f32>,
-}
-
-/// What every worker sees of a step: the model, its rows, and the memory that is written in parts.
-pub struct View<'a> {
-    pub run: &'a Model<'a>,
-    pub step: &'a Step,
-    pub plan: Plan,
-    pub fed: &'a Fed<'a>,
-    /// By [`Memory`].
-    pub memory: [Shared<'a, f32>; Memory::ALL.len()],
-    /// Lines of each.
-    pub lines: [usize; Memory::ALL.len()],
-    pub cache: Shared<'a, u8>,
-    pub slots: Vec<Shared<'a, f32>>,
-    pub partials: Shared<'a, f32>,
-    pub mixture: Mixture<'a>,
-}
-
-/// The parts of a loaded model that no step changes.
-pub struct Model<'a> {
-    pub program: &'a Program,
-    /// By [`WeightId`], whole tensors.
-    pub tensors: Vec<TensorView<'a>>,
-    pub kernels: &'a Kernels,
-    pub schedule: &'a Schedule,
-    pub places: &'a Places,
-    pub feeds: &'a FeedList,
-    pub vectors: &'a Vectors,
-    pub turns: &'a [Turn],
-    pub layout: &'a Layout,
-    pub exact: bool,
-}
-
 impl Running {
     pub fn load(
         program: Arc<Program>,
@@ -144,18 +83,10 @@ impl Running {
             file.tensor(&weight.name).map_err(refuse)?;
         }
         let vectors = Vectors::new(&program);
-        let mut turns: Vec<Turn> = Vec::new();
-        for step in &program.steps {
-            if let Op::Rope { rope, .. } = step.op
-                && !turns.iter().any(|t| t.rope == rope)
-            {
-                let tensor = |id: WeightId| file.tensor(&program.weight(id).name).expect("every weight was found above");
-                let factors = rope.factors.for_context(options.context).map(|id| vectors.get(id, &tensor(id)));
-                turns.push(Turn { rope, frequencies: rope.frequencies(factors), magnitude: rope.magnitude() });
-            }
-        }
+        let tensor = |id: WeightId| file.tensor(&program.weight(id).name).expect("every weight was found above");
+        let turns = Turn::all(&program, options.context, |id| vectors.get(id, &tensor(id)));
         let schedule = Schedule::new(&program);
-        let format = |matrix: Matrix| file.tensor(&program.weight(matrix.weight).name).expect("every weight was found above").format;
+        let format = |matrix: Matrix| tensor(matrix.weight).format;
         let feeds = FeedList::new(&program, &schedule, &format, options.exact);
         let as_numbers = |matrix: Matrix| feeds::may_be_numbers(&kernels, format(matrix), matrix.columns, options.exact);
         let unkept = places::only_converted(&program, &schedule, &as_numbers);
@@ -266,8 +197,8 @@ impl Loaded for Running {
             if single { (self.pace.decode_threads, &mut self.decode) } else { (self.pace.prefill_threads, &mut self.prefill) };
         self.pool.set_active(asked.unwrap_or(choice.workers()));
         let workers = self.pool.active();
-        view.plan = (0..model.schedule.stages.len()).map(|number| view.stage_plan(number, workers)).collect();
-        let need = view.partial_floats();
+        view.plan = view.plan(workers);
+        let need = view.plan.iter().map(StagePlan::partial_floats).max().unwrap_or(0);
         if self.partials.len() < need {
             self.partials.resize(need, 0.0);
         }
@@ -346,183 +277,6 @@ impl Running {
         for (state, slots) in self.program.states.iter().zip(&mut self.slots) {
             let size = state.slot_floats();
             slots[slot.0 as usize * size..][..size].fill(0.0);
-        }
-    }
-}
-
-/// The piece that is claimed as number `turn`: workers that take turns walk through parts of their own, each from front to back, so that
-/// what they ask of the memory ahead is what they will read. Each piece once, whoever claims what.
-fn apart(turn: usize, pieces: usize, workers: usize) -> usize {
-    let (part, step) = (turn % workers, turn / workers);
-    part * (pieces / workers) + part.min(pieces % workers) + step
-}
-
-impl<'a> View<'a> {
-    /// What each worker does in a step.
-    fn walk(&self, crew: &Crew<'_>, workers: usize, scratch: &mut Scratch) {
-        let rows = self.step.all.len();
-        for (number, (stage, plan)) in self.run.schedule.stages.iter().zip(&self.plan).enumerate() {
-            let phase = number * PHASES;
-            let compute = |turn: usize| {
-                let (work, piece) = plan.piece(apart(turn, plan.pieces, workers));
-                self.compute(work, piece, scratch);
-            };
-            if rows <= FEW_ROWS {
-                crew.phase_then(phase, plan.pieces, compute, || {
-                    self.close(&stage.works);
-                    self.end(stage, plan, 0..rows);
-                    self.step.tiles.iter().for_each(|tile| self.stores(stage, tile));
-                    plan.after.iter().for_each(|c| self.convert(c.feed, c.place, c.tokens.clone()));
-                });
-                continue;
-            }
-            crew.phase_then(phase, plan.pieces, compute, || self.close(&stage.works));
-            if !stage.tail.is_empty() || !plan.converts.is_empty() {
-                let each = plan.tail_rows;
-                crew.phase(phase + 1, rows.div_ceil(each), |chunk| self.end(stage, plan, chunk * each..((chunk + 1) * each).min(rows)));
-            }
-            let tiles = if stage.stores.is_empty() { &[][..] } else { &self.step.tiles[..] };
-            if tiles.len() + plan.after.len() > 0 {
-                crew.phase(phase + 2, tiles.len() + plan.after.len(), |chunk| match tiles.get(chunk) {
-                    Some(tile) => self.stores(stage, tile),
-                    None => {
-                        let c = &plan.after[chunk - tiles.len()];
-                        self.convert(c.feed, c.place, c.tokens.clone());
-                    }
-                });
-            }
-        }
-    }
-
-    /// What is left of works once all their pieces are done.
-    fn close(&self, works: &[Work]) {
-        for &work in works {
-            match work {
-                Work::Step(index) if matches!(self.run.program.steps[index].op, Op::Attention { .. }) => self.close_attention(index),
-                Work::Experts { moe, part: Part::Route } => self.group_rows(moe),
-                _ => {}
-            }
-        }
-    }
-
-    /// The end of a stage for some rows: what goes row by row, then the forms that products want.
-    fn end(&self, stage: &Stage, plan: &StagePlan, rows: Range<usize>) {
-        for &step in &stage.tail {
-            self.rowwise(step, &rows);
-        }
-        for &(feed, place) in &plan.converts {
-            self.convert(feed, place, rows.clone());
-        }
-    }
-
-    fn stores(&self, stage: &Stage, tile: &Range<usize>) {
-        for &step in &stage.stores {
-            self.store(step, tile.clone());
-        }
-    }
-
-    fn stage_plan(&self, number: usize, workers: usize) -> StagePlan {
-        let mut plan = StagePlan::default();
-        let works = &self.run.schedule.stages[number].works;
-        // Works of a stage share one queue of pieces.
-        let sizes = works.iter().filter_map(|work| match *work {
-            Work::GatedLinear { gate: linear, .. } | Work::AddedLinear { linear, .. } => Some(self.product_size(linear)),
-            Work::Step(index) => matches!(self.run.program.steps[index].op, Op::Linear { .. }).then(|| self.product_size(index)),
-            Work::Experts { .. } => None,
-        });
-        let (bytes, tokens) = sizes.fold((0, 0), |(all, most), (bytes, tokens)| (all + bytes, most.max(tokens)));
-        let chunk = chunk_bytes(bytes, workers, tokens);
-        for &work in works {
-            let (each, all) = match work {
-                Work::GatedLinear { gate, gated, .. } => self.product_cut(gate, chunk, workers, self.gated_columns(gated)),
-                Work::AddedLinear { linear, .. } => self.product_cut(linear, chunk, workers, 1),
-                Work::Step(index) => match self.run.program.steps[index].op {
-                    Op::Linear { .. } => self.product_cut(index, chunk, workers, 1),
-                    Op::Attention { .. } => (1, self.attention_pieces(index)),
-                    Op::ShortConv { .. } | Op::DeltaRule { .. } => (1, self.recurrent_pieces(index)),
-                    ref other => unreachable!("{} is no work", other.name()),
-                },
-                Work::Experts { moe, part } => self.experts_cut(moe, part, workers),
-            };
-            plan.share(work, each, all);
-        }
-        plan.convert(number, self.run, self.fed, self.step);
-        plan
-    }
-
-    fn compute(&self, work: Work, piece: Range<usize>, scratch: &mut Scratch) {
-        match work {
-            Work::GatedLinear { gate, up, gated, activation } => self.gated_product(gate, up, gated, activation, piece, scratch),
-            Work::AddedLinear { linear, added, to } => self.added_product(linear, added, to, piece, scratch),
-            Work::Step(index) => match self.run.program.steps[index].op {
-                Op::Linear { .. } => self.product(index, piece, scratch),
-                Op::Attention { .. } => self.attend(index, piece.start, scratch),
-                Op::ShortConv { .. } => self.short_conv(index, piece.start),
-                Op::DeltaRule { .. } => self.delta_rule(index, piece.start),
-                ref other => unreachable!("{} is no work", other.name()),
-            },
-            Work::Experts { moe, part: Part::Route } => self.route(moe, piece),
-            Work::Experts { moe, part: Part::Gather } => self.gather(moe, piece.start, scratch),
-            Work::Experts { moe, part: Part::Inner } => self.inner(moe, piece, scratch),
-            Work::Experts { moe, part: Part::Outer } => self.outer(moe, piece, scratch),
-        }
-    }
-
-    /// Rows of a value, to read.
-    pub fn rows(&self, x: Value, rows: Range<usize>) -> &'a [f32] {
-        let floats = x.floats();
-        // SAFETY: the schedule puts every reader of a value in a later stage, or later in the same rows' tail, than its writer,
-        // and gives no other value the same place between the two. Products that always read a value converted are no readers of it.
-        unsafe { self.value(x.id).part(rows.start * floats..rows.end * floats) }
-    }
-
-    /// The memory of a value, `[lines, floats]`.
-    pub fn value(&self, id: ValueId) -> Shared<'a, f32> {
-        let (place, floats) = (self.run.places.place(id), self.run.program.value(id).floats);
-        let lines = self.lines[place.memory as usize];
-        self.memory[place.memory as usize].within(lines * place.offset..lines * (place.offset + floats))
-    }
-
-    /// The result of step `index`: its memory, and floats a row.
-    pub fn result(&self, index: usize) -> (Shared<'a, f32>, usize) {
-        let id = self.run.program.steps[index].out.expect("it has a result");
-        (self.value(id), self.run.program.value(id).floats)
-    }
-
-    /// Whether the result of step `index` takes over the place of `operand`.
-    pub fn is_over(&self, index: usize, operand: Value) -> bool {
-        self.run.program.steps[index].out.is_some_and(|out| self.run.places.place(out) == self.run.places.place(operand.id))
-    }
-
-    /// Lines that step `index` runs over.
-    pub fn domain(&self, index: usize) -> Domain {
-        self.run.program.steps[index].rows
-    }
-
-    pub fn vector(&self, id: WeightId) -> &'a [f32] {
-        self.run.vectors.get(id, &self.run.tensors[id.0 as usize])
-    }
-
-    pub fn weights(&self, matrix: Matrix) -> Weights<'a> {
-        let view = &self.run.tensors[matrix.weight.0 as usize];
-        let row_bytes = view.data.len() / view.rows();
-        Weights { format: view.format, bytes: &view.data[matrix.first_row * row_bytes..][..matrix.rows * row_bytes], cols: matrix.columns }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::apart;
-
-    #[test]
-    fn every_piece_is_claimed_once_and_neighbours_by_one_worker() {
-        for workers in 1..6 {
-            for pieces in 0..40 {
-                let mut claimed: Vec<usize> = (0..pieces).map(|turn| apart(turn, pieces, workers)).collect();
-                assert!((workers..pieces).all(|turn| claimed[turn] == claimed[turn - workers] + 1), "{claimed:?}");
-                claimed.sort();
-                assert!(claimed.iter().copied().eq(0..pieces), "{claimed:?}");
-            }
         }
     }
 }

@@ -177,10 +177,11 @@ fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usiz
     let inner: Vec<usize> =
         fused.values().flat_map(|w| if let Work::GatedLinear { gate, up, .. } = w { vec![*gate, *up] } else { vec![] }).collect();
     let mut ready = vec![0usize; program.values.len()];
-    // The stage that last wrote a state; reading it must come later, and so must writing it again.
+    // The stage that wrote a cache: reading it must come later. No program writes one twice.
     let mut stored: HashMap<StateId, usize> = HashMap::new();
-    // The stage in which the last mixture ended: what its parts leave for each other lies where the next one's will.
-    let mut mixed = 0;
+    // The stage of the last attention, and that in which the last mixture ended: what pieces of one leave for its stage's end, or parts of
+    // the other for each other, lies where the next one's will.
+    let (mut attended, mut mixed) = (0, 0);
     let mut stage_of = vec![None; program.steps.len()];
     for (index, step) in program.steps.iter().enumerate() {
         if inner.contains(&index) {
@@ -191,7 +192,10 @@ fn stages_of(program: &Program, fused: &HashMap<usize, Work>) -> Vec<Option<usiz
         }
         let operands = step.op.operands().iter().map(|v| ready[v.id.0 as usize]).max().unwrap_or(0);
         let stage = match step.op {
-            Op::Attention { cache, .. } => operands.max(stored.get(&cache).copied().unwrap_or(0)) + 1,
+            Op::Attention { cache, .. } => {
+                attended = operands.max(stored.get(&cache).copied().unwrap_or(0)).max(attended) + 1;
+                attended
+            }
             Op::Moe { .. } => {
                 mixed = operands.max(mixed) + Part::ALL.len();
                 mixed
@@ -364,6 +368,23 @@ pub mod tests {
         assert_eq!(moes.len(), 3);
         let want = moes.into_iter().flat_map(|moe| Part::ALL.map(|part| Work::Experts { moe, part }));
         assert!(parts.flatten().copied().eq(want));
+    }
+
+    /// What pieces leave for the end of a stage lies in one place.
+    #[test]
+    fn two_attentions_never_share_a_stage() {
+        let b = Builder::new(&|_| false);
+        let x = b.embed("token_embd", 32, 8);
+        let l = b.layers(1).next().expect("there is one");
+        let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(|name| l.linear(x, name, 8));
+        let both = l.add(l.attention(q, k, v, FULL), l.attention(k, q, v, FULL));
+        let logits = b.head(both);
+        let program = b.finish("two", logits).expect("it fits together");
+        let attentions = |stage: &Stage| {
+            let is_attention = |work: &&Work| matches!(work, Work::Step(s) if matches!(program.steps[*s].op, Op::Attention { .. }));
+            stage.works.iter().filter(is_attention).count()
+        };
+        assert_eq!(Schedule::new(&program).stages.iter().map(attentions).filter(|n| *n > 0).collect::<Vec<_>>(), [1, 1]);
     }
 
     #[test]

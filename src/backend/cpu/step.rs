@@ -1,9 +1,31 @@
-//! A step: which rows there are, where each finds its state, and the walk of the crew through the stages.
+//! A step: which rows there are, where each finds its state, and how far its positions are turned.
 
-use super::running::Turn;
 use crate::backend::{BLOCK_TOKENS, Batch, SlotId};
-use crate::program::Rows as Domain;
+use crate::program::{Op, Program, Rope, Rows as Domain, WeightId};
 use std::ops::Range;
+
+/// A rotation, ready to be turned by a position.
+pub struct Turn {
+    pub rope: Rope,
+    pub frequencies: Vec<f32>,
+    pub magnitude: f32,
+}
+
+impl Turn {
+    /// Each distinct rotation of a program, for contexts of so many tokens. `vector`: a weight's numbers.
+    pub fn all<'a>(program: &Program, context: usize, vector: impl Fn(WeightId) -> &'a [f32]) -> Vec<Turn> {
+        let mut turns: Vec<Turn> = Vec::new();
+        for step in &program.steps {
+            if let Op::Rope { rope, .. } = step.op
+                && !turns.iter().any(|t| t.rope == rope)
+            {
+                let factors = rope.factors.for_context(context).map(&vector);
+                turns.push(Turn { rope, frequencies: rope.frequencies(factors), magnitude: rope.magnitude() });
+            }
+        }
+        turns
+    }
+}
 
 /// One row of a step.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,5 @@
 //! The vectors among the weights (norms, biases, kernels of convolutions), as f32. Each is made when it is first asked for: they lie all
-//! over the file, and a start from a cold disk shall not read the whole file before it says that it is ready.
+//! over the file, and a start from a cold disk must not read the whole file before it says that it is ready.
 
 use crate::gguf::TensorView;
 use crate::program::{Op, Program, WeightId};
