@@ -4,6 +4,7 @@
 //! - `quantized`: models in quantized formats, against float64 on the decoded weights.
 //! - `real`: two trained models, teacher-forced along an engine's greedy answers.
 //! - `tiny`: models made here in code, which need no fixture: they run on every backend and must agree with the plain one.
+//! - `shapes`: the same, of random shapes and in random mixes of formats.
 //! - `threads`: on how many, and beside whom, a model runs does not change it.
 //! - `command`: `hearth logits`, as a script calls it.
 //! - `programs`: the text of each architecture's program.
@@ -17,6 +18,7 @@ mod programs;
 mod quantized;
 mod real;
 mod session;
+mod shapes;
 mod threads;
 mod tiny;
 

@@ -27,10 +27,12 @@ pub struct Tiny {
     tensors: &'static [&'static str],
     dim: u32,
     feed_forward: u32,
+    /// For queries, and for keys and values.
+    heads: [u32; 2],
     context: usize,
 }
 
-const SMALL: Tiny = Tiny { name: "", layers: 2, set: |_| {}, tensors: &[], dim: 32, feed_forward: 40, context: CONTEXT };
+const SMALL: Tiny = Tiny { name: "", layers: 2, set: |_| {}, tensors: &[], dim: 32, feed_forward: 40, heads: [4, 2], context: CONTEXT };
 
 /// Wide enough that every product is cut into pieces for threads, with a context that attention splits too.
 pub const WIDE: Tiny = Tiny { name: "llama", tensors: &["output.weight"], dim: 256, feed_forward: 1024, context: 2048, ..SMALL };
@@ -141,10 +143,10 @@ impl Tiny {
             ("block_count", self.layers),
             ("context_length", self.context as u32),
             ("embedding_length", self.dim),
-            ("attention.head_count", 4),
+            ("attention.head_count", self.heads[0]),
         ];
         let unless = |other: &str, key, value| (self.name != other).then_some((key, value));
-        let lists = [unless("lfm2", "attention.head_count_kv", 2), unless("gemma4", "feed_forward_length", self.feed_forward)];
+        let lists = [unless("lfm2", "attention.head_count_kv", self.heads[1]), unless("gemma4", "feed_forward_length", self.feed_forward)];
         for (key, value) in shared.into_iter().chain(lists.into_iter().flatten()) {
             p.set(&format!("{}.{key}", self.name), value);
         }
@@ -157,6 +159,11 @@ impl Tiny {
     pub fn without_choices(&self) -> Tiny {
         let set = if self.name == "qwen3moe" { every_expert } else { self.set };
         Tiny { set, ..*self }
+    }
+
+    /// The same of another shape.
+    pub fn shaped(self, dim: u32, feed_forward: u32, heads: [u32; 2]) -> Tiny {
+        Tiny { dim, feed_forward, heads, ..self }
     }
 
     pub fn program(&self, folder: &TempDir) -> Program {
@@ -209,11 +216,11 @@ impl Tiny {
 }
 
 /// SplitMix64: a fixed sequence.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// From −1 to 1.
-    fn next(&mut self) -> f32 {
+    pub fn next(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
