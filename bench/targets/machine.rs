@@ -90,6 +90,31 @@ pub fn read_bandwidth(threads: usize) -> f64 {
     (0..5).map(|_| once()).fold(0.0, f64::max)
 }
 
+/// GB/s that `threads` threads read of a file together, by loads alone: two streams each, the best of five. Where in memory the system
+/// put a file, and in which pages its host did, makes up to a quarter of it.
+pub fn file_bandwidth(path: &Path, threads: usize) -> anyhow::Result<f64> {
+    let file = fs::File::open(path).with_context(|| path.display().to_string())?;
+    // SAFETY: nobody changes the models of a benchmark while it runs.
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    _ = map.advise(memmap2::Advice::HugePage);
+    let part = map.len() / (2 * threads) / 64 * 64;
+    let sum = |bytes: &[u8]| {
+        let (a, b) = bytes.split_at(part);
+        let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+        words.fold(0, |sum, (a, b)| sum ^ u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))
+    };
+    let once = || {
+        let start = Instant::now();
+        std::thread::scope(|s| {
+            for bytes in map.chunks_exact(2 * part) {
+                s.spawn(move || std::hint::black_box(sum(bytes)));
+            }
+        });
+        (threads * 2 * part) as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    Ok((0..5).map(|_| once()).fold(0.0, f64::max))
+}
+
 /// Files made by `hearth synth` once and kept in the cache folder (`$MODELS`, else `~/.cache/hearth/models`).
 pub fn synthetic(hearth: &Path, shape: &str, file_type: &str, cut: Option<(u32, u32)>) -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("MODELS") {
