@@ -65,6 +65,18 @@ pub struct CalledFunction {
 #[serde(transparent)]
 pub struct Tool(pub Json);
 
+/// Longest name of a tool.
+pub const TOOL_NAME_BYTES_MAX: usize = 256;
+
+/// Whether a tool of this name can be called: a name with other characters could not be told from what stands around it in some dialect.
+pub fn is_tool_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= TOOL_NAME_BYTES_MAX && name.chars().all(is_tool_name_char)
+}
+
+pub fn is_tool_name_char(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/')
+}
+
 impl Message {
     /// A message of plain text.
     pub fn text(role: &str, content: &str) -> Self {

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::request::{AnswerForm, ChatRequest, Defaults, ToolChoice};
+use crate::chat::message::{TOOL_NAME_BYTES_MAX, is_tool_name};
 use crate::chat::{self, Chat, Form, Hold, Message, Reader, Tool, defaults};
 use crate::engine::random::Random;
 use crate::gguf::Gguf;
@@ -135,8 +136,15 @@ fn read(request: &ChatRequest, defaults: &Defaults) -> Result<chat::Request, Err
     }
     let messages: Vec<Message> = each(&request.messages, "messages", MESSAGES_MAX)?;
     let tools: Vec<Tool> = each(&request.tools, "tools", TOOLS_MAX)?;
-    if let Some(index) = tools.iter().position(|t| t.name().is_none()) {
-        return Err(Error::bad("tools", format!("number {index} has no `function.name`")));
+    for (index, tool) in tools.iter().enumerate() {
+        let wrong = match tool.name() {
+            None => "has no `function.name`".to_owned(),
+            Some(name) if is_tool_name(name) => continue,
+            Some(name) => {
+                format!("has the name {name:?}; one has up to {TOOL_NAME_BYTES_MAX} bytes of letters, digits, `_`, `-`, `.`, `:` and `/`")
+            }
+        };
+        return Err(Error::bad("tools", format!("number {index} {wrong}")));
     }
     Ok(chat::Request {
         messages,

@@ -1,6 +1,7 @@
 //! The objects of Gemma's calls: JSON whose keys are bare and whose text stands between marks, `{key:<|"|>text<|"|>,list:[1,true]}`.
 
-use super::calls::{Fault, is_name_char};
+use super::calls::Fault;
+use crate::chat::message::is_tool_name_char;
 use serde_json::{Map, Value as Json};
 
 /// Brackets in brackets deeper than this are no call.
@@ -111,7 +112,7 @@ impl Parser<'_> {
 
     /// A key, a number or a word without quotes.
     fn bare(&mut self) -> Result<String, Fault> {
-        let belongs = |c: char| is_name_char(c) && c != ':' || matches!(c, '+' | ' ' | '$' | '@');
+        let belongs = |c: char| is_tool_name_char(c) && c != ':' || matches!(c, '+' | ' ' | '$' | '@');
         let len = self.rest().find(|c| !belongs(c)).ok_or(Fault::Ends)?;
         let word = self.rest()[..len].trim().to_owned();
         self.at += len;

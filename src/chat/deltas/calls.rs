@@ -3,7 +3,7 @@
 use super::braces;
 use super::format::{Match, find};
 use super::pythonic;
-use crate::chat::message::Tool;
+use crate::chat::message::{Tool, is_tool_name, is_tool_name_char};
 use serde_json::{Map, Value as Json};
 
 /// A family's way to write calls.
@@ -229,7 +229,7 @@ impl<'t> Cursor<'t> {
         self.expect("<function=")?;
         let name = self.until(&[">"])?.trim().trim_matches('"').to_owned();
         self.expect(">")?;
-        is_name(&name).then_some(()).ok_or(Fault::Wrong)?;
+        is_tool_name(&name).then_some(()).ok_or(Fault::Wrong)?;
         self.skip_space();
         if self.rest().is_empty() {
             return Err(Fault::Ends);
@@ -317,7 +317,7 @@ impl<'t> Cursor<'t> {
             let value = self.json()?;
             return calls_of(&value).ok_or(Fault::Wrong);
         }
-        let name = self.rest().split(|c: char| !is_name_char(c)).next().unwrap_or_default().to_owned();
+        let name = self.rest().split(|c: char| !is_tool_name_char(c)).next().unwrap_or_default().to_owned();
         self.at += name.len();
         if self.rest().is_empty() {
             return Err(Fault::Ends);
@@ -368,7 +368,7 @@ impl<'t> Cursor<'t> {
             if self.take("```json")? {
                 self.skip_space();
             }
-            is_name(name).then_some(()).ok_or(Fault::Wrong)?;
+            is_tool_name(name).then_some(()).ok_or(Fault::Wrong)?;
             let arguments = object_text(&self.json()?).ok_or(Fault::Wrong)?;
             calls.push(Call { name: name.to_owned(), arguments });
             self.close(&["```"])?;
@@ -383,7 +383,7 @@ impl<'t> Cursor<'t> {
         self.skip_space();
         self.expect("call:")?;
         let name = self.until(&["{"])?.trim().to_owned();
-        is_name(&name).then_some(()).ok_or(Fault::Wrong)?;
+        is_tool_name(&name).then_some(()).ok_or(Fault::Wrong)?;
         let (arguments, len) = braces::object(self.rest(), quote)?;
         self.at += len;
         self.close(&[close])?;
@@ -413,7 +413,7 @@ fn call_of(value: &Json) -> Option<Call> {
     let value = value.get("function").filter(|f| f.is_object()).unwrap_or(value);
     let name = value.get("name").or(value.get("function"))?.as_str()?;
     let arguments = value.get("arguments").or(value.get("parameters"));
-    Some(Call { name: is_name(name).then(|| name.to_owned())?, arguments: arguments.map_or(Some("{}".to_owned()), object_text)? })
+    Some(Call { name: is_tool_name(name).then(|| name.to_owned())?, arguments: arguments.map_or(Some("{}".to_owned()), object_text)? })
 }
 
 /// One call or a list of them.
@@ -447,12 +447,4 @@ fn typed(text: &str, kind: Option<&str>) -> Json {
             _ => Json::from(text),
         },
     }
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 256 && name.chars().all(is_name_char)
-}
-
-pub fn is_name_char(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/')
 }
