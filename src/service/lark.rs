@@ -10,6 +10,9 @@ use std::fmt::Write;
 
 /// Most white space between two parts of a JSON value: an indented line fits in; a model that has lost its way can't go on for ever.
 const SPACE_MOST: &str = r"[ \t\r\n]{1,40}";
+/// Most remainders of numbers that are told apart. Each is a state of some hundred bytes, and llguidance goes through all of them before an
+/// answer begins, with no bound of its own.
+const REMAINDERS_MAX: u64 = 10_000;
 /// Longest name of a control token that is looked for in a form's text.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -19,7 +22,19 @@ pub struct Lark<'v> {
     lenient: bool,
     rules: String,
     names: HashMap<String, String>,
-    wrong: Option<GbnfError>,
+    wrong: Option<LarkError>,
+}
+
+/// Why a form can't be written.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum LarkError {
+    #[error(transparent)]
+    Grammar(#[from] GbnfError),
+    #[error(
+        "all `multipleOf` of the schema together ask for more than {REMAINDERS_MAX} remainders to be told apart; give smaller or rounder \
+         numbers"
+    )]
+    Multiples,
 }
 
 impl<'v> Lark<'v> {
@@ -29,8 +44,8 @@ impl<'v> Lark<'v> {
     }
 
     /// # Errors
-    /// A grammar in llama.cpp's notation can't be read.
-    pub fn write(mut self, form: &Form) -> Result<String, GbnfError> {
+    /// A grammar in llama.cpp's notation can't be read, or a schema would take too long to follow.
+    pub fn write(mut self, form: &Form) -> Result<String, LarkError> {
         let start = self.term(form);
         self.wrong.map_or(Ok(format!("start: {start}\n{}", self.rules)), Err)
     }
@@ -45,12 +60,18 @@ impl<'v> Lark<'v> {
                     // Anything, or (which nobody asks for) nothing.
                     other => json!({"allOf": [other]}),
                 };
+                if remainders(&schema).is_none_or(|n| n > REMAINDERS_MAX) {
+                    match self.lenient {
+                        true => drop_multiples(&mut schema),
+                        false => self.wrong = Some(LarkError::Multiples),
+                    }
+                }
                 schema["x-guidance"] = json!({"whitespace_pattern": SPACE_MOST, "lenient": self.lenient, "coerce_one_of": true});
                 self.rule("", format!("%json {schema}"))
             }
             Form::Grammar(grammar) => {
                 let (root, rules) = gbnf::to_lark(grammar).unwrap_or_else(|wrong| {
-                    self.wrong = Some(wrong);
+                    self.wrong = Some(wrong.into());
                     Default::default()
                 });
                 self.rules.push_str(&rules);
@@ -123,6 +144,57 @@ impl<'v> Lark<'v> {
     }
 }
 
+/// How many remainders tell the multiples of all `multipleOf` in a schema apart, which may be asked for together: their least common
+/// multiple, in units of the finest decimal. `None`: too many to count.
+fn remainders(schema: &Value) -> Option<u64> {
+    let mut multiples = Vec::new();
+    find_multiples(schema, &mut multiples);
+    let multiples = multiples.into_iter().map(digits).collect::<Option<Vec<(u64, u32)>>>()?;
+    let most = multiples.iter().map(|(_, decimals)| *decimals).max().unwrap_or(0);
+    multiples.into_iter().try_fold(1, |all: u64, (digits, decimals)| {
+        let of = digits.checked_mul(10u64.checked_pow(most - decimals)?)?;
+        (all / common(all, of)).checked_mul(of)
+    })
+}
+
+/// A number above 0 as its digits and how many of them are decimals, as llguidance finds them. `None`: more than it takes, or more than a
+/// binary number has exactly (0.07).
+fn digits(number: f64) -> Option<(u64, u32)> {
+    let (mut digits, mut decimals) = (number, 0);
+    while digits.fract() != 0.0 {
+        (digits, decimals) = (digits * 10.0, decimals + 1);
+    }
+    (1.0..=f64::from(u32::MAX)).contains(&digits).then_some((digits as u64, decimals))
+}
+
+/// The greatest common divisor; `b` is not 0.
+fn common(a: u64, b: u64) -> u64 {
+    if a.is_multiple_of(b) { b } else { common(b, a % b) }
+}
+
+fn find_multiples(schema: &Value, found: &mut Vec<f64>) {
+    match schema {
+        Value::Object(members) => {
+            // No multiple of nothing, or of what is below it, is asked for.
+            found.extend(members.get("multipleOf").and_then(Value::as_f64).filter(|m| *m > 0.0));
+            members.values().for_each(|member| find_multiples(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| find_multiples(item, found)),
+        _ => {}
+    }
+}
+
+fn drop_multiples(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, member| name != "multipleOf" || !member.is_number());
+            members.values_mut().for_each(drop_multiples);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_multiples),
+        _ => {}
+    }
+}
+
 fn literal(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -141,4 +213,32 @@ fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remainders_are_those_of_all_multiples_together() {
+        let of = |multiples: &[f64]| {
+            let number = |m: &f64| json!({"type": "number", "multipleOf": m});
+            remainders(&json!({"properties": {"a": {"allOf": multiples.iter().map(number).collect::<Vec<_>>()}}}))
+        };
+        assert_eq!((of(&[]), of(&[5.0]), of(&[0.01]), of(&[0.0, -3.0])), (Some(1), Some(5), Some(1), Some(1)));
+        assert_eq!((of(&[4.0, 6.0]), of(&[0.3, 7.0]), of(&[0.05, 0.1])), (Some(12), Some(210), Some(10)));
+        assert_eq!((of(&[9973.0, 9967.0]), of(&[1e-300]), of(&[1e300]), of(&[0.07])), (Some(9973 * 9967), None, None, None));
+        assert_eq!(of(&(1..60).map(f64::from).collect::<Vec<_>>()), None);
+        assert_eq!(remainders(&json!({"properties": {"multipleOf": {"type": "string"}}})), Some(1), "a name of a member");
+    }
+
+    #[test]
+    fn multiples_with_too_many_remainders_are_refused_or_left_to_the_model() {
+        let tokenizer = super::super::tiny::Tiny::llama().tokenizer();
+        let form = Form::Json(json!({"type": "array", "items": {"type": "integer", "multipleOf": 9_999_991, "minimum": 3}}));
+        let write = |lenient| Lark::new(tokenizer.vocab(), lenient).write(&form);
+        assert_eq!(write(false), Err(LarkError::Multiples));
+        let left = write(true).unwrap();
+        assert!(!left.contains("multipleOf") && left.contains("\"minimum\":3"), "{left}");
+    }
 }
