@@ -1,5 +1,6 @@
 //! What comes back for one request.
 
+use super::constraint::Broken;
 use super::sampler::Logprobs;
 use super::state::State;
 use crate::units::TokenId;
@@ -48,6 +49,8 @@ pub enum Reason {
     Length,
     /// The engine was stopped.
     Cancelled,
+    /// The form that the answer is held to can't be followed any further.
+    Broken(Broken),
     /// The device failed.
     Failed(String),
 }

@@ -19,3 +19,14 @@ pub trait Constraint: Send + Debug {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("the answer can't be held to the form that was asked for: {0}")]
 pub struct Broken(pub String);
+
+impl Broken {
+    /// Nothing that the model can say goes on here.
+    pub fn dead_end() -> Self {
+        Broken(
+            "no token of the model's vocabulary goes on as it asks; has it letters that the model can't write, or a rule that leads to nothing \
+             but itself?"
+                .into(),
+        )
+    }
+}

@@ -371,7 +371,7 @@ impl Owner {
         match reason {
             Reason::Stop | Reason::Length => self.figures.completed += 1,
             Reason::Cancelled => self.figures.cancelled += 1,
-            Reason::Failed(_) => self.figures.failed += 1,
+            Reason::Broken(_) | Reason::Failed(_) => self.figures.failed += 1,
         }
         self.give_back(sequence).end(reason);
     }

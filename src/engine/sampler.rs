@@ -84,8 +84,6 @@ pub enum NoToken {
     NoNumber,
     #[error(transparent)]
     Broken(#[from] Broken),
-    #[error("no token of the model's vocabulary goes on with the form that was asked for")]
-    NoneAllowed,
 }
 
 /// Chooses the tokens of one sequence.
@@ -135,7 +133,7 @@ impl Sampler {
         if let Some(mut constraint) = self.constraint.take() {
             if !constraint.allows(TokenId(token))? {
                 constraint.mask(logits)?;
-                token = self.pick(logits).ok_or(NoToken::NoneAllowed)?;
+                token = self.pick(logits).ok_or_else(Broken::dead_end)?;
             }
             completes = constraint.advance(TokenId(token))?;
             self.constraint = Some(constraint);
@@ -391,7 +389,7 @@ mod tests {
         let mut sampler = held(vec![vec![1, 2], vec![0, 4], vec![7]]);
         let chosen: Vec<_> = (0..2).map(|_| sampler.choose(&mut five()).map(|c| (c.token.0, c.completes)).unwrap()).collect();
         assert_eq!(chosen, [(1, false), (4, false)], "the likeliest of those allowed");
-        assert_eq!(sampler.choose(&mut five()), Err(NoToken::NoneAllowed));
+        assert_eq!(sampler.choose(&mut five()), Err(NoToken::Broken(Broken::dead_end())));
         assert!(held(vec![vec![3]]).choose(&mut five()).unwrap().completes);
         assert!(matches!(held(vec![]).choose(&mut five()), Err(NoToken::Broken(_))));
     }

@@ -2,7 +2,7 @@
 
 use super::Request;
 use super::answer::{End, Event, Reason, Token};
-use super::sampler::{Logprobs, Sampler};
+use super::sampler::{Logprobs, NoToken, Sampler};
 use super::state::Place;
 use crate::backend::{BLOCK_TOKENS, BlockId, SlotId};
 use crate::units::TokenId;
@@ -133,7 +133,8 @@ impl Sequence {
         }
         let chosen = match self.sampler.choose(logits) {
             Ok(chosen) => chosen,
-            Err(why) => return Some(Reason::Failed(why.to_string())),
+            Err(NoToken::Broken(why)) => return Some(Reason::Broken(why)),
+            Err(why @ NoToken::NoNumber) => return Some(Reason::Failed(why.to_string())),
         };
         if self.stop.contains(&chosen.token) {
             return Some(Reason::Stop);

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::reading::Reading;
-use crate::engine::{self, Reason, Token};
+use crate::engine::{self, Broken, Reason, Token};
 use crate::units::TokenId;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -92,6 +92,8 @@ pub struct Timings {
 pub struct Answer {
     engine: engine::Answer,
     reading: Reading,
+    /// The field that asked for a form.
+    held_by: Option<&'static str>,
     ready: VecDeque<Event>,
     ended: bool,
     tokens: Vec<TokenId>,
@@ -102,10 +104,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(engine: engine::Answer, reading: Reading) -> Self {
+    pub(super) fn new(engine: engine::Answer, reading: Reading, held_by: Option<&'static str>) -> Self {
         Self {
             engine,
             reading,
+            held_by,
             ready: VecDeque::new(),
             ended: false,
             tokens: Vec::new(),
@@ -161,6 +164,7 @@ impl Answer {
                     Reason::Stop => self.finish(Finish::Stop),
                     Reason::Length => self.finish(Finish::Length),
                     Reason::Cancelled => self.finish(Finish::Cancelled),
+                    Reason::Broken(broken) => return Err(self.broken(broken)),
                     Reason::Failed(reason) => return Err(Error::Failed(reason)),
                 }
             }
@@ -179,6 +183,16 @@ impl Answer {
             self.reading.close(&mut self.ready);
             self.close(Finish::Stop);
         }
+    }
+
+    /// A form that led nowhere is its client's to mend: told is where, in the answer that the client alone sees.
+    fn broken(&self, why: Broken) -> Error {
+        let place = match self.tokens.len() {
+            0 => "at its beginning".to_owned(),
+            count => format!("behind its token {count}, where it ends in {:?},", self.reading.end_of(&self.tokens)),
+        };
+        let Broken(why) = why;
+        Error::bad(self.held_by.unwrap_or("grammar"), format!("the answer can't be held to the form that was asked for: {place} {why}"))
     }
 
     /// The model's text ended: what was held back is shown after all.

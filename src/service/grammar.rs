@@ -159,9 +159,8 @@ impl Constraint for Held {
 
 fn broken(error: impl std::fmt::Display) -> Broken {
     let text = first_line(&error.to_string());
-    // The parser's word for it.
-    let is_dead_end = text.contains("NoExtensionBias");
-    Broken(if is_dead_end { "no text goes on from here as it asks; has it a rule that leads to nothing but itself?".into() } else { text })
+    // The parser's word for a dead end.
+    if text.contains("NoExtensionBias") { Broken::dead_end() } else { Broken(text) }
 }
 
 #[cfg(test)]
@@ -443,6 +442,8 @@ mod tests {
             json!({"type": "string", "pattern": "^((a{500}){500}){500}$"}),
             json!({"type": "string", "pattern": "("}),
             json!({"type": "number", "multipleOf": 1e-300}),
+            json!({"type": "integer", "multipleOf": 9_999_991}),
+            json!({"allOf": [{"type": "integer", "multipleOf": 9973}, {"type": "integer", "multipleOf": 9967}]}),
             json!({"type": "integer", "minimum": 5, "maximum": 4}),
             json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}),
             json!({"$ref": "http://example.com/schema"}),

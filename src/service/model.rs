@@ -186,6 +186,7 @@ impl Model {
     }
 
     fn generate(&self, prompt: Vec<TokenId>, generation: Generation, held: Option<Held>, reading: Reading) -> Result<Answer, Error> {
+        let held_by = held.as_ref().map(|held| held.field);
         let sampling = generation.sampling(&self.defaults, self.info.vocabulary)?;
         self.check(&prompt, "prompt")?;
         let constraint = match held {
@@ -209,7 +210,7 @@ impl Model {
             fresh: generation.cache_prompt == Some(false),
             prompt,
         };
-        Ok(Answer::new(self.engine.submit(request)?, reading))
+        Ok(Answer::new(self.engine.submit(request)?, reading, held_by))
     }
 
     fn check(&self, tokens: &[TokenId], param: &'static str) -> Result<(), Error> {

@@ -10,6 +10,10 @@ use crate::units::TokenId;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Most tokens and characters of an answer's end that a message shows.
+const END_TOKENS: usize = 8;
+const END_CHARS: usize = 40;
+
 /// Reads one answer.
 pub struct Reading {
     tokenizer: Arc<Tokenizer>,
@@ -43,6 +47,14 @@ impl Reading {
     /// Tokens that were thinking.
     pub fn thought(&self) -> usize {
         self.thought
+    }
+
+    /// The text of the last of `tokens`, for messages.
+    pub fn end_of(&self, tokens: &[TokenId]) -> String {
+        let last = &tokens[tokens.len().saturating_sub(END_TOKENS)..];
+        let text = String::from_utf8_lossy(&self.tokenizer.decode(last, true)).into_owned();
+        let from = text.char_indices().rev().nth(END_CHARS - 1).map_or(0, |(at, _)| at);
+        text[from..].to_owned()
     }
 
     /// Whether a tool was called.

@@ -306,6 +306,33 @@ fn a_tool_that_must_be_called_is_called() {
         assert_eq!((done.finish, content(&events).as_str()), (Finish::ToolCalls, ""));
     }
     assert!(matches!(model.chat(ask(ToolChoice::Named("car".into()))), Err(Error::BadRequest { param: "tool_choice", .. })));
+    for name in ["", "a b", "<|im_end|>", "a\"b", &"a".repeat(257)] {
+        let unsaid = model.chat(ChatRequest { tools: vec![tool("lamp"), tool(name)], ..ask(ToolChoice::Auto) });
+        let told = unsaid.map(drop).unwrap_err().to_string();
+        assert!(told.starts_with("`tools`: number 1 has the name \"") && told.contains("up to 256 bytes of letters"), "{told}");
+    }
     let none = ChatRequest { tools: vec![], ..ask(ToolChoice::Required) };
     assert!(matches!(model.chat(none), Err(Error::BadRequest { param: "tool_choice", .. })));
+}
+
+#[test]
+fn a_form_that_leads_where_the_model_has_no_letters_is_its_clients_to_mend() {
+    let model = Tiny::without(b'z').open(&Options::default());
+    let schema = |value: Value| AnswerForm::Json { schema: value, strict: true, field: "response_format" };
+    let member = |of: Value| schema(json!({"type": "object", "properties": {"a": of}, "required": ["a"], "additionalProperties": false}));
+    for (form, param, place) in [
+        (AnswerForm::Grammar("root ::= \"jazz\"".into()), "grammar", "behind its token 2, where it ends in \"ja\","),
+        (AnswerForm::Grammar("root ::= \"z\"".into()), "grammar", ""),
+        (member(json!({"const": "zoo"})), "response_format", "where it ends in"),
+        (member(json!({"enum": ["az", "bz"]})), "response_format", "where it ends in"),
+        (member(json!({"type": "string", "pattern": "^z+$"})), "response_format", "where it ends in"),
+    ] {
+        let asked = text("Say", Generation { form, max_tokens: Some(200), seed: Some(1), ..Generation::default() });
+        let told = model.complete(asked).and_then(|answer| block_on(answer.collect()).map(drop)).unwrap_err();
+        let Error::BadRequest { param: named, message } = &told else { panic!("{told:?}") };
+        assert_eq!(*named, param);
+        assert!(message.contains(place) && message.contains("no token of the model's vocabulary goes on as it asks"), "{message}");
+    }
+    let (_, done) = complete(&model, text("Say", letters(5)));
+    assert_eq!((done.tokens.len(), done.finish), (5, Finish::Length), "others are answered as ever");
 }

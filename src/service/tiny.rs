@@ -30,11 +30,20 @@ pub struct Tiny {
 impl Tiny {
     /// Of the architecture `arch`; `set` adds its own settings.
     pub fn new(arch: &str, set: impl Fn(&mut Plan)) -> Tiny {
+        Self::lacking(None, arch, set)
+    }
+
+    /// A llama whose vocabulary can't write one letter.
+    pub fn without(letter: u8) -> Tiny {
+        Self::lacking(Some(letter), "llama", |_| {})
+    }
+
+    fn lacking(letter: Option<u8>, arch: &str, set: impl Fn(&mut Plan)) -> Tiny {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.gguf");
-        std::fs::write(&path, plan(arch, &set).to_bytes([])).unwrap();
+        std::fs::write(&path, plan(arch, letter, &set).to_bytes([])).unwrap();
         let program = model::outline(&Gguf::open(&path).unwrap(), &|_| false).unwrap();
-        let mut plan = plan(arch, &set);
+        let mut plan = plan(arch, letter, &set);
         let mut random = Random::from_seed(3);
         let mut data = Vec::new();
         for weight in &program.weights {
@@ -76,7 +85,7 @@ impl Tiny {
     }
 }
 
-fn plan(arch: &str, set: &dyn Fn(&mut Plan)) -> Plan {
+fn plan(arch: &str, lacks: Option<u8>, set: &dyn Fn(&mut Plan)) -> Plan {
     let mut p = Plan::new();
     p.set("general.architecture", arch);
     let key = |name: &str| format!("{arch}.{name}");
@@ -89,7 +98,10 @@ fn plan(arch: &str, set: &dyn Fn(&mut Plan)) -> Plan {
     let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>"));
     let tokens: Vec<String> =
         ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter().chain(bytes).chain(MARKS.map(str::to_owned)).collect();
-    let kinds: Vec<i32> = [2, 3, 3].into_iter().chain([6; 256]).chain([3; MARKS.len()]).collect();
+    let mut kinds: Vec<i32> = [2, 3, 3].into_iter().chain([6; 256]).chain([3; MARKS.len()]).collect();
+    if let Some(letter) = lacks {
+        kinds[byte(letter).0 as usize] = 3;
+    }
     p.set("tokenizer.ggml.model", "llama").set("tokenizer.ggml.scores", vec![0f32; tokens.len()]);
     p.set("tokenizer.ggml.tokens", tokens).set("tokenizer.ggml.token_type", kinds);
     p.set("tokenizer.ggml.bos_token_id", 1u32).set("tokenizer.ggml.eos_token_id", 2u32);
