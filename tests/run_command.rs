@@ -138,6 +138,21 @@ fn too_few_file_descriptors_are_told_in_a_line() {
 }
 
 #[test]
+fn what_llama_cpps_commands_write_as_minus_one_is_no_bound() {
+    let model = Model::new();
+    let answer = |arguments: &[&str]| -> Value {
+        let out = model.run(&[&["-p", "Hello", "--raw", "--temp", "0", "--ignore-eos", "--json"], arguments].concat(), "");
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", text(&out.stderr)))
+    };
+    let whole = answer(&["-n", "-1", "--top-k", "-1", "-t", "-1"]);
+    // A context of 256, and 6 tokens of prompt.
+    assert_eq!((whole["tokens"].as_array().unwrap().len(), &whole["finish_reason"]), (250, &Value::from("length")));
+    assert_eq!(answer(&["-n", "-2"])["tokens"], whole["tokens"]);
+    assert_eq!(model.run(&["-p", "x", "-n", "1.5"], "").status.code(), Some(2));
+    assert_eq!(model.run(&["-p", "x", "-t", "0"], "").status.code(), Some(2));
+}
+
+#[test]
 fn what_is_wrong_is_one_line_that_names_it() {
     let model = Model::new();
     let out = model.run(&["-p", "x", "--temp", "9"], "");

@@ -1,10 +1,10 @@
-//! What several verbs are given: seeds, and texts from files and pipes.
+//! What several verbs are given: seeds, counts, and texts from files and pipes.
 
 use anyhow::{Context, ensure};
 use std::io::Read;
 
 /// Most bytes of a text that is read at once, from a file or from stdin: a hundred times the longest context.
-const TEXT_BYTES_MAX: u64 = 64 << 20;
+pub const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// A seed; a negative one asks for chance, as elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,19 @@ pub fn seed(text: &str) -> Result<Seed, String> {
         Ok(seed) => Ok(Seed(Some(seed))),
         Err(_) if is_negative() => Ok(Seed(None)),
         Err(_) => Err(format!("must be a whole number from 0 to {}, or negative for chance", u64::MAX)),
+    }
+}
+
+/// A count; a negative one sets no bound, as in llama.cpp's commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub Option<u32>);
+
+/// As [`Count`] says.
+pub fn count(text: &str) -> Result<Count, String> {
+    match text.parse::<i64>() {
+        Ok(n) if n < 0 => Ok(Count(None)),
+        Ok(n) if n <= u32::MAX.into() => Ok(Count(Some(n as u32))),
+        _ => Err(format!("must be a whole number from 0 to {}, or negative for no bound", u32::MAX)),
     }
 }
 
@@ -37,6 +50,13 @@ mod tests {
         assert_eq!((seed("-1"), seed("7")), (Ok(Seed(None)), Ok(Seed(Some(7)))));
         assert_eq!(seed("18446744073709551615"), Ok(Seed(Some(u64::MAX))));
         assert!(seed("1.5").is_err() && seed("18446744073709551616").is_err());
+    }
+
+    #[test]
+    fn a_negative_count_is_no_bound() {
+        assert_eq!((count("-1"), count("-2"), count("0")), (Ok(Count(None)), Ok(Count(None)), Ok(Count(Some(0)))));
+        assert_eq!(count("4294967295"), Ok(Count(Some(u32::MAX))));
+        assert!(["4294967296", "1.5", "", "all"].iter().all(|text| count(text).is_err()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `hearth ask`: one question to the running daemon, over its socket or the bus. The answer goes to stdout as it comes, its figures
 //! to stderr.
 
-use super::arguments::{self, Seed};
+use super::arguments::{self, Count, Seed};
 use super::bus::{BusChoice, Lines};
 use super::socket::{Events, SocketArg, block_on};
 use anyhow::bail;
@@ -16,9 +16,9 @@ pub struct Args {
     /// Instructions that come before it
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens of the answer [default: the daemon's]
-    #[arg(short = 'n', long, value_name = "N")]
-    max_tokens: Option<u32>,
+    /// Most tokens of the answer; -1: the daemon's bound [default: -1]
+    #[arg(short = 'n', long, value_name = "N", value_parser = arguments::count)]
+    max_tokens: Option<Count>,
     /// 0 always takes the most likely word [default: the daemon's]
     #[arg(long = "temp", value_name = "T")]
     temperature: Option<f32>,
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let messages: Vec<Value> = system.chain([json!({"role": "user", "content": question})]).collect();
     let mut request = json!({"messages": messages, "stream": true});
     let options = [
-        ("max_tokens", json!(args.max_tokens)),
+        ("max_tokens", json!(args.max_tokens.and_then(|n| n.0))),
         ("temperature", json!(args.temperature)),
         ("seed", json!(args.seed.and_then(|seed| seed.0))),
     ];
@@ -65,15 +65,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     })?;
     let Some(f) = figures else { bail!("the answer was cut short") };
-    eprintln!(
-        "[{} tokens at {:.1} tok/s; prompt of {} tokens, {} of them known, at {:.1} tok/s{}]",
-        f.generated,
-        f.decode_tok_s,
-        f.prompt,
-        f.cached,
-        f.prefill_tok_s,
-        if f.cut { "; cut at the limit" } else { "" },
-    );
+    let known = if f.cached > 0 { format!(" ({} known)", f.cached) } else { String::new() };
+    let cut = if f.cut { ", cut at its limit" } else { "" };
+    let Figures { prompt, prefill_tok_s, generated, decode_tok_s, .. } = f;
+    eprintln!("[prompt {prompt}{known} at {prefill_tok_s:.1} tok/s, answer {generated} at {decode_tok_s:.1} tok/s{cut}]");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The options shared by every verb that loads a model.
 
+use super::arguments::{self, Count};
 use crate::backend::{self, BLOCK_TOKENS, Kind, KvType, LoadOptions};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -12,15 +13,28 @@ pub struct ModelOptions {
     /// Device to run on
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
-    /// Worker threads [default: measured best]
-    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=512))]
-    pub threads: Option<u16>,
+    /// Worker threads; -1: measured best [default: -1]
+    #[arg(short, long, value_parser = threads)]
+    pub threads: Option<Threads>,
     /// Most tokens a sequence may have [default: what the model was trained for, at most 4096]
     #[arg(long = "ctx", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     /// Storage of keys and values
     #[arg(long, value_enum, default_value = "f16")]
     pub kv: KvChoice,
+}
+
+/// A number of threads; a negative one asks for what is measured best, as in llama.cpp's commands.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads(Option<usize>);
+
+/// Most threads: no board has more cores.
+const THREADS_MAX: u32 = 512;
+
+fn threads(text: &str) -> Result<Threads, String> {
+    let count = arguments::count(text).ok().filter(|Count(n)| n.is_none_or(|n| (1..=THREADS_MAX).contains(&n)));
+    let wrong = || format!("must be a whole number from 1 to {THREADS_MAX}, or negative for what is measured best");
+    count.map(|Count(n)| Threads(n.map(|n| n as usize))).ok_or_else(wrong)
 }
 
 /// The same options for a verb that can do without a model: `None` when none is named.
@@ -87,6 +101,11 @@ impl From<KvChoice> for KvType {
 }
 
 impl ModelOptions {
+    /// As many as were asked for; `None` leaves it to what is measured.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.and_then(|t| t.0)
+    }
+
     /// Room for `sequences` sequences of `context` tokens each.
     pub fn load_options(&self, context: usize, sequences: usize) -> LoadOptions {
         LoadOptions {
@@ -94,7 +113,7 @@ impl ModelOptions {
             blocks: context.div_ceil(BLOCK_TOKENS) * sequences,
             slots: sequences,
             kv: self.kv.into(),
-            threads: self.threads.map(usize::from),
+            threads: self.threads(),
             remember: backend::cache_folder(),
             ..LoadOptions::default()
         }

@@ -1,6 +1,6 @@
 //! `hearth run`: one answer, or a chat in the terminal. The answer goes to stdout, everything else to stderr.
 
-use super::arguments::{self, Seed};
+use super::arguments::{self, Count, Seed};
 use super::model_options::ModelOptions;
 use super::socket::runtime;
 use crate::backend::Progress;
@@ -37,15 +37,15 @@ pub struct Args {
 
 #[derive(clap::Args)]
 struct SamplingArgs {
-    /// Most tokens of an answer [default: as many as the context holds]
-    #[arg(short = 'n', long, value_name = "N")]
-    max_tokens: Option<u32>,
+    /// Most tokens of an answer; -1: as many as the context holds [default: -1]
+    #[arg(short = 'n', long, value_name = "N", value_parser = arguments::count)]
+    max_tokens: Option<Count>,
     /// 0 always takes the most likely word [default: 0.8]
     #[arg(long = "temp", value_name = "T")]
     temperature: Option<f32>,
-    /// Choose among so many of the most likely words; 0: all [default: 40]
-    #[arg(long, value_name = "K")]
-    top_k: Option<u32>,
+    /// Choose among so many of the most likely words; 0 or -1: all [default: 40]
+    #[arg(long, value_name = "K", value_parser = arguments::count)]
+    top_k: Option<Count>,
     /// Choose among the most likely words that together reach this probability [default: 0.95]
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
@@ -69,9 +69,9 @@ struct SamplingArgs {
 impl SamplingArgs {
     fn generation(&self) -> Generation {
         Generation {
-            max_tokens: self.max_tokens,
+            max_tokens: self.max_tokens.and_then(|n| n.0),
             temperature: self.temperature,
-            top_k: self.top_k,
+            top_k: self.top_k.map(|k| k.0.unwrap_or(0)),
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
@@ -86,7 +86,7 @@ impl SamplingArgs {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         backend: args.options.backend.into(),
-        threads: args.options.threads.map(usize::from),
+        threads: args.options.threads(),
         remember: crate::backend::cache_folder(),
         context: args.options.context.map(|n| n as usize),
         kv: args.options.kv.into(),
