@@ -86,11 +86,13 @@ pub struct Reading {
     pub value: f64,
     /// The file or the firmware's command it came from.
     pub source: String,
+    /// Of something that is no part of what computes: it is shown, and nothing is decided by it. See [`Sensor::is_aside`].
+    pub aside: bool,
 }
 
 impl Reading {
     pub fn new(what: What, value: f64, source: impl ToString) -> Reading {
-        Reading { what, value, source: source.to_string() }
+        Reading { what, value, source: source.to_string(), aside: false }
     }
 }
 
@@ -103,7 +105,7 @@ pub trait Sensor: Send {
     fn is_meter(&self) -> bool {
         false
     }
-    /// Whether what it tells is shown only, so that nothing is decided later when it is asked rarely.
+    /// Whether all that it tells is [aside](Reading::aside), so that nothing is decided later when it is asked rarely.
     fn is_aside(&self) -> bool {
         false
     }

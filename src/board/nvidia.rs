@@ -1,5 +1,5 @@
 //! NVIDIA GPUs by NVML, the library of their driver. It is opened at run time: where there is none, there are no such readings.
-//! They are shown only. No backend computes on such a card, so neither its watts nor what slows it belong to a token.
+//! They stand aside: no backend computes on such a card, so neither its heat nor its watts nor what slows it belong to a token.
 
 use super::root::{Miss, Root};
 use super::{Reading, Sensor, What, those_read};
@@ -10,8 +10,6 @@ use std::sync::Arc;
 
 /// The library, beside the name it is asked for by default: distributions differ.
 const LIBRARIES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
-/// What the names of their readings begin with.
-const NAME: &str = "nvidia";
 /// GPUs looked at.
 const GPUS_MAX: u32 = 16;
 /// Reasons for a lower clock, as NVML has them (`nvmlClocksEventReasons`). 0x8, the hardware's slow-down, is heat or power: not told which.
@@ -44,7 +42,7 @@ struct Gpu {
 
 impl Sensor for Gpu {
     fn name(&self) -> String {
-        format!("{NAME}{}", self.index)
+        format!("nvidia{}", self.index)
     }
 
     fn is_aside(&self) -> bool {
@@ -66,14 +64,9 @@ impl Sensor for Gpu {
             }),
             gpu.current_throttle_reasons().map(|r| (What::GpuThrottle(name.clone()), r.bits() as f64, "throttle reasons")),
         ];
-        let reading = |(what, value, of): (What, f64, &str)| Reading::new(what, value, format!("NVML: {of}"));
+        let reading = |(what, value, of): (What, f64, &str)| Reading { aside: true, ..Reading::new(what, value, format!("NVML: {of}")) };
         those_read(asked.into_iter().map(|asked| asked.map(reading).map_err(lost)))
     }
-}
-
-/// Whether a zone or a meter is such a card.
-pub fn is_card(name: &str) -> bool {
-    name.starts_with(NAME)
 }
 
 /// What reasons of [`What::GpuThrottle`] mean; empty for rest, the owner's own limits, and a slow-down of which NVML does not tell why.
@@ -127,7 +120,11 @@ mod tests {
         assert!(built.unwrap().success(), "Rust links by `cc`, so it is there");
         let mut gpus = open(library.to_str().unwrap()).unwrap();
         assert_eq!(gpus.len(), 1);
-        let mut told = || gpus[0].read().unwrap().into_iter().map(|r| (r.what, r.value)).collect::<Vec<_>>();
+        let mut told = || {
+            let readings = gpus[0].read().unwrap();
+            assert!(readings.iter().all(|r| r.aside));
+            readings.into_iter().map(|r| (r.what, r.value)).collect::<Vec<_>>()
+        };
         let name = || "nvidia0".to_owned();
         let want = |joules| {
             [

@@ -5,7 +5,7 @@
 //! Joules are counted here too, from the watts of each meter, by the trapezoid rule, unless the meter has a counter of its own.
 
 use super::stuck::{Verdict, Watch};
-use super::{Miss, Reading, Sensor, What, nvidia};
+use super::{Miss, Reading, Sensor, What};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,8 +47,13 @@ impl Latest {
     /// A value with its age in seconds, however old.
     pub fn value(&self, what: &What, now: Instant) -> Option<(f64, f64)> {
         let (reading, at) = self.readings.get(what)?;
-        Some((reading.value, now.saturating_duration_since(*at).as_secs_f64()))
+        Some((reading.value, age_s(*at, now)))
     }
+}
+
+/// Seconds since a reading was taken.
+pub fn age_s(at: Instant, now: Instant) -> f64 {
+    now.saturating_duration_since(at).as_secs_f64()
 }
 
 /// The reader of one board.
@@ -290,8 +295,8 @@ impl Shared {
     fn keep(&mut self, reading: Reading, at: Instant) {
         match &reading.what {
             What::Busy => self.watch.busy(reading.value, at),
-            // A card does not follow the processors' load.
-            What::Temperature(name) if !nvidia::is_card(name) => {
+            // What stands aside does not follow the processors' load.
+            What::Temperature(name) if !reading.aside => {
                 let verdict = self.watch.see(&reading.what, reading.value, at);
                 let notices = &mut self.latest.notices;
                 match verdict {
@@ -313,7 +318,7 @@ impl Shared {
                     joules.sum += 0.5 * (watts + reading.value) * span.as_secs_f64();
                 }
                 joules.last = Some((reading.value, at));
-                let energy = Reading::new(What::Energy(place.clone()), joules.sum, &reading.source);
+                let energy = Reading { what: What::Energy(place.clone()), value: joules.sum, ..reading.clone() };
                 // A counter of the meter's own comes after its watts and takes this one's place.
                 self.latest.readings.insert(energy.what.clone(), (energy, at));
             }

@@ -1,8 +1,8 @@
 //! What the readings mean, put together: one temperature of the die, one clock of the cores that work, why the board is slowed, whether
 //! its fan turns, and the meter nearest to the supply. Whoever decides or measures starts from here.
 
-use super::poll::Latest;
-use super::{What, nvidia, thermal};
+use super::poll::{Latest, age_s};
+use super::{Reading, What, thermal};
 use std::time::Instant;
 
 /// Readings older than this, in seconds, are not the present any more.
@@ -93,8 +93,7 @@ impl Sense {
         let fan_level = fresh(&What::FanLevel);
         let told_to_turn = fan_level.is_some_and(|l| l > 0.0) || fresh(&What::FanDuty).is_some_and(|d| d >= FAN_DUTY);
         Sense {
-            soc: hottest(latest, now, |name| has_word(name, &DIE))
-                .or_else(|| hottest(latest, now, |name| !has_word(name, &SKIN) && !nvidia::is_card(name))),
+            soc: hottest(latest, now, |name| has_word(name, &DIE)).or_else(|| hottest(latest, now, |name| !has_word(name, &SKIN))),
             skin: hottest(latest, now, |name| has_word(name, &SKIN)),
             room: value(&What::Room),
             requested: mean(What::Requested),
@@ -116,8 +115,8 @@ fn has_word(name: &str, words: &[&str]) -> bool {
 /// The hottest fresh reading of the zones picked: one stale zone must not hide those that answer. With none fresh the youngest, whose
 /// age tells how blind the board is.
 fn hottest(latest: &Latest, now: Instant, pick: impl Fn(&str) -> bool) -> Option<(f64, f64)> {
-    let zones =
-        || latest.readings.keys().filter(|w| matches!(w, What::Temperature(name) if pick(name))).filter_map(|w| latest.value(w, now));
+    let is_zone = |reading: &Reading| matches!(&reading.what, What::Temperature(name) if pick(name)) && !reading.aside;
+    let zones = || latest.readings.values().filter(|(r, _)| is_zone(r)).map(|(r, at)| (r.value, age_s(*at, now)));
     let fresh = zones().filter(|v| v.1 <= FRESH_S).max_by(|a, b| a.0.total_cmp(&b.0));
     fresh.or_else(|| zones().min_by(|a, b| a.1.total_cmp(&b.1)))
 }
@@ -190,9 +189,21 @@ mod tests {
         assert_eq!(sense(&[zone("bigcore0-thermal", 99.0, 60), zone("soc-thermal", 70.0, 1)]).soc, Some((70.0, 1.0)));
         assert_eq!(sense(&[zone("bigcore0-thermal", 99.0, 60), zone("soc-thermal", 70.0, 30)]).soc, Some((70.0, 30.0)));
         assert_eq!(sense(&[zone("gpu-thermal", 50.0, 0), zone("tj-thermal", 49.0, 0), zone("skin-therm", 38.0, 0)]).soc, Some((49.0, 0.0)));
-        assert_eq!(sense(&[zone("acpitz", 40.0, 0), zone("nvidia0", 80.0, 0)]).soc, Some((40.0, 0.0)));
         assert_eq!(sense(&[zone("skin-therm", 38.0, 2)]).skin, Some((38.0, 2.0)));
         assert_eq!(sense(&[]), Sense::default());
+    }
+
+    #[test]
+    fn a_zone_aside_is_not_the_board() {
+        let now = Instant::now();
+        let mut latest = Latest::default();
+        let mut keep = |name: &str, celsius, aside| {
+            let reading = Reading { aside, ..Reading::new(What::Temperature(name.into()), celsius, "test") };
+            latest.readings.insert(reading.what.clone(), (reading, now));
+        };
+        keep("card with a core", 80.0, true);
+        keep("acpitz", 40.0, false);
+        assert_eq!(Sense::of(&latest, now, &[]).soc, Some((40.0, 0.0)));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What clients are told of board and governor: the fields of the bus, the report of `/v1/thermal`, and the metrics, whose durations and
 //! energy are counters, so that no scrape misses anything.
 
-use crate::board::poll::{ASIDE, Latest};
+use crate::board::What;
+use crate::board::poll::{ASIDE, Latest, age_s};
 use crate::board::sense::FRESH_S;
-use crate::board::{What, nvidia};
 use crate::governor::report::Report;
 use crate::governor::{Decision, Degraded, Observation};
 use crate::serve::counts::{family, row};
@@ -121,8 +121,8 @@ struct Readings {
 impl Readings {
     fn of(latest: &Latest, now: Instant) -> Readings {
         let mut all = Readings::default();
-        let fresh = latest.readings.keys().filter_map(|what| Some((what, latest.value(what, now).filter(|v| is_present(what, v.1))?.0)));
-        for (what, value) in fresh {
+        let fresh = latest.readings.values().filter(|(reading, at)| is_present(reading.aside, age_s(*at, now)));
+        for (what, value) in fresh.map(|(reading, _)| (&reading.what, reading.value)) {
             let clock =
                 |policy: &str, kind: &str| (format!("{{cluster=\"{}\",kind=\"{kind}\"}}", policy.trim_start_matches("policy")), value);
             match what {
@@ -138,10 +138,9 @@ impl Readings {
     }
 }
 
-/// Whether a reading of that age in seconds is still the present; a card's is until it is asked again.
-fn is_present(what: &What, age_s: f64) -> bool {
-    let (What::Temperature(name) | What::Power(name) | What::Energy(name)) = what else { return age_s <= FRESH_S };
-    age_s <= if nvidia::is_card(name) { ASIDE.as_secs_f64() + FRESH_S } else { FRESH_S }
+/// Whether a reading of that age is still the present; one aside is until it is asked again.
+fn is_present(aside: bool, age_s: f64) -> bool {
+    age_s <= if aside { ASIDE.as_secs_f64() + FRESH_S } else { FRESH_S }
 }
 
 /// Names come from kernel and device tree: what would end a label is left out.
@@ -172,14 +171,18 @@ fn metric(out: &mut String, kind: &str, name: &str, help: &str, rows: &[(String,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::Reading;
+    use std::time::Duration;
 
     #[test]
-    fn a_card_is_present_until_it_is_asked_again_and_all_else_for_seconds() {
-        let (card, zone) = (What::Power("nvidia0".into()), What::Temperature("cpu-thermal".into()));
-        assert_eq!([is_present(&card, 30.0), is_present(&card, 36.0)], [true, false]);
-        assert_eq!(
-            [is_present(&zone, 4.0), is_present(&zone, 6.0), is_present(&What::Requested("policy0".into()), 6.0)],
-            [true, false, false]
-        );
+    fn what_stands_aside_is_present_until_it_is_asked_again_and_all_else_for_seconds() {
+        let present = |aside, age_s| {
+            let now = Instant::now() + Duration::from_secs(3600);
+            let reading = Reading { aside, ..Reading::new(What::Power("pmic".into()), 5.0, "test") };
+            let mut latest = Latest::default();
+            latest.readings.insert(reading.what.clone(), (reading, now - Duration::from_secs(age_s)));
+            Readings::of(&latest, now).power == [("pmic".to_owned(), 5.0)]
+        };
+        assert_eq!([present(true, 30), present(true, 36), present(false, 4), present(false, 6)], [true, false, true, false]);
     }
 }

@@ -162,11 +162,15 @@ fn a_sleep_makes_all_readings_old() {
 
 /// Readings straight into the shared state, at chosen times.
 fn kept(readings: &[(What, f64, f64)]) -> Latest {
+    kept_readings(readings.iter().map(|(what, value, second)| (Reading::new(what.clone(), *value, "test"), *second)))
+}
+
+fn kept_readings(readings: impl Iterator<Item = (Reading, f64)>) -> Latest {
     let poll = Poll::start(Vec::new(), EVERY);
     let start = Instant::now();
     let mut shared = lock(&poll.shared);
-    for (what, value, second) in readings {
-        shared.keep(Reading::new(what.clone(), *value, "test"), start + Duration::from_secs_f64(*second));
+    for (reading, second) in readings {
+        shared.keep(reading, start + Duration::from_secs_f64(second));
     }
     shared.latest.clone()
 }
@@ -202,9 +206,10 @@ fn what_is_shown_only_is_asked_rarely_unless_somebody_waits() {
 #[test]
 fn a_card_whose_temperature_stays_while_the_processors_work_is_not_stuck() {
     let card = What::Temperature("nvidia0".into());
-    let readings: Vec<_> =
-        (0..400).flat_map(|s| [(What::Busy, f64::from(u8::from(s > 60)), f64::from(s)), (card.clone(), 31.0, f64::from(s))]).collect();
-    assert_eq!(kept(&readings).notices, [""; 0]);
+    let busy = |s: u32| Reading::new(What::Busy, f64::from(u8::from(s > 60)), "test");
+    let still = |_| Reading { aside: true, ..Reading::new(card.clone(), 31.0, "test") };
+    let readings = (0..400).flat_map(|s| [busy(s), still(s)].map(|reading| (reading, f64::from(s))));
+    assert_eq!(kept_readings(readings).notices, [""; 0]);
 }
 
 #[test]
