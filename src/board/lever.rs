@@ -85,9 +85,9 @@ impl ClockCap {
         set
     }
 
-    /// The cap that is set.
+    /// The cap that holds: what was written, also where it could not be given back.
     pub fn hertz(&self) -> Option<u64> {
-        self.asked_khz.map(|khz| khz * 1000)
+        self.policies.iter().filter_map(|limit| limit.ours).map(|ours| ours.wrote_khz * 1000).min()
     }
 
     /// The owner may have changed a limit since we wrote: then that is what counts.
@@ -279,7 +279,7 @@ mod tests {
         std::fs::write(&tree.file, "2000000").unwrap();
         let mut cap = tree.cap();
         cap.set(Some(2_400_000_000)).unwrap();
-        assert_eq!(tree.stands(), 2_000_000);
+        assert_eq!((tree.stands(), cap.hertz()), (2_000_000, Some(2_000_000_000)));
         // And not above what the owner sets meanwhile, which is also what comes back.
         std::fs::write(&tree.file, "1700000").unwrap();
         cap.set(Some(2_300_000_000)).unwrap();
@@ -335,12 +335,14 @@ mod tests {
             std::fs::remove_file(&tree.file).unwrap();
             std::fs::create_dir(&tree.file).unwrap();
             assert!(matches!(cap.set(None), Err(LeverError::Write { .. })));
+            assert_eq!(cap.hertz(), Some(1_800_000_000), "it holds on");
             std::fs::remove_dir(&tree.file).unwrap();
             std::fs::write(&tree.file, "1800000").unwrap();
             if by_drop {
                 drop(cap)
             } else {
-                cap.set(None).unwrap()
+                cap.set(None).unwrap();
+                assert_eq!(cap.hertz(), None);
             }
             assert_eq!(tree.stands(), 2_400_000);
             assert!(!tree.keep.exists());
