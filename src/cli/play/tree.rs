@@ -2,6 +2,7 @@
 
 use crate::board::fake::{self, Fake};
 use crate::board::root::{number, text};
+use crate::units::Capacity;
 use anyhow::Context;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::{self, File, OpenOptions};
@@ -73,9 +74,9 @@ impl Tree {
         &self.folder
     }
 
-    /// The lowest limit of the strongest cores: its owner's, or the daemon's cap.
+    /// The lowest limit of the cores that work: its owner's, or the daemon's cap.
     pub fn limit_mhz(&self) -> Option<f32> {
-        let limits = self.strong().filter_map(|policy| number(&self.policy(policy).join("scaling_max_freq")).ok());
+        let limits = self.working().filter_map(|policy| number(&self.policy(policy).join("scaling_max_freq")).ok());
         limits.min().map(|khz| khz as f32 / 1000.0)
     }
 
@@ -135,9 +136,9 @@ impl Tree {
         self.folder.join("sys/devices/system/cpu/cpufreq").join(name)
     }
 
-    fn strong(&self) -> impl Iterator<Item = &'static str> {
-        let most = self.fake.policies.iter().map(|p| p.2).max();
-        self.fake.policies.iter().filter(move |p| Some(p.2) == most).map(|p| p.0)
+    fn working(&self) -> impl Iterator<Item = &'static str> {
+        let strongest = Capacity(self.fake.policies.iter().map(|p| p.2).max().unwrap_or(0));
+        self.fake.policies.iter().filter(move |p| Capacity(p.2).works_beside(strongest)).map(|p| p.0)
     }
 
     /// Clock steps of the strongest cores above this clock.
