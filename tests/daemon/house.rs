@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Between two looks at what has no event to wait for: a look costs a process or a read, and the machine has other work.
-const POLL: Duration = Duration::from_millis(50);
+pub const POLL: Duration = Duration::from_millis(50);
 
 /// A model of random weights with a vocabulary and a chat template: its answers are noise, and end only where told.
 pub fn model() -> &'static Path {
@@ -163,7 +163,6 @@ impl House {
         assert!(Command::new("kill").args(["-s", name, &self.daemon.id().to_string()]).status().unwrap().success());
     }
 
-    /// Waits for the daemon's end.
     /// SIGHUP, until it has been dealt with.
     pub fn reload(&mut self) {
         self.signal("HUP");
@@ -171,6 +170,7 @@ impl House {
         self.wait_for("READY=1");
     }
 
+    /// Waits for the daemon's end.
     pub fn exit_code(&mut self) -> Option<i32> {
         wait(&mut self.daemon).code()
     }

@@ -264,6 +264,41 @@ fn faults_at_the_start_are_one_clear_line() {
 }
 
 #[test]
+fn too_few_file_descriptors_at_the_start_are_told_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    write_config(&config, model(), "", &folder.path().join("s"), "off", "");
+    // Too few for the runtime, and then for the socket and the model.
+    for limit in [8, 12] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" --config \"$1\""), env!("CARGO_BIN_EXE_hearthd")]).arg(&config);
+        let output = shell.env("CACHE_DIRECTORY", folder.path()).env("HEARTH_LOG", "off").output().unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        let is_a_line = words.lines().count() == 1 && words.contains("Too many open files");
+        assert!(output.status.code() == Some(1) && is_a_line, "{limit}: {:?} {words}", output.status);
+    }
+}
+
+#[test]
+fn a_daemon_out_of_file_descriptors_says_so_once_and_answers_when_it_has_some() {
+    let house = House::open(Plan::default());
+    let soft_limit = |descriptors: &str| {
+        let process = house.daemon.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &process, &format!("--nofile={descriptors}:")]).status();
+        assert!(status.expect("prlimit (util-linux) runs").success());
+    };
+    soft_limit("3");
+    let waiting = UnixStream::connect(&house.socket).unwrap();
+    // A client that gives up after many of the daemon's tries.
+    let refused = house.curl("/health").args(["--max-time", "1"]).output().unwrap();
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    soft_limit("512");
+    drop(waiting);
+    assert_eq!(house.get("/health").0, 200);
+    assert_eq!(house.log().matches("a connection can't be accepted").count(), 1, "{}", house.log());
+}
+
+#[test]
 fn a_check_starts_nothing_and_refuses_what_a_start_would() {
     let folder = tempfile::tempdir().unwrap();
     let (config, socket) = (folder.path().join("c.toml"), folder.path().join("s"));

@@ -36,6 +36,8 @@ pub async fn serve(listeners: Vec<StdListener>, shared: Shared, stop: watch::Rec
 /// Accepts on one socket.
 async fn door(listener: UnixListener, shared: Shared, places: Arc<Semaphore>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    // Told once, not at every try.
+    let mut refused = false;
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -44,6 +46,7 @@ async fn door(listener: UnixListener, shared: Shared, places: Arc<Semaphore>, mu
         };
         match accepted {
             Ok((stream, place)) => {
+                refused = false;
                 let connection = connection(stream, shared.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
@@ -51,7 +54,9 @@ async fn door(listener: UnixListener, shared: Shared, places: Arc<Semaphore>, mu
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection can't be accepted");
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!(%error, "a connection can't be accepted; it is tried again until one can");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
