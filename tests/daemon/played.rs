@@ -1,6 +1,6 @@
 //! A board that is played beside the daemon: its files, its commands, and a load that makes it warm.
 
-use crate::house::House;
+use crate::house::{DEADLINE, House, POLL};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tempfile::TempDir;
 
 pub struct Board {
@@ -58,7 +59,14 @@ impl Board {
     /// The clock's limit of a policy in kHz. (Unlike the kernel's, this file is empty while it is written.)
     pub fn limit(&self, policy: &str) -> u64 {
         let file = format!("sys/devices/system/cpu/cpufreq/{policy}/scaling_max_freq");
-        std::iter::repeat_with(|| self.read(&file)).find(|text| !text.is_empty()).unwrap().parse().unwrap()
+        let began = Instant::now();
+        loop {
+            match self.read(&file).parse() {
+                Ok(khz) => return khz,
+                Err(_) => assert!(began.elapsed() < DEADLINE, "{file}: no number comes"),
+            }
+            std::thread::sleep(POLL);
+        }
     }
 }
 
