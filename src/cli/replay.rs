@@ -1,7 +1,10 @@
 //! `hearth replay`: decides anew on a recorded trace, prints each change of mind with its cause, and says where the two differ.
 
-use crate::governor::replay::{Header, Replayed, replay};
+use crate::governor::replay::{Header, Replayed, Trace, replay};
+use crate::measure::record::threads_words;
 use anyhow::Context;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -21,13 +24,15 @@ const BYTES_MAX: u64 = 512 << 20;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let path = args.trace.display();
-    let bytes = std::fs::metadata(&args.trace).with_context(|| format!("{path}: cannot be read"))?.len();
-    anyhow::ensure!(bytes <= BYTES_MAX, "{path}: {bytes} bytes are more than the {BYTES_MAX} that are read at once; cut the trace");
-    let text = std::fs::read_to_string(&args.trace).with_context(|| format!("{path}: cannot be read"))?;
+    let mut bytes = Vec::new();
+    let read = File::open(&args.trace).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("{path}: cannot be read"))?;
+    anyhow::ensure!(bytes.len() as u64 <= BYTES_MAX, "{path}: more than the {BYTES_MAX} bytes that are read at once; cut the trace");
+    let text = String::from_utf8_lossy(&bytes);
     let (mut ticks, mut different) = (0usize, Vec::new());
     let mut last: Option<Replayed> = None;
     let mut out = String::new();
-    let header = replay(text.lines(), |tick| {
+    let Trace { header, cut } = replay(&text, |tick| {
         ticks += 1;
         let news = last.as_ref().is_none_or(|l| {
             (l.decided.level, l.decided.cause, l.decided.degraded) != (tick.decided.level, tick.decided.cause, tick.decided.degraded)
@@ -44,12 +49,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     .with_context(|| format!("{path}"))?;
     if args.json {
         let Header { source, board, .. } = header;
-        let answer =
-            serde_json::json!({ "source": source, "board": board, "ticks": ticks, "differ": different.len(), "differing": different });
+        let differ = different.len();
+        let answer = serde_json::json!({"source": source, "board": board, "ticks": ticks, "cut_line": cut, "differ": differ, "differing": different});
         println!("{answer}");
     } else {
         print!("{}: {}, {ticks} ticks\n{out}", header.board, header.source);
         println!("{} of {ticks} decisions differ from the record", different.len());
+        if let Some(line) = cut {
+            println!("line {line}, the last, is cut off and left out");
+        }
     }
     Ok(())
 }
@@ -62,9 +70,9 @@ fn line(tick: &Replayed, differs: bool) -> String {
     let cap = limits.cap.map_or("free".into(), |f| format!("≤{:.0} MHz", f.megahertz()));
     let mark = if differs { "  (the record says otherwise)" } else { "" };
     format!(
-        "{:8.0} s {celsius} °C {clock} MHz  {} threads, {cap:10}  {} · {}{mark}\n",
+        "{:8.0} s {celsius} °C {clock} MHz  {}, {cap:10}  {} · {}{mark}\n",
         tick.at_s,
-        limits.threads,
+        threads_words(limits.threads.into()),
         d.level.word(),
         d.cause.word()
     )

@@ -5,15 +5,12 @@ use crate::governor::replay::{Header, Tick};
 use crate::governor::{Decision, Observation};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
 
 /// Lines that may wait for a slow card; with more the record ends, since one with holes replays to something else.
 const WAITING_MAX: usize = 256;
-/// The file gets what was written at least this often, so that it can be looked at.
-const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
 /// The recorder. Dropping it ends the file.
 pub struct Trace {
@@ -23,21 +20,15 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Begins a new file. Writing happens on a thread of its own: the tick waits for no card.
+    /// Begins a new file. Writing happens on a thread of its own: the tick waits for no card. Each line is written at once, so that a daemon
+    /// that is killed leaves a whole record; what goes to the card together is the kernel's business.
     pub fn start(path: &Path, bytes_max: u64) -> std::io::Result<Trace> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let mut file = File::create(path)?;
         let (lines, written) = sync_channel::<String>(WAITING_MAX);
         let name = path.display().to_string();
         let write = move || {
-            loop {
-                let done = match written.recv_timeout(FLUSH_EVERY) {
-                    Ok(line) => file.write_all(line.as_bytes()),
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => file.flush(),
-                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return file.flush().unwrap_or_default(),
-                };
-                if let Err(error) = done {
-                    return tracing::warn!(%error, "{name}: the record of the governor's decisions ends here");
-                }
+            if let Err(error) = written.iter().try_for_each(|line| file.write_all(line.as_bytes())) {
+                tracing::warn!(%error, "{name}: the record of the governor's decisions ends here");
             }
         };
         std::thread::Builder::new().name("trace".into()).spawn(write)?;
@@ -112,7 +103,7 @@ mod tests {
         record(&path, 64 << 20);
         let (mut ticks, mut different) = (0, 0);
         let text = std::fs::read_to_string(&path).unwrap();
-        replay(text.lines(), |tick| {
+        replay(&text, |tick| {
             ticks += 1;
             different += usize::from(tick.recorded != tick.decided);
         })

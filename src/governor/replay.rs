@@ -33,8 +33,8 @@ pub enum ReplayError {
     Empty,
     #[error("line {line} of the trace is longer than {LINE_BYTES_MAX} bytes; it is not a trace of hearth")]
     LongLine { line: usize },
-    #[error("line {line} of the trace: {source}")]
-    Parse { line: usize, source: serde_json::Error },
+    #[error("line {line} of the trace, column {column}: {reason}")]
+    Parse { line: usize, column: usize, reason: String },
     #[error("the trace says it is `{kind}` version {version}; this hearth reads `hearth-trace` version 1")]
     Kind { kind: String, version: u32 },
 }
@@ -49,37 +49,116 @@ pub struct Replayed {
     pub decided: Decision,
 }
 
-/// Reads a trace line by line and decides anew; `each` gets every tick. Returns the header.
-pub fn replay<'a>(lines: impl Iterator<Item = &'a str>, mut each: impl FnMut(Replayed)) -> Result<Header, ReplayError> {
-    let mut lines = lines.enumerate().filter(|(_, l)| !l.trim().is_empty());
-    let (_, first) = lines.next().ok_or(ReplayError::Empty)?;
-    if first.len() > LINE_BYTES_MAX {
-        return Err(ReplayError::LongLine { line: 1 });
-    }
-    let header = header_in(first, 1)?;
+/// A trace that was replayed.
+#[derive(Debug)]
+pub struct Trace {
+    pub header: Header,
+    /// The last line, where it was cut off: a board that lost its power in the middle of it. It is left out.
+    pub cut: Option<usize>,
+}
+
+/// Reads a trace line by line and decides anew; `each` gets every tick.
+pub fn replay(text: &str, mut each: impl FnMut(Replayed)) -> Result<Trace, ReplayError> {
+    let mut lines = text.lines().zip(1..).filter(|(text, _)| !text.trim().is_empty()).peekable();
+    let (first, line) = lines.next().ok_or(ReplayError::Empty)?;
+    let header = header_in(first, line)?;
     let mut policy = header.policy.clone();
     let mut state = State::new(&policy);
-    for (i, text) in lines {
-        let line = i + 1;
-        if text.len() > LINE_BYTES_MAX {
-            return Err(ReplayError::LongLine { line });
+    while let Some((line_text, line)) = lines.next() {
+        let is_cut = lines.peek().is_none() && !text.ends_with('\n');
+        match line_in(line_text, line) {
+            Ok(Line::Policy(header)) => policy = header.policy,
+            Ok(Line::Tick(tick)) => {
+                let (next, decided) = decide(&policy, state, &tick.seen);
+                state = next;
+                each(Replayed { line, at_s: state.now().0, seen: tick.seen, recorded: tick.decided, decided });
+            }
+            Err(ReplayError::Parse { .. }) if is_cut => return Ok(Trace { header, cut: Some(line) }),
+            Err(error) => return Err(error),
         }
-        if text.starts_with("{\"kind\"") {
-            policy = header_in(text, line)?.policy;
-            continue;
-        }
-        let tick: Tick = serde_json::from_str(text).map_err(|source| ReplayError::Parse { line, source })?;
-        let (next, decided) = decide(&policy, state, &tick.seen);
-        state = next;
-        each(Replayed { line, at_s: state.now().0, seen: tick.seen, recorded: tick.decided, decided });
     }
-    Ok(header)
+    Ok(Trace { header, cut: None })
+}
+
+/// A line after the first.
+enum Line {
+    Policy(Box<Header>),
+    Tick(Box<Tick>),
+}
+
+fn line_in(text: &str, line: usize) -> Result<Line, ReplayError> {
+    match text.starts_with("{\"kind\"") {
+        true => header_in(text, line).map(|header| Line::Policy(Box::new(header))),
+        false => json(text, line).map(Line::Tick),
+    }
 }
 
 fn header_in(text: &str, line: usize) -> Result<Header, ReplayError> {
-    let header: Header = serde_json::from_str(text).map_err(|source| ReplayError::Parse { line, source })?;
-    if header.kind != "hearth-trace" || header.version != 1 {
-        return Err(ReplayError::Kind { kind: header.kind, version: header.version });
+    /// Of a later version nothing more need be as it is here.
+    #[derive(Deserialize)]
+    struct Named {
+        kind: String,
+        version: u32,
     }
-    Ok(header)
+    let Named { kind, version } = json(text, line)?;
+    if kind != "hearth-trace" || version != 1 {
+        return Err(ReplayError::Kind { kind, version });
+    }
+    json(text, line)
+}
+
+fn json<'a, T: Deserialize<'a>>(text: &'a str, line: usize) -> Result<T, ReplayError> {
+    if text.len() > LINE_BYTES_MAX {
+        return Err(ReplayError::LongLine { line });
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let told = error.to_string();
+        // Its own count of lines is always 1.
+        let reason = told.rsplit_once(" at line ").map_or(told.as_str(), |(reason, _)| reason).to_owned();
+        ReplayError::Parse { line, column: error.column(), reason }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governor::{Goal, Prior};
+
+    /// A policy and two ticks.
+    fn trace() -> String {
+        let policy = Policy { goal: Goal::Observe, prior: Prior::unknown(4, vec![1000.0, 2000.0]) };
+        let header = Header { kind: "hearth-trace".into(), version: 1, source: "real".into(), board: "test".into(), policy };
+        let seen = Observation { threads: 4, ..Observation::default() };
+        let (_, decided) = decide(&header.policy, State::new(&header.policy), &seen);
+        let tick = serde_json::to_string(&Tick { seen, decided }).unwrap();
+        format!("{}\n{tick}\n{tick}\n", serde_json::to_string(&header).unwrap())
+    }
+
+    #[test]
+    fn what_was_cut_off_by_a_loss_of_power_is_left_out_and_told() {
+        let whole = trace();
+        let ticks = |text: &str| {
+            let mut ticks = 0;
+            let cut = replay(text, |_| ticks += 1).unwrap().cut;
+            (ticks, cut)
+        };
+        assert_eq!(ticks(&whole), (2, None));
+        assert_eq!(ticks(whole.trim_end()), (2, None), "the last line is whole");
+        assert_eq!(ticks(&whole[..whole.len() - 2]), (1, Some(3)));
+        assert_eq!(ticks(&format!("{whole}\0\0\0\0")), (2, Some(4)), "blocks that were never written");
+    }
+
+    #[test]
+    fn what_is_no_trace_is_told_by_its_line() {
+        let whole = trace();
+        let told = |text: &str| replay(text, |_| {}).unwrap_err().to_string();
+        assert!(told("").starts_with("the trace is empty") && told("\n\n").starts_with("the trace is empty"));
+        assert_eq!(told("[1]\n"), "line 1 of the trace, column 2: invalid type: integer `1`, expected a string");
+        assert_eq!(told("{\"kind\":"), "line 1 of the trace, column 8: EOF while parsing a value");
+        let unlike = told(&whole.replacen("\"dt\"", "\"td\"", 1));
+        assert!(unlike.starts_with("line 2 of the trace, column ") && unlike.ends_with(": missing field `dt`"), "{unlike}");
+        let later = "{\"kind\":\"hearth-trace\",\"version\":2,\"goals\":[]}\n";
+        assert_eq!(told(later), "the trace says it is `hearth-trace` version 2; this hearth reads `hearth-trace` version 1");
+        assert!(told(&" ".repeat(LINE_BYTES_MAX + 1).replacen(' ', "x", 1)).starts_with("line 1 of the trace is longer than 65536 bytes"));
+    }
 }
