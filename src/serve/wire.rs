@@ -51,8 +51,16 @@ pub fn chat(fields: &Fields) -> Result<ChatRequest, Error> {
         parallel_tool_calls: flag(fields, "parallel_tool_calls")?,
         thinking,
         template_variables,
-        generation: generation(fields)?,
+        generation: Generation { logprobs: chat_logprobs(fields)?, ..generation(fields)? },
     })
+}
+
+/// A chat says whether it wants them, and beside it how many alternatives.
+fn chat_logprobs(fields: &Fields) -> Result<Option<u32>, Error> {
+    match flag(fields, "logprobs")? {
+        Some(true) => Ok(Some(whole(fields, "top_logprobs", u32::MAX.into())?.unwrap_or(0) as u32)),
+        _ => Ok(None),
+    }
 }
 
 /// A completion of one prompt.
@@ -66,9 +74,9 @@ pub fn completion(fields: &Fields) -> Result<CompletionRequest, Error> {
 
 /// `POST /v1/completions`: one request for each prompt, at least one.
 pub fn completions(fields: &Fields) -> Result<Vec<CompletionRequest>, Error> {
-    let mut generation = generation(fields)?;
     // Here `logprobs` is the number of alternatives.
-    generation.logprobs = whole(fields, "logprobs", u32::MAX.into())?.map(|n| n as u32);
+    let logprobs = whole(fields, "logprobs", u32::MAX.into())?.map(|n| n as u32);
+    let generation = Generation { logprobs, ..generation(fields)? };
     if flag(fields, "echo")? == Some(true) {
         return Err(bad("echo", "is not supported; the prompt is known to you"));
     }
@@ -115,7 +123,7 @@ pub fn delivery(fields: &Fields) -> Result<Delivery, Error> {
     })
 }
 
-/// Everything about how to answer that chats and completions share.
+/// Everything about how to answer that chats and completions share; of probabilities each has its own way to ask.
 pub fn generation(fields: &Fields) -> Result<Generation, Error> {
     if let Some(name) = NOT_SUPPORTED.into_iter().find(|name| present(fields, name).is_some()) {
         return Err(bad(name, "is not supported"));
@@ -123,10 +131,6 @@ pub fn generation(fields: &Fields) -> Result<Generation, Error> {
     if whole(fields, "n", u64::MAX)?.is_some_and(|n| n != 1) {
         return Err(bad("n", "must be 1: one answer a request is given"));
     }
-    let logprobs = match present(fields, "logprobs") {
-        Some(Value::Bool(true)) => Some(whole(fields, "top_logprobs", u32::MAX.into())?.unwrap_or(0) as u32),
-        _ => None,
-    };
     Ok(Generation {
         max_tokens: match limit(fields, "max_completion_tokens")? {
             Some(n) => Some(n),
@@ -144,9 +148,9 @@ pub fn generation(fields: &Fields) -> Result<Generation, Error> {
         seed: seed(fields)?,
         stop: stop(fields)?,
         form: form(fields)?,
-        logprobs,
         cache_prompt: flag(fields, "cache_prompt")?,
         ignore_eos: flag(fields, "ignore_eos")?.unwrap_or(false),
+        ..Generation::default()
     })
 }
 
@@ -307,6 +311,7 @@ mod tests {
         assert_eq!(refused_param(with("response_format", json!({"type": "json_schema", "json_schema": {"name": "x"}}))), "response_format");
         assert_eq!(refused_param(with("tool_choice", json!({"type": "function"}))), "tool_choice");
         assert_eq!(refused_param(with("grammar", json!(5))), "grammar");
+        assert_eq!(refused_param(with("logprobs", json!(5))), "logprobs");
         assert_eq!(refused_param(with("json_schema", json!("{}"))), "json_schema");
         assert_eq!(refused_param(with("temperature", json!("hot"))), "temperature");
         assert_eq!(refused_param(with("max_tokens", json!(1.5))), "max_tokens");

@@ -66,6 +66,8 @@ fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
     assert_eq!((status, kind.as_str()), (400, "exceed_context_size_error"));
     assert!(reply["error"]["n_prompt_tokens"].as_u64().unwrap() > 128 && reply["error"]["n_ctx"] == 128, "{reply}");
     assert_eq!(house.get("/v1/models/nope").0, 404);
+    let (status, reply) = house.get("/v1/models/%ff");
+    assert!(status == 404 && reply.contains("not_found_error"), "{reply}");
     assert_eq!(house.get("/nowhere").0, 404);
     assert_eq!(house.get(CHAT).0, 405);
     let methods = String::from_utf8(house.curl(CHAT).arg("-i").output().unwrap().stdout).unwrap().to_lowercase();

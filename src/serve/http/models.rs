@@ -4,6 +4,7 @@ use super::reply::Refusal;
 use crate::serve::Shared;
 use crate::service::{Error, ModelInfo};
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use std::time::UNIX_EPOCH;
@@ -14,13 +15,15 @@ pub async fn list(State(shared): State<Shared>) -> Json<Value> {
     Json(json!({"object": "list", "data": models}))
 }
 
-pub async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn one(State(shared): State<Shared>, id: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Refusal> {
     let model = shared.service.model()?;
     let info = model.info();
-    if id != info.name {
-        return Err(Error::NotFound(format!("there is no model `{id}`; there is `{}`", info.name)).into());
+    match id {
+        Ok(Path(id)) if id == info.name => Ok(Json(card(info))),
+        Ok(Path(id)) => Err(Error::NotFound(format!("there is no model `{id}`; there is `{}`", info.name)).into()),
+        // Its escapes are no text.
+        Err(_) => Err(Error::NotFound(format!("there is no model of this name; there is `{}`", info.name)).into()),
     }
-    Ok(Json(card(info)))
 }
 
 fn card(info: &ModelInfo) -> Value {
