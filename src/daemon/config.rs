@@ -4,7 +4,11 @@
 
 use serde::Deserialize;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Most bytes of a file: the shipped one, with all that it explains, has 4 kB.
+const BYTES_MAX: u64 = 1 << 20;
 
 /// Where the daemon looks without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/hearth/hearthd.toml";
@@ -222,7 +226,16 @@ impl Config {
 
 /// Reads one file and checks its keys and types, so that a complaint names this file and the line.
 fn read_table(path: &Path) -> Result<toml::Table, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let mut text = String::new();
+    let read = fs::File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+        Ok(bytes) if bytes as u64 > BYTES_MAX => {
+            let message = format!("the file is longer than the {BYTES_MAX} bytes that are read: is it a configuration?");
+            return Err(ConfigError::Syntax { path: path.into(), line: 1, message });
+        }
+        Ok(_) => {}
+    }
     let complain = |e: toml::de::Error| ConfigError::Syntax {
         path: path.into(),
         line: e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1),
@@ -288,6 +301,12 @@ mod tests {
         assert_eq!(config.model.path.as_deref(), Some(Path::new("/m.gguf")));
         assert_eq!(config.serve.bus, Bus::Off);
         assert_eq!(config.generation, Generation::default());
+    }
+
+    #[test]
+    fn a_file_without_end_is_no_configuration() {
+        assert!(error_of(&"#".repeat(BYTES_MAX as usize + 1)).contains("hearthd.toml:1: the file is longer than the 1048576 bytes"));
+        assert!(Config::read(Path::new("/dev/zero")).unwrap_err().to_string().starts_with("/dev/zero:1: the file is longer"));
     }
 
     #[test]

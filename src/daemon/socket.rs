@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+/// Longest path that the kernel binds a socket to (`sun_path` in unix(7), less its end).
+const ADDRESS_BYTES_MAX: usize = 107;
 /// For the daemon's user and the group.
 const MODE: u32 = 0o660;
 
@@ -22,6 +24,8 @@ pub enum SocketError {
     NoSocket { path: PathBuf },
     #[error("{path}: the socket can't be made: {source}; its folder must exist and belong to the daemon's user")]
     Make { path: PathBuf, source: io::Error },
+    #[error("{path}: the path is {excess} bytes too long for a socket; set `serve.socket` to a shorter one")]
+    Long { path: PathBuf, excess: usize },
     #[error("{path}: the socket can't be given to the group `{group}`: {source}; the daemon's user must be its member")]
     Group { path: PathBuf, group: String, source: io::Error },
     #[error("`serve.group`: there is no group `{0}`")]
@@ -72,9 +76,12 @@ fn passed() -> io::Result<Vec<UnixListener>> {
 /// Binds beside the path and renames, so that the socket is never there with a wrong mode or without a listener.
 fn make(path: &Path, group: Option<&str>) -> Result<(UnixListener, Made), SocketError> {
     let failed = |source: io::Error| SocketError::Make { path: path.into(), source };
+    let new = path.with_added_extension("new");
+    if let Some(excess) = new.as_os_str().len().checked_sub(ADDRESS_BYTES_MAX).filter(|n| *n > 0) {
+        return Err(SocketError::Long { path: path.into(), excess });
+    }
     let lock = lock(path)?;
     check_place(path)?;
-    let new = path.with_added_extension("new");
     match fs::remove_file(&new) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
         _ => {}
@@ -163,6 +170,16 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(at(&path), Err(SocketError::NoSocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_path_may_be_as_long_as_the_kernel_takes_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |bytes: usize| folder.path().join("s".repeat(bytes - folder.path().as_os_str().len() - "/".len()));
+        let most = ADDRESS_BYTES_MAX - ".new".len();
+        at(&of(most)).unwrap();
+        let told = at(&of(most + 2)).unwrap_err().to_string();
+        assert!(told.contains("is 2 bytes too long"), "{told}");
     }
 
     #[test]
