@@ -1,11 +1,12 @@
 //! `hearth detokenize`: token ids to text; and what it shares with `hearth tokenize`.
 
+use super::arguments::TEXT_BYTES_MAX;
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 use crate::units::TokenId;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Serialize, de::DeserializeOwned};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -60,9 +61,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// A JSON value a line on stdin → a JSON value a line on stdout, each answered before the next is read.
 pub fn json_lines<I: DeserializeOwned, O: Serialize>(mut answer: impl FnMut(I) -> anyhow::Result<O>) -> anyhow::Result<()> {
-    let (input, mut out) = (std::io::stdin().lock(), std::io::stdout().lock());
-    for (number, line) in (1..).zip(input.split(b'\n')) {
-        let line = line?;
+    let (mut input, mut out) = (std::io::stdin().lock(), std::io::stdout().lock());
+    for number in 1.. {
+        let Some(line) = line(&mut input).with_context(|| format!("line {number}"))? else { break };
         if line.trim_ascii().is_empty() {
             continue;
         }
@@ -74,10 +75,32 @@ pub fn json_lines<I: DeserializeOwned, O: Serialize>(mut answer: impl FnMut(I) -
     Ok(())
 }
 
+/// The next line with its end; `None` after the last.
+fn line(input: &mut impl BufRead) -> anyhow::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    input.take(TEXT_BYTES_MAX + 1).read_until(b'\n', &mut line)?;
+    ensure!(line.len() as u64 <= TEXT_BYTES_MAX, "is longer than the {TEXT_BYTES_MAX} bytes that are taken");
+    Ok((!line.is_empty()).then_some(line))
+}
+
 /// JSON leaves these line ends of Unicode as they are, and some readers cut lines at them. They occur within strings only.
 fn one_line(json: String) -> String {
     if !json.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
         return json;
     }
     json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_one_by_one_and_one_without_end_is_refused() {
+        let mut input = &b"1\n\n2"[..];
+        let lines: Vec<Vec<u8>> = std::iter::from_fn(|| line(&mut input).unwrap()).collect();
+        assert_eq!(lines, [&b"1\n"[..], b"\n", b"2"]);
+        let endless = line(&mut std::io::BufReader::new(std::io::repeat(b'a'))).unwrap_err().to_string();
+        assert!(endless.contains("longer than the 67108864 bytes"), "{endless}");
+    }
 }

@@ -3,7 +3,7 @@
 use super::model_options::ModelOptions;
 use super::progress::Progress;
 use crate::board::{Identity, Kind, Miss, Root, Sensor, thermal};
-use crate::gguf::file_type;
+use crate::gguf::{Gguf, file_type};
 use crate::governor::Goal;
 use crate::governor::plant::Model as Plant;
 use crate::governor::profile::Throttle;
@@ -356,6 +356,8 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
     let zones = thermal::zones(&root);
     let trips =
         zones.iter().flat_map(|z| z.trips.iter().filter(|t| t.kind == "passive").map(|t| (z.kind.clone(), f64::from(t.celsius)))).collect();
+    // Looked at first: what is no model may have no end to hash.
+    drop(Gguf::open(model)?);
     let sha256 = hash(model)?;
     let room = options.room_sensor.clone().map(|path| answering(thermal::room(path))).transpose()?;
     // Without --ctx just room enough.

@@ -230,6 +230,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
     assert!(refused(&["bench", "--sustained", "--simulate", "pi5-bare", "--against-off"]).contains("--governor"));
     assert!(refused(&["bench", "--sustained", "--simulate", "pi5-bare", "--room", "300"]).contains("−20 to 60"));
     assert!(refused(&["bench", "--sustained"]).contains("-m FILE"));
+    assert!(refused(&["bench", "--sustained", "-m", "/dev/zero"]).contains("is a device"));
     assert!(refused(&["bench", "--sustained", "-m", "/no/such.gguf"]).contains("/no/such.gguf"));
     let out = tempfile::NamedTempFile::new().unwrap();
     assert!(refused(&["bench", "--sustained", "--simulate", "pi5-bare", "--out", out.path().to_str().unwrap()]).contains("cannot be made"));
