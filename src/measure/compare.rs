@@ -161,6 +161,7 @@ impl Entry {
                 let threads = threads_words(r.threads);
                 format!("{} ({}), {}, {threads}, governor {}", r.board, source_words(r.source), r.model.file, r.governor)
             }
+            Entry::Peak(p) if p.threads == 0 => format!("{}, {}", p.tool, p.model),
             Entry::Peak(p) => format!("{}, {}, {}", p.tool, p.model, threads_words(p.threads)),
         }
     }
@@ -261,7 +262,8 @@ fn warnings(a: &Entry, b: &Entry) -> Vec<String> {
     if a.model() != b.model() && !a.model().is_empty() && !b.model().is_empty() {
         all.push(format!("the models differ, or their names do: {} and {}", a.model(), b.model()));
     }
-    if a.threads() != b.threads() {
+    let told = |n: usize| n > 0;
+    if a.threads() != b.threads() && told(a.threads()) && told(b.threads()) {
         all.push(format!("{} against {}", threads_words(a.threads()), threads_words(b.threads())));
     }
     match (a, b) {
@@ -356,7 +358,7 @@ mod tests {
     #[test]
     fn rooms_are_compared_by_their_thermometers_and_a_start_without_rest_is_told() {
         let of = |measured: Option<[f64; 2]>, waited_s: usize| {
-            let mut r = Record { room_c: None, threads: waited_s.min(4), ..record(Source::Simulated) };
+            let mut r = Record { room_c: None, threads: waited_s.min(3) + 1, ..record(Source::Simulated) };
             (r.figures.room_c, r.figures.cold_start) = (measured, ColdStart { waited_s, ..ColdStart::default() });
             Entry::Sustained(Box::new(r))
         };
@@ -366,7 +368,7 @@ mod tests {
         assert!(told.len() == 1 && told[0].contains("rooms differ by 4 K"), "{told:?}");
         assert!(careful(ours(Source::Simulated), of(Some([26.0, 26.0]), 4))[0].contains("rooms differ by 4 K"), "one by its owner's word");
         let told = careful(of(None, 1), of(None, 0));
-        assert_eq!(told, ["1 thread against 0 threads", "b began without rest, so its peak may be too low"]);
+        assert_eq!(told, ["2 threads against 1 thread", "b began without rest, so its peak may be too low"]);
     }
 
     #[test]
@@ -377,6 +379,9 @@ mod tests {
         assert_eq!(parse(&lines).unwrap(), entry);
         assert!(matches!(parse(&runs[1].to_string()).unwrap(), Entry::Peak(Peak { decode_tok_s: Some(11.5), prefill_tok_s: None, .. })));
         let told = compare(&ours(Source::Real), &entry).table();
+        let silent = parse(r#"[{"model_filename":"m.gguf","n_gen":128,"n_prompt":0,"avg_ts":11.5}]"#).unwrap();
+        let beside = compare(&ours(Source::Real), &silent).table();
+        assert!(beside.contains("b: llama-bench, m.gguf\n") && !beside.contains("0 threads"), "{beside}");
         assert!(told.contains("b is +15.0 %") && told.contains("beside the peak only") && !told.contains("models differ"), "{told}");
     }
 
