@@ -48,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(Verb::Play(args)) => super::play::run(args),
         Some(Verb::Release { kept }) => {
             let written = lever::release(&root, &kept)?;
-            println!("{written} clock caps given back");
+            println!("{written} clock {} given back", if written == 1 { "cap" } else { "caps" });
             Ok(())
         }
     }
