@@ -4,7 +4,7 @@
 //! `HEARTH_TEST_SHAPES` says how many, where the usual few are not enough.
 
 use crate::session::Session;
-use crate::tiny::{Random, TINY, Tiny};
+use crate::tiny::{Random, TINY};
 use hearth::backend::{KvType, LoadOptions};
 use hearth_kernels::quant::FORMATS;
 
