@@ -1,7 +1,8 @@
 //! A recorded run and its repetition. A trace is JSON lines: first the policy, then one line a tick with what was seen and decided. A
 //! policy that is exchanged on the way (a client holds a mode, the desktop saves power) has a line of its own from where it holds.
 
-use super::{Decision, Observation, Policy, State, decide};
+use super::policy::Fan;
+use super::{Decision, Observation, Policy, Prior, State, decide};
 use serde::{Deserialize, Serialize};
 
 /// The longest line that is read: a tick has some 2 kB, a policy less than 8.
@@ -35,6 +36,8 @@ pub enum ReplayError {
     LongLine { line: usize },
     #[error("line {line} of the trace, column {column}: {reason}")]
     Parse { line: usize, column: usize, reason: String },
+    #[error("line {line} of the trace: the policy's `{field}` is that of no board")]
+    Policy { line: usize, field: &'static str },
     #[error("the trace says it is `{kind}` version {version}; this hearth reads `hearth-trace` version 1")]
     Kind { kind: String, version: u32 },
 }
@@ -104,7 +107,33 @@ fn header_in(text: &str, line: usize) -> Result<Header, ReplayError> {
     if kind != "hearth-trace" || version != 1 {
         return Err(ReplayError::Kind { kind, version });
     }
-    json(text, line)
+    let header: Header = json(text, line)?;
+    match implausible(&header.policy.prior) {
+        Some(field) => Err(ReplayError::Policy { line, field }),
+        None => Ok(header),
+    }
+}
+
+/// What of a board no board has, and no arithmetic should be tried with; bounds are far outside those of any.
+fn implausible(prior: &Prior) -> Option<&'static str> {
+    let of_fan = |pick: fn(&Fan) -> f32| prior.fan.iter().map(pick).collect::<Vec<_>>();
+    let figures = [
+        ("steps_mhz", prior.steps_mhz.clone(), 1.0..=20_000.0),
+        ("volts", prior.volts.clone(), 0.1..=5.0),
+        ("idle_w", vec![prior.idle_w], 0.0..=1000.0),
+        ("c_dyn", vec![prior.c_dyn], 0.0..=100.0),
+        ("act_decode", vec![prior.act_decode], 0.0..=100.0),
+        ("act_prefill", vec![prior.act_prefill], 0.0..=100.0),
+        ("rjb", [vec![prior.rjb], of_fan(|f| f.rjb)].concat(), 0.001..=1000.0),
+        ("rba", [vec![prior.rba], of_fan(|f| f.rba)].concat(), 0.001..=1000.0),
+        ("tau_s", [vec![prior.tau_s], of_fan(|f| f.tau_s)].concat(), 0.1..=100_000.0),
+        ("sigma", vec![prior.sigma], 0.001..=10.0),
+        ("board_w", vec![prior.board_w], 0.0..=1000.0),
+        ("trip_c", prior.trip_c.into_iter().collect(), -50.0..=500.0),
+        ("critical_c", prior.critical_c.into_iter().collect(), -50.0..=500.0),
+        ("fan", prior.fan.iter().flat_map(|f| [&f.trip_c[..], &f.ratio].concat()).collect(), 0.0..=500.0),
+    ];
+    figures.into_iter().find(|(_, values, bounds)| !values.iter().all(|v| bounds.contains(v))).map(|(field, ..)| field)
 }
 
 fn json<'a, T: Deserialize<'a>>(text: &'a str, line: usize) -> Result<T, ReplayError> {
@@ -122,7 +151,7 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str, line: usize) -> Result<T, ReplayE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::governor::{Goal, Prior};
+    use crate::governor::Goal;
 
     /// A policy and two ticks.
     fn trace() -> String {
@@ -157,6 +186,8 @@ mod tests {
         assert_eq!(told("{\"kind\":"), "line 1 of the trace, column 8: EOF while parsing a value");
         let unlike = told(&whole.replacen("\"dt\"", "\"td\"", 1));
         assert!(unlike.starts_with("line 2 of the trace, column ") && unlike.ends_with(": missing field `dt`"), "{unlike}");
+        let wild = told(&whole.replacen("\"volts\":[0.9", "\"volts\":[65536", 1));
+        assert_eq!(wild, "line 1 of the trace: the policy's `volts` is that of no board");
         let later = "{\"kind\":\"hearth-trace\",\"version\":2,\"goals\":[]}\n";
         assert_eq!(told(later), "the trace says it is `hearth-trace` version 2; this hearth reads `hearth-trace` version 1");
         assert!(told(&" ".repeat(LINE_BYTES_MAX + 1).replacen(' ', "x", 1)).starts_with("line 1 of the trace is longer than 65536 bytes"));
