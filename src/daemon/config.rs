@@ -198,6 +198,9 @@ impl Config {
         if self.model.path.as_ref().is_none_or(|p| p.as_os_str().is_empty()) {
             return wrong("model.path", "is not set: name the GGUF file to load");
         }
+        if self.model.name.as_ref().is_some_and(|name| name.is_empty() || name.contains(char::is_control)) {
+            return wrong("model.name", "must not be empty or hold control characters; leave it out for the file's own name");
+        }
         if self.model.context == Some(0) {
             return wrong("model.context", "must be at least 1");
         }
@@ -364,6 +367,9 @@ mod tests {
         assert!(error_of("[model]\npath = \"/m.gguf\"\n[generation]\ntemperature = 9.0\n").contains("`generation.temperature`"));
         assert!(error_of("[generation]\ntemperature = nan\n[model]\npath = \"/m\"\n").contains("`generation.temperature`"));
         assert!(error_of("[serve]\nbus = \"off\"\n").contains("`model.path`"));
+        for name in ["", r"a\u0000b", r"a\nb"] {
+            assert!(error_of(&format!("[model]\npath = \"/m.gguf\"\nname = \"{name}\"\n")).contains("`model.name`"));
+        }
         for threads in [0, 513] {
             assert!(error_of(&format!("[model]\npath = \"/m.gguf\"\nthreads = {threads}\n")).contains("`model.threads`"));
         }

@@ -72,6 +72,24 @@ fn refusals_have_their_names() {
     assert!(refused("ReleaseMode", "governor", &["77"]).contains("org.hearth.Error.NotFound"));
 }
 
+/// No string on the bus may hold one: the bus throws its sender off.
+#[test]
+fn a_nul_in_an_answer_or_a_refusal_does_not_cost_the_daemon_its_place_on_the_bus() {
+    let house = House::open(Plan { bus: true, ..Plan::default() });
+    let call = |member: &str, arguments: &[&str]| {
+        let output = busctl(&house, &[&["call", ROOT[0], ROOT[1], "org.hearth.Engine1", member, "sa{sv}"], arguments].concat());
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let unknown =
+        r#"{"messages": [{"role": "user", "content": "a"}], "tools": [{"function": {"name": "f"}}], "tool_choice": {"name": "x\u0000y"}}"#;
+    let refused = call("Chat", &[unknown, "0"]);
+    assert!(refused.contains("there is no tool `x\u{fffd}y`"), "{refused}");
+    let said = call("Ask", &["hello", "2", "max_tokens", "u", "2", "grammar", "s", r"root ::= [\x00]+"]);
+    // As busctl writes the bytes of U+FFFD.
+    assert!(said.starts_with(r#"s "\357\277\275"#), "{said}");
+    assert!(!house.log().contains("the bus is gone"), "{}", house.log());
+}
+
 #[test]
 fn a_client_that_reads_the_stream_gets_lines_figures_and_signals() {
     let Some(python) = python() else { return };
@@ -82,7 +100,7 @@ fn a_client_that_reads_the_stream_gets_lines_figures_and_signals() {
     house.wait_for_metric("hearth_requests{state=\"running\"}", 0.0);
     // Its last act was to hold a mode and leave.
     let holds = || text(busctl(&house, &["get-property", ROOT[0], ROOT[1], "org.hearth.Governor1", "ActiveHolds"]));
-    while holds().trim() != "aa{sv} 0" {}
+    house.wait_until("no mode held", || holds().trim() == "aa{sv} 0");
 }
 
 #[test]

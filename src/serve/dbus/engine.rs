@@ -2,7 +2,7 @@
 
 use super::options::{Options, fields};
 use super::refusal::Refusal;
-use super::{Desk, job, pipe};
+use super::{Desk, carried, job, pipe};
 use crate::serve::followed::Followed;
 use crate::serve::{VERSION, wire};
 use crate::service::{Answer, Error, Event, Finish, Model, State};
@@ -94,7 +94,7 @@ impl Engine {
             return Err(Error::NotReady("the daemon is stopping; the answer was cut short".into()).into());
         }
         let text = |event| if let Event::Content { text, .. } = event { Some(text) } else { None };
-        Ok(events.into_iter().filter_map(text).collect())
+        Ok(carried(events.into_iter().filter_map(text).collect()))
     }
 
     /// `loading`, `ready`, `busy` (answering), `draining` (stopping), `failed`. More may be added.

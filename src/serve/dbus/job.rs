@@ -2,7 +2,7 @@
 
 use super::callers::Life;
 use super::pipe::{self, Lines, ReaderGone};
-use super::{Desk, ROOT};
+use super::{Desk, ROOT, carried};
 use crate::serve::followed::Followed;
 use crate::service::{Done, Error, Event, Finish};
 use std::collections::HashMap;
@@ -249,7 +249,7 @@ impl Work {
             ("decode_tok_s", timings.decode_tok_s.into()),
         ]);
         if let Err(error) = outcome {
-            stats.insert("error", Variant::from(error.to_string()));
+            stats.insert("error", Variant::from(carried(error.to_string())));
         }
         if let Ok(emitter) = SignalEmitter::new(&self.connection, &self.path) {
             let _ = Job::finished(&emitter, stats).await; // a bus that is gone has no listeners

@@ -57,6 +57,12 @@ pub enum BusError {
     Taken,
 }
 
+/// A text that the bus carries: whoever sends it a NUL is thrown off, with all its callers. A client can bring one along in its JSON, and a
+/// model can say one.
+fn carried(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
 /// What the interfaces share.
 struct Desk {
     shared: Shared,

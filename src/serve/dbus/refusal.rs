@@ -1,5 +1,6 @@
 //! `org.hearth.Error.*`.
 
+use super::carried;
 use crate::service::Error;
 use zbus::DBusError;
 
@@ -22,7 +23,7 @@ pub enum Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let words = error.to_string();
+        let words = carried(error.to_string());
         match error {
             Error::Busy(_) => Refusal::Busy(words),
             Error::NotReady(_) => Refusal::NotReady(words),
