@@ -3,7 +3,8 @@
 mod registry;
 
 use hearth_kernels::cpu::form::Planes;
-use hearth_kernels::cpu::kv::{self, Cache, Kind, POSITIONS, Partial, Scoring, Span};
+use hearth_kernels::cpu::kv::{self, Cache, Kind, POSITIONS};
+use hearth_kernels::cpu::partial::{Partial, Scoring, Span};
 use hearth_kernels::cpu::{Activation, Form, Kernels, Pairing, Tier, plain};
 use hearth_kernels::quant::{FORMATS, Layout};
 use registry::{Case, Noise, tiers};

@@ -124,4 +124,4 @@ pub struct Tiles {
 pub type Part = fn(form: Form, cols: usize, columns: Range<usize>, n: usize) -> [Range<usize>; 4];
 
 /// Tokens in a group of a panel: a multiple of every tier's micro-kernel tile (3, 8 and 12 tokens).
-const PANEL_TOKENS: usize = 24;
+pub const PANEL_TOKENS: usize = 24;

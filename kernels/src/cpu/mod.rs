@@ -2,7 +2,7 @@
 //! Slices and numbers go in, slices come out: no thread, no allocation, no file. Who calls splits rows, heads and tokens over threads.
 //!
 //! - [`tier`]: what this CPU can do · [`form`]: activations as products want them · [`linear`]: what a product is given ·
-//!   [`columns`]: where it goes · [`kv`]: keys and values in the cache, and partial attention.
+//!   [`columns`]: where it goes · [`kv`]: keys and values in the cache · [`partial`]: attention over a part of them.
 //! - [`plain`]: every kernel as its formula, the oracle of the others. `lanes` holds vector code for any width; `x86` and `arm` the
 //!   tiers.
 //!
@@ -18,6 +18,7 @@ pub mod form;
 pub mod kv;
 mod lanes;
 pub mod linear;
+pub mod partial;
 pub mod plain;
 pub mod tier;
 mod vector;
@@ -31,8 +32,9 @@ pub use tier::{BadTier, Tier};
 
 use crate::quant::{FORMATS, Format};
 use form::Tiles;
-use kv::{Cache, Kind, Partial, Scoring, Span};
+use kv::{Cache, Kind};
 use linear::{Product, Route, Routes};
+use partial::{Partial, Scoring, Span};
 use std::ops::Range;
 
 /// Which elements make pair `i` of a rotation.

@@ -9,7 +9,8 @@ use super::cache::Region;
 use super::walk::{Scratch, View};
 use crate::backend::ALIKE;
 use crate::program::Op;
-use hearth_kernels::cpu::kv::{Cache, GROUP, POSITIONS, Partial, Scoring, Span};
+use hearth_kernels::cpu::kv::{Cache, GROUP, POSITIONS};
+use hearth_kernels::cpu::partial::{Partial, Scoring, Span};
 use std::ops::Range;
 
 /// Lines of a prompt that are computed together, at most and at least: enough that bringing a tile into f32 costs little beside computing on it.

@@ -8,12 +8,13 @@ use super::step::Step;
 use super::walk::{Model, View};
 use crate::program::{Op, Rows as Domain};
 use hearth_kernels::cpu::Form;
+use hearth_kernels::cpu::form::PANEL_TOKENS;
 use std::ops::Range;
 
 /// Rows of one chunk of small work where no form asks for more: what a core's first caches hold of them.
 const TAIL_ROWS: usize = 4;
 /// Tokens of one chunk of conversion: a multiple of every form's group.
-pub const CONVERT_TOKENS: usize = 24;
+pub const CONVERT_TOKENS: usize = PANEL_TOKENS;
 
 /// One a stage.
 pub type Plan = Vec<StagePlan>;

@@ -12,7 +12,7 @@ use super::step::{Step, Turn};
 use super::vectors::Vectors;
 use crate::gguf::TensorView;
 use crate::program::{Matrix, Op, Program, Rows as Domain, Value, ValueId, WeightId};
-use hearth_kernels::cpu::kv::Span;
+use hearth_kernels::cpu::partial::Span;
 use hearth_kernels::cpu::{Kernels, Weights};
 use std::ops::Range;
 

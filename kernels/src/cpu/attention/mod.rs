@@ -19,7 +19,8 @@ mod values;
 mod weigh;
 
 use super::vector::{Dots, Vector};
-use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
+use crate::cpu::kv::{Cache, Kind, POSITIONS};
+use crate::cpu::partial::{Partial, Scoring, Span};
 use rounded::Rounded;
 use std::ops::Range;
 use storage::{Coded, Decoded, F16, F32, Q8, Storage};

@@ -1,8 +1,9 @@
 //! Scores to weights: the softmax that goes on from tile to tile.
 
 use super::QUERIES;
-use crate::cpu::kv::{POSITIONS, Scoring};
+use crate::cpu::kv::POSITIONS;
 use crate::cpu::lanes;
+use crate::cpu::partial::Scoring;
 use crate::cpu::vector::Vector;
 use std::ops::Range;
 

@@ -1,6 +1,7 @@
 //! Keys and values into the cache, and attention over it.
 
-use crate::cpu::kv::{Cache, Kind, POSITIONS, Partial, Scoring, Span};
+use crate::cpu::kv::{Cache, Kind, POSITIONS};
+use crate::cpu::partial::{Partial, Scoring, Span};
 use half::f16;
 
 /// Writes one head's key (`x`, its length the head's size) at `position` of a tile.

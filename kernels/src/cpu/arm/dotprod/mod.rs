@@ -8,8 +8,9 @@ use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q
 use super::one_token;
 use super::panel::product;
 use crate::cpu::attention;
-use crate::cpu::kv::{Cache, Partial, Scoring, Span};
+use crate::cpu::kv::Cache;
 use crate::cpu::linear::Route;
+use crate::cpu::partial::{Partial, Scoring, Span};
 use crate::cpu::{Form, Kernels};
 use crate::quant::Format;
 use panel::Sdot;

@@ -10,9 +10,10 @@ mod tiles;
 mod transpose;
 
 use crate::cpu::exact;
-use crate::cpu::kv::{Cache, Partial, Scoring, Span};
+use crate::cpu::kv::Cache;
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Routes;
+use crate::cpu::partial::{Partial, Scoring, Span};
 use crate::cpu::{Kernels, attention};
 use crate::quant::{Format, iq4_nl, iq4_xs, mxfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 use run::Unpack;

@@ -14,9 +14,10 @@ mod tiles;
 mod transpose;
 
 use crate::cpu::exact;
-use crate::cpu::kv::{Cache, Partial, Scoring, Span};
+use crate::cpu::kv::Cache;
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::{Route, Routes};
+use crate::cpu::partial::{Partial, Scoring, Span};
 use crate::cpu::{Kernels, attention};
 use crate::quant::Format;
 use chunk::{Unpack, format};
