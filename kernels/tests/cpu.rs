@@ -325,6 +325,42 @@ fn every_tier_attends_as_the_plain_kernel_does() {
     }
 }
 
+/// Blocks that no span touches, and that follow none that a span touches, lie beyond the memory: whoever looks them up panics.
+#[test]
+fn tiles_that_no_span_touches_are_not_read() {
+    const TILES: u32 = 12;
+    let (dims, tile) = ((16, 24), POSITIONS as u32);
+    let span = |from: u32, to: u32| Span { from, to };
+    let cases: [(&str, &[Span], &[u32]); 4] = [
+        ("an empty span before", &[span(0, 0), span(8 * tile + 3, 9 * tile)], &[8, 9]),
+        ("an empty span behind", &[span(5, 70), span(11 * tile, 11 * tile)], &[0, 1, 2]),
+        ("a gap", &[span(0, tile), span(7 * tile + 1, 8 * tile)], &[0, 1, 7, 8]),
+        ("nothing but empty spans", &[span(3, 3), span(9 * tile, 9 * tile)], &[]),
+    ];
+    for kind in [Kind::F32, Kind::F16, Kind::Q8_0] {
+        let whole = Head::new(kind, dims, (TILES * tile) as usize);
+        for (what, spans, touched) in cases {
+            let mut head = Head { memory: whole.memory.clone(), blocks: whole.blocks.clone(), ..whole };
+            for (index, block) in (0..).zip(&mut head.blocks).filter(|(index, _)| !touched.contains(index)) {
+                *block = u32::MAX - index;
+            }
+            let q: Vec<f32> = Noise::new(3).numbers(spans.len() * dims.0).iter().map(|x| 0.1 * x).collect();
+            for (tier, decoded) in tiers().into_iter().flat_map(|tier| [(tier, false), (tier, true)]) {
+                let k = Kernels::for_tier(tier).expect("available");
+                let n = spans.len();
+                let (mut max, mut sum, mut acc) = (vec![0.0; n], vec![0.0; n], vec![0.0; n * dims.1]);
+                let mut seen = Partial { max: &mut max, sum: &mut sum, acc: &mut acc };
+                seen.clear();
+                let mut scratch = vec![0; k.attend_scratch(dims.0, dims.1, n)];
+                k.attend(&head.cache(), Scoring { softcap: None, decoded }, &q, spans, &mut seen, &mut scratch);
+                for (sum, span) in sum.iter().zip(spans) {
+                    assert_eq!(*sum > 0.0, span.from < span.to, "{what}: {tier:?} {kind:?} {decoded}: {sum} of {span:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_query_that_is_no_number_spoils_its_own_result_alone() {
     const QUERIES: usize = 18;

@@ -304,8 +304,8 @@ impl Kernels {
     /// read.
     ///
     /// # Panics
-    /// When lengths don't fit each other, a span ends beyond the last block, or a block (the one after the last span included) beyond the
-    /// memory.
+    /// When lengths don't fit each other, a span ends beyond the last block, or a block beyond the memory that a span touches or that follows
+    /// one that a span touches (it is prefetched).
     pub fn attend(&self, cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, scratch: &mut [u8]) {
         assert_eq!(queries.len(), spans.len() * cache.key_dim);
         assert_eq!((out.max.len(), out.sum.len(), out.acc.len()), (spans.len(), spans.len(), spans.len() * cache.value_dim));

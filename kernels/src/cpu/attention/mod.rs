@@ -83,11 +83,12 @@ pub unsafe fn attend_by_dots<V: Dots, const N: usize>(asked: Asked, out: &mut Pa
     }
 }
 
-/// Tiles that any query sees.
-fn tiles(spans: &[Span]) -> Range<usize> {
-    let first = spans.iter().map(|s| s.from).min().unwrap_or(0) as usize / POSITIONS;
-    let end = spans.iter().map(|s| s.to).max().unwrap_or(0) as usize;
-    first..end.div_ceil(POSITIONS)
+/// The tiles of which any query sees a position.
+fn tiles(spans: &[Span]) -> impl Iterator<Item = usize> {
+    let seeing = spans.iter().filter(|s| s.from < s.to);
+    let (first, end) = seeing.fold((u32::MAX, 0), |(first, end), s| (first.min(s.from), end.max(s.to)));
+    let is_seen = move |index: &usize| spans.iter().any(|span| !inside(index * POSITIONS, span).is_empty());
+    (first as usize / POSITIONS..(end as usize).div_ceil(POSITIONS)).filter(is_seen)
 }
 
 /// Keys and values of 64 positions, and where those of the next are.
@@ -101,18 +102,19 @@ struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// After the last that is seen comes the first of whoever reads on, if anybody does.
+    /// The tile to prefetch: the sequence's next block, or this one again at its end. Past a split's end it is the next split's first, which
+    /// another worker is about to read.
     fn of(cache: &Cache<'a>, index: usize) -> Tile<'a> {
         let next = (index + 1).min(cache.blocks.len() - 1);
         let (next_keys, next_values) = (cache.key_tile(next).as_ptr(), cache.value_tile(next).as_ptr());
         Tile { start: index * POSITIONS, keys: cache.key_tile(index), values: cache.value_tile(index), next_keys, next_values }
     }
+}
 
-    /// Where in the tile a query sees.
-    fn inside(&self, span: &Span) -> Range<usize> {
-        let within = |position: u32| (position as usize).saturating_sub(self.start).min(POSITIONS);
-        within(span.from)..within(span.to)
-    }
+/// Where a query sees in the tile that begins at position `start`.
+fn inside(start: usize, span: &Span) -> Range<usize> {
+    let within = |position: u32| (position as usize).saturating_sub(start).min(POSITIONS);
+    within(span.from)..within(span.to)
 }
 
 /// Tiles as they lie in the cache.
@@ -169,7 +171,7 @@ unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
         let spans = &spans[first..spans.len().min(first + WEIGHED)];
         let strips = spans.chunks(QUERIES).enumerate();
         for (strip, spans) in strips.clone() {
-            if seen_by_any(tile, spans).is_none() {
+            if seen_by_any(tile.start, spans).is_none() {
                 continue;
             }
             // A query that is not there is the first one again; its weights are not used.
@@ -179,12 +181,12 @@ unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
             unsafe { S::score::<V, N>(tile, cache.key_dim, rows, strip_of(scores, strip)) };
         }
         let here = first..first + spans.len();
-        let insides: [Range<usize>; WEIGHED] = std::array::from_fn(|i| spans.get(i).map_or(0..0, |span| tile.inside(span)));
+        let insides: [Range<usize>; WEIGHED] = std::array::from_fn(|i| spans.get(i).map_or(0..0, |span| inside(tile.start, span)));
         let (max, sum) = (&mut out.max[here.clone()], &mut out.sum[here]);
         // SAFETY: by the contract.
         unsafe { weigh::<V>(scoring, &insides[..spans.len()], scores, max, sum, &mut kept) };
         for (strip, spans) in strips {
-            let Some(seen) = seen_by_any(tile, spans) else { continue };
+            let Some(seen) = seen_by_any(tile.start, spans) else { continue };
             let kept = kept.as_chunks().0[strip];
             let acc = &mut out.acc[(first + strip * QUERIES) * cache.value_dim..][..spans.len() * cache.value_dim];
             // SAFETY: as above.
@@ -198,9 +200,9 @@ fn strip_of(scores: &mut [[f32; POSITIONS]; WEIGHED], strip: usize) -> &mut Scor
     &mut scores.as_chunks_mut().0[strip]
 }
 
-/// The part of a tile in which all lies that some queries see of it, if there is any.
-fn seen_by_any(tile: &Tile, spans: &[Span]) -> Option<Range<usize>> {
-    let seen = spans.iter().map(|s| tile.inside(s)).filter(|r| !r.is_empty());
+/// The part of the tile beginning at `start` in which all lies that these queries see of it; `None` when they see nothing of it.
+fn seen_by_any(start: usize, spans: &[Span]) -> Option<Range<usize>> {
+    let seen = spans.iter().map(|s| inside(start, s)).filter(|r| !r.is_empty());
     seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
 }
 
