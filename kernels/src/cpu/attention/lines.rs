@@ -1,7 +1,7 @@
 //! Lines of a tile times a number each: what scores and sums of values have in common.
 
 use super::QUERIES;
-use super::storage::{InLine, size};
+use super::storage::InLine;
 use crate::cpu::vector::Vector;
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ unsafe fn load<V: Vector, S: InLine, const N: usize>(tile: *const u8, next: *con
             *x = S::load(tile, at + v * V::LANES);
         }
         if S::AHEAD {
-            ask_for::<V>(next.wrapping_add(at * size(S::KIND)), N * V::LANES * size(S::KIND));
+            ask_for::<V>(next.wrapping_add(at * S::BYTES), N * V::LANES * S::BYTES);
         }
         x
     }

@@ -190,7 +190,7 @@ unsafe fn over_tile<V: Vector, S: Storage, const N: usize>(
             let kept = kept.as_chunks().0[strip];
             let acc = &mut out.acc[(first + strip * QUERIES) * cache.value_dim..][..spans.len() * cache.value_dim];
             // SAFETY: as above.
-            unsafe { S::gather::<V, N>(&Weighted { tile, dim: cache.value_dim, weights: strip_of(scores, strip), kept, seen }, acc) };
+            unsafe { S::add_values::<V, N>(&Weighted { tile, dim: cache.value_dim, weights: strip_of(scores, strip), kept, seen }, acc) };
         }
     }
 }

@@ -31,7 +31,6 @@ pub const fn stride(dim: usize) -> usize {
 pub struct Rounded<V>(PhantomData<V>);
 
 impl<D: Dots> Storage for Rounded<D> {
-    const KIND: Kind = Kind::Q8_0;
     /// As bits: codes, whole numbers, a float.
     type Number = u32;
 
@@ -60,9 +59,9 @@ impl<D: Dots> Storage for Rounded<D> {
     }
 
     #[inline(always)]
-    unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
+    unsafe fn add_values<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
         // SAFETY: passed on.
-        unsafe { gather::<D>(of, acc) }
+        unsafe { add_values::<D>(of, acc) }
     }
 }
 
@@ -190,9 +189,9 @@ impl Weights {
 }
 
 /// # Safety
-/// As [`Storage::gather`].
+/// As [`Storage::add_values`].
 #[inline(always)]
-unsafe fn gather<V: Dots>(of: &Weighted, acc: &mut [f32]) {
+unsafe fn add_values<V: Dots>(of: &Weighted, acc: &mut [f32]) {
     let (tile, dim, weights) = (of.tile, of.dim, of.weights);
     // Loops, not methods of arrays: those are functions of their own, which know nothing of this processor.
     let mut largest_weights = [0.0; QUERIES];
@@ -233,9 +232,9 @@ unsafe fn gather<V: Dots>(of: &Weighted, acc: &mut [f32]) {
             // SAFETY: `start` and as many elements as are computed are within a run.
             start += unsafe {
                 if room >= N * V::LANES {
-                    add_values::<V, N>(of, start, &coded, acc)
+                    add_elements::<V, N>(of, start, &coded, acc)
                 } else if room >= V::LANES {
-                    add_values::<V, 1>(of, start, &coded, acc)
+                    add_elements::<V, 1>(of, start, &coded, acc)
                 } else {
                     let mut weights = *weights;
                     for (weight, scale) in weights.iter_mut().flat_map(|of_query| of_query.iter_mut().zip(&scales)) {
@@ -252,9 +251,9 @@ unsafe fn gather<V: Dots>(of: &Weighted, acc: &mut [f32]) {
 /// `N` vectors of elements from `start` on; their number.
 ///
 /// # Safety
-/// As [`Storage::gather`]; they are within a run.
+/// As [`Storage::add_values`]; they are within a run.
 #[inline(always)]
-unsafe fn add_values<V: Dots, const N: usize>(of: &Weighted, start: usize, weights: &[Weights; QUERIES], acc: &mut [f32]) -> usize {
+unsafe fn add_elements<V: Dots, const N: usize>(of: &Weighted, start: usize, weights: &[Weights; QUERIES], acc: &mut [f32]) -> usize {
     // SAFETY: by the contract.
     unsafe {
         let mut high = [[V::no_dots(0); N]; QUERIES];
@@ -285,7 +284,7 @@ unsafe fn add_values<V: Dots, const N: usize>(of: &Weighted, start: usize, weigh
 /// Elements of four positions, at `at` of the values, by word `I` of each query's high and low weights.
 ///
 /// # Safety
-/// As [`add_values`].
+/// As [`add_elements`].
 #[inline(always)]
 unsafe fn add_word<V: Dots, const N: usize, const I: usize>(
     high: &mut [[V::Words; N]; QUERIES],

@@ -8,7 +8,6 @@ use crate::cpu::vector::Vector;
 
 /// A kind of cache, as this room reads it.
 pub trait Storage {
-    const KIND: Kind;
     /// What queries are made of.
     type Number: Copy;
 
@@ -28,11 +27,14 @@ pub trait Storage {
     ///
     /// # Safety
     /// As [`attend`](super::attend).
-    unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]);
+    unsafe fn add_values<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]);
 }
 
 /// A storage in which positions of a key, and elements of a value, lie side by side, one number each.
-pub trait InLine: Storage {
+pub trait InLine {
+    const KIND: Kind;
+    /// Bytes of a number.
+    const BYTES: usize;
     /// Whether the next tile is asked for while this one is read.
     const AHEAD: bool = true;
 
@@ -53,61 +55,34 @@ pub trait Coded: Storage {
     unsafe fn decode_values<V: Vector>(tile: &Tile, dim: usize, out: *mut f32);
 }
 
-/// As [`Storage::score`], of keys that lie side by side.
-///
-/// # Safety
-/// As [`attend`](super::attend).
-#[inline(always)]
-unsafe fn score_in_line<V: Vector, S: InLine, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-    // SAFETY: the tile has `dim` lines of 64 keys, and `start` and the vectors after it are within one.
-    unsafe {
-        for start in (0..POSITIONS).step_by(N * V::LANES) {
-            let mut sums = [[V::splat(0.0); N]; QUERIES];
-            let line = |i: usize| i * POSITIONS + start;
-            add_lines::<V, S, N>(&mut sums, tile.keys.as_ptr(), tile.next_keys, 0..dim, line, queries.map(<[f32]>::as_ptr));
-            store(&sums, scores, start);
+impl<S: InLine> Storage for S {
+    type Number = f32;
+
+    fn stride(dim: usize) -> usize {
+        dim
+    }
+
+    fn prepare<'a>(queries: &'a [f32], _: usize, _: &'a mut [u8]) -> &'a [f32] {
+        queries
+    }
+
+    #[inline(always)]
+    unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
+        // SAFETY: the tile has `dim` lines of 64 keys, and `start` and the vectors after it are within one.
+        unsafe {
+            for start in (0..POSITIONS).step_by(N * V::LANES) {
+                let mut sums = [[V::splat(0.0); N]; QUERIES];
+                let line = |i: usize| i * POSITIONS + start;
+                add_lines::<V, S, N>(&mut sums, tile.keys.as_ptr(), tile.next_keys, 0..dim, line, queries.map(<[f32]>::as_ptr));
+                store(&sums, scores, start);
+            }
         }
     }
-}
 
-/// What storages of f32 queries have in common.
-macro_rules! plain_queries {
-    () => {
-        type Number = f32;
-
-        fn stride(dim: usize) -> usize {
-            dim
-        }
-
-        fn prepare<'a>(queries: &'a [f32], _: usize, _: &'a mut [u8]) -> &'a [f32] {
-            queries
-        }
-    };
-}
-
-/// Scores of keys, and sums of values, in a line each.
-macro_rules! in_line {
-    () => {
-        #[inline(always)]
-        unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
-            // SAFETY: passed on.
-            unsafe { values::gather_in_line::<V, Self, N>(of, acc) }
-        }
-
-        #[inline(always)]
-        unsafe fn score<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-            // SAFETY: passed on.
-            unsafe { score_in_line::<V, Self, N>(tile, dim, queries, scores) }
-        }
-    };
-}
-
-/// Bytes of an element.
-pub const fn size(kind: Kind) -> usize {
-    match kind {
-        Kind::F32 => 4,
-        Kind::F16 => 2,
-        Kind::Q8_0 => 1,
+    #[inline(always)]
+    unsafe fn add_values<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
+        // SAFETY: passed on.
+        unsafe { values::add_values_in_line::<V, S, N>(of, acc) }
     }
 }
 
@@ -129,13 +104,10 @@ pub struct Q8;
 /// What was brought into f32 beforehand; whoever did that has asked for the next tile.
 pub struct Decoded;
 
-impl Storage for F16 {
-    const KIND: Kind = Kind::F16;
-    plain_queries!();
-    in_line!();
-}
-
 impl InLine for F16 {
+    const KIND: Kind = Kind::F16;
+    const BYTES: usize = 2;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
         // SAFETY: by the contract.
@@ -143,13 +115,10 @@ impl InLine for F16 {
     }
 }
 
-impl Storage for F32 {
-    const KIND: Kind = Kind::F32;
-    plain_queries!();
-    in_line!();
-}
-
 impl InLine for F32 {
+    const KIND: Kind = Kind::F32;
+    const BYTES: usize = 4;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(tile: *const u8, index: usize) -> V {
         // SAFETY: by the contract.
@@ -158,8 +127,15 @@ impl InLine for F32 {
 }
 
 impl Storage for Q8 {
-    const KIND: Kind = Kind::Q8_0;
-    plain_queries!();
+    type Number = f32;
+
+    fn stride(dim: usize) -> usize {
+        dim
+    }
+
+    fn prepare<'a>(queries: &'a [f32], _: usize, _: &'a mut [u8]) -> &'a [f32] {
+        queries
+    }
 
     /// Four elements of each key lie together; a run of 32 has a scale.
     #[inline(always)]
@@ -175,9 +151,9 @@ impl Storage for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn gather<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
+    unsafe fn add_values<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
         // SAFETY: passed on.
-        unsafe { values::gather_q8::<V, N>(of, acc) }
+        unsafe { values::add_values_q8::<V, N>(of, acc) }
     }
 }
 
@@ -187,7 +163,7 @@ impl Storage for Q8 {
 /// As [`attend`](super::attend).
 #[inline(always)]
 unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: [&[f32]; QUERIES], scores: &mut Scores) {
-    // SAFETY: as in `score_in_line`; the last four of a head's elements may be partly beyond it, and are left out.
+    // SAFETY: the tile has `dim` elements of 64 keys, rounded up to four; what is beyond the head of the last four is left out.
     unsafe {
         let scales = tile.keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
         for start in (0..POSITIONS).step_by(N * V::LANES) {
@@ -225,13 +201,9 @@ unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: 
     }
 }
 
-impl Storage for Decoded {
-    const KIND: Kind = Kind::F32;
-    plain_queries!();
-    in_line!();
-}
-
 impl InLine for Decoded {
+    const KIND: Kind = Kind::F32;
+    const BYTES: usize = 4;
     const AHEAD: bool = false;
 
     #[inline(always)]
@@ -248,7 +220,7 @@ impl InLine for Decoded {
 #[inline(always)]
 unsafe fn decode_f16<V: Vector>(codes: &[u8], next: *const u8, dim: usize, out: *mut f32) {
     for at in (0..dim * POSITIONS).step_by(V::LANES) {
-        ask_for::<V>(next.wrapping_add(at * size(Kind::F16)), V::LANES * size(Kind::F16));
+        ask_for::<V>(next.wrapping_add(at * F16::BYTES), V::LANES * F16::BYTES);
         // SAFETY: 64 positions are a multiple of every vector.
         unsafe { F16::load::<V>(codes.as_ptr(), at).store(out.add(at)) };
     }

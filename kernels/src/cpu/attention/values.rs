@@ -24,12 +24,12 @@ pub struct Weighted<'a> {
     pub seen: Range<usize>,
 }
 
-/// As [`Storage::gather`](super::storage::Storage::gather), of values that lie side by side.
+/// As [`Storage::add_values`](super::storage::Storage::add_values), of values that lie side by side.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-pub unsafe fn gather_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted, acc: &mut [f32]) {
+pub unsafe fn add_values_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted, acc: &mut [f32]) {
     let mut start = 0;
     while start < of.dim {
         let room = of.dim - start;
@@ -52,7 +52,7 @@ pub unsafe fn gather_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted
 /// `N` vectors of elements from `start` on; their number.
 ///
 /// # Safety
-/// As [`gather_in_line`]; they are within a line.
+/// As [`add_values_in_line`]; they are within a line.
 #[inline(always)]
 unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted, start: usize, acc: &mut [f32]) -> usize {
     // SAFETY: by the contract.
@@ -65,12 +65,12 @@ unsafe fn add_in_line<V: Vector, S: InLine, const N: usize>(of: &Weighted, start
     }
 }
 
-/// As [`Storage::gather`](super::storage::Storage::gather), of [`Kind::Q8_0`]: an element of four positions lies together.
+/// As [`Storage::add_values`](super::storage::Storage::add_values), of [`Kind::Q8_0`]: an element of four positions lies together.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-pub unsafe fn gather_q8<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
+pub unsafe fn add_values_q8<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32]) {
     for run in (0..of.dim).step_by(RUN) {
         // Weights take the scales; 0 where nothing is seen, and nothing may be written.
         let mut of_run: Scores = [[0.0; POSITIONS]; QUERIES];
@@ -105,7 +105,7 @@ pub unsafe fn gather_q8<V: Vector, const N: usize>(of: &Weighted, acc: &mut [f32
 /// `N` vectors of elements from `start` on; their number.
 ///
 /// # Safety
-/// As [`gather_q8`]; they are within a run.
+/// As [`add_values_q8`]; they are within a run.
 #[inline(always)]
 unsafe fn add_q8<V: Vector, const N: usize>(of: &Weighted, start: usize, acc: &mut [f32]) -> usize {
     // SAFETY: by the contract.
