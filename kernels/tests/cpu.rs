@@ -437,10 +437,8 @@ fn every_tier_computes_vectors_as_the_plain_kernels_do() {
                 f(&k, &mut got);
                 (want, got)
             };
-            let terms: f32 = a.iter().zip(&b).map(|(a, b)| (a * b).abs()).sum();
-            same("dot", &[plain.dot(&a, &b)], &[k.dot(&a, &b)], &|_| terms);
             let one = |i: usize| 1.0 + a[i].abs() * (1.0 + b[i].abs()) + c[i].abs();
-            let cases: [(&str, Kernel); 14] = [
+            let cases: [(&str, Kernel); 13] = [
                 ("add_scaled", &|k, y| k.add_scaled(y, 0.3, &a)),
                 ("add", &|k, y| k.add(&a, &b, y)),
                 ("mul", &|k, y| k.mul(&a, &b, y)),
@@ -454,7 +452,6 @@ fn every_tier_computes_vectors_as_the_plain_kernels_do() {
                 ("softplus", &|k, y| k.activate(Activation::Softplus, &a, y)),
                 ("swiglu", &|k, y| k.gated(Activation::Silu, &a, &b, y)),
                 ("soft_cap", &|k, y| k.soft_cap(&a, 2.0, y)),
-                ("softmax", &|k, y| k.softmax(y)),
             ];
             for (what, f) in cases {
                 let (want, got) = both(f);

@@ -28,8 +28,6 @@ pub enum Form {
     PanelBy32,
     /// The same of [`Int8By64`](Form::Int8By64), with no sums; a last run of 32 is filled up with zeros.
     PanelBy64,
-    /// The same of [`Int8By256`](Form::Int8By256).
-    PanelBy256,
 }
 
 /// Below it a run of activations is taken for zeros: its inverse would overflow.
@@ -59,12 +57,12 @@ impl Form {
             Form::F32 => None,
             Form::Int8By32 | Form::PanelBy32 => Some(32),
             Form::Int8By64 | Form::PanelBy64 => Some(64),
-            Form::Int8By256 | Form::PanelBy256 => Some(256),
+            Form::Int8By256 => Some(256),
         }
     }
 
     pub const fn is_panel(self) -> bool {
-        matches!(self, Form::PanelBy32 | Form::PanelBy64 | Form::PanelBy256)
+        matches!(self, Form::PanelBy32 | Form::PanelBy64)
     }
 
     /// The token-major form with the same scales.
@@ -73,16 +71,13 @@ impl Form {
             Form::F32 => Form::F32,
             Form::Int8By32 | Form::PanelBy32 => Form::Int8By32,
             Form::Int8By64 | Form::PanelBy64 => Form::Int8By64,
-            Form::Int8By256 | Form::PanelBy256 => Form::Int8By256,
+            Form::Int8By256 => Form::Int8By256,
         }
     }
 
     /// Tokens that are stored together. Threads that share the work of quantizing cut at multiples of it.
     pub const fn group(self) -> usize {
-        match self {
-            _ if self.is_panel() => PANEL_TOKENS,
-            _ => 1,
-        }
+        if self.is_panel() { PANEL_TOKENS } else { 1 }
     }
 
     /// Numbers of which a row must be a multiple.
@@ -90,18 +85,22 @@ impl Form {
         match self {
             Form::F32 => 1,
             Form::Int8By32 | Form::PanelBy32 | Form::Int8By64 | Form::PanelBy64 => 32,
-            Form::Int8By256 | Form::PanelBy256 => 256,
+            Form::Int8By256 => 256,
         }
     }
 
     /// Bytes that `tokens` rows of `cols` numbers take; whole groups, so the last may hold room for tokens that are not there.
     pub const fn bytes(self, cols: usize, tokens: usize) -> usize {
-        match self.per() {
-            None => cols * tokens * 4,
-            Some(per) if matches!(self, Form::PanelBy64) => tokens.next_multiple_of(PANEL_TOKENS) * cols.div_ceil(per) * (per + 4),
+        let whole_groups = tokens.next_multiple_of(self.group());
+        match self {
+            Form::F32 => cols * tokens * 4,
+            Form::Int8By32 => Planes::new(cols, 32).stride * tokens,
+            Form::Int8By64 => Planes::new(cols, 64).stride * tokens,
+            Form::Int8By256 => Planes::new(cols, 256).stride * tokens,
             // Codes, and three words of 32 bits for each 32.
-            Some(_) if self.is_panel() => (cols + cols / 32 * 12) * tokens.next_multiple_of(PANEL_TOKENS),
-            Some(per) => Planes::new(cols, per).stride * tokens,
+            Form::PanelBy32 => (cols + cols / 32 * 12) * whole_groups,
+            // Codes, and a word for each 64, whole.
+            Form::PanelBy64 => cols.div_ceil(64) * (64 + 4) * whole_groups,
         }
     }
 }

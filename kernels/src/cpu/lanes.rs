@@ -34,10 +34,10 @@ fn sum(n: usize, f: impl Fn(f32, usize) -> f32) -> f32 {
     parts[0]
 }
 
+/// Σ x²
 #[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let b = &b[..a.len()];
-    sum(a.len(), |part, i| a[i].mul_add(b[i], part))
+fn squares(x: &[f32]) -> f32 {
+    sum(x.len(), |part, i| x[i].mul_add(x[i], part))
 }
 
 #[inline(always)]
@@ -64,13 +64,13 @@ pub fn scale(x: &[f32], by: f32, out: &mut [f32]) {
 
 #[inline(always)]
 pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
-    let by = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    let by = 1.0 / (squares(x) / x.len() as f32 + eps).sqrt();
     times(x, by, weight, out);
 }
 
 #[inline(always)]
 pub fn l2_norm(x: &[f32], eps: f32, out: &mut [f32]) {
-    times(x, 1.0 / (dot(x, x) + eps).sqrt(), None, out);
+    times(x, 1.0 / (squares(x) + eps).sqrt(), None, out);
 }
 
 #[inline(always)]
@@ -182,21 +182,6 @@ pub fn capped(x: f32, cap: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn softmax(x: &mut [f32]) {
-    let mut largest = f32::NEG_INFINITY;
-    for x in x.iter() {
-        largest = if *x > largest { *x } else { largest };
-    }
-    for x in x.iter_mut() {
-        *x = exp(*x - largest);
-    }
-    let by = 1.0 / sum(x.len(), |part, i| part + x[i]);
-    for x in x {
-        *x *= by;
-    }
-}
-
-#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -235,26 +220,24 @@ macro_rules! elementwise {
             use crate::cpu::{Activation, Kernels, Pairing, lanes};
 
             $crate::cpu::lanes::elementwise!(@ $features
-                dot(a: &[f32], b: &[f32]) -> f32;
-                add_scaled(y: &mut [f32], by: f32, x: &[f32]) -> ();
-                add(a: &[f32], b: &[f32], out: &mut [f32]) -> ();
-                mul(a: &[f32], b: &[f32], out: &mut [f32]) -> ();
-                scale(x: &[f32], by: f32, out: &mut [f32]) -> ();
-                rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) -> ();
-                layer_norm(x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) -> ();
-                l2_norm(x: &[f32], eps: f32, out: &mut [f32]) -> ();
-                rope(pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
-                activate(f: Activation, x: &[f32], out: &mut [f32]) -> ();
-                gated(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) -> ();
-                soft_cap(x: &[f32], cap: f32, out: &mut [f32]) -> ();
-                softmax(x: &mut [f32]) -> ();
+                add_scaled(y: &mut [f32], by: f32, x: &[f32]);
+                add(a: &[f32], b: &[f32], out: &mut [f32]);
+                mul(a: &[f32], b: &[f32], out: &mut [f32]);
+                scale(x: &[f32], by: f32, out: &mut [f32]);
+                rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]);
+                layer_norm(x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]);
+                l2_norm(x: &[f32], eps: f32, out: &mut [f32]);
+                rope(pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]);
+                activate(f: Activation, x: &[f32], out: &mut [f32]);
+                gated(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]);
+                soft_cap(x: &[f32], cap: f32, out: &mut [f32]);
             );
         }
     };
-    (@ $features:literal $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+    (@ $features:literal $($name:ident($($arg:ident: $type:ty),*);)*) => {
         $(
             #[target_feature(enable = $features)]
-            fn $name($($arg: $type),*) -> $result {
+            fn $name($($arg: $type),*) {
                 lanes::$name($($arg),*)
             }
         )*

@@ -72,7 +72,6 @@ pub struct Kernels {
     store_key: unsafe fn(Kind, &[f32], &mut [u8], usize),
     store_value: unsafe fn(Kind, &[f32], &mut [u8], usize),
     attend: Attend,
-    dot: unsafe fn(&[f32], &[f32]) -> f32,
     add_scaled: unsafe fn(&mut [f32], f32, &[f32]),
     add: unsafe fn(&[f32], &[f32], &mut [f32]),
     mul: unsafe fn(&[f32], &[f32], &mut [f32]),
@@ -84,7 +83,6 @@ pub struct Kernels {
     activate: unsafe fn(Activation, &[f32], &mut [f32]),
     gated: unsafe fn(Activation, &[f32], &[f32], &mut [f32]),
     soft_cap: unsafe fn(&[f32], f32, &mut [f32]),
-    softmax: unsafe fn(&mut [f32]),
 }
 
 type Attend = unsafe fn(&Cache, Scoring, &[f32], &[Span], &mut Partial, &mut [u8]);
@@ -116,11 +114,6 @@ impl Kernels {
         Some(k)
     }
 
-    /// Those of this CPU's highest tier.
-    pub fn best() -> Kernels {
-        Self::for_tier(Tier::best()).expect("the best tier is available")
-    }
-
     fn plain() -> Kernels {
         use plain::{attention, elementwise};
         let exact = Route { form: Form::F32, row_tile: 1, scratch: |_| 0, run: plain::linear::mat_mul };
@@ -133,7 +126,6 @@ impl Kernels {
             store_key: attention::store_key,
             store_value: attention::store_value,
             attend: attention::attend,
-            dot: elementwise::dot,
             add_scaled: elementwise::add_scaled,
             add: elementwise::add,
             mul: elementwise::mul,
@@ -145,7 +137,6 @@ impl Kernels {
             activate: elementwise::activate,
             gated: elementwise::gated,
             soft_cap: elementwise::soft_cap,
-            softmax: elementwise::softmax,
         }
     }
 
@@ -328,13 +319,6 @@ impl Kernels {
 
 /// Vectors. Slices of one call have one length unless said otherwise.
 impl Kernels {
-    /// Σ aᵢ·bᵢ
-    pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
-        assert_eq!(a.len(), b.len());
-        // SAFETY: as in `quantize`.
-        unsafe { (self.dot)(a, b) }
-    }
-
     /// `y += by · x`
     pub fn add_scaled(&self, y: &mut [f32], by: f32, x: &[f32]) {
         assert_eq!(y.len(), x.len());
@@ -413,11 +397,5 @@ impl Kernels {
         assert_eq!(x.len(), out.len());
         // SAFETY: as in `quantize`.
         unsafe { (self.soft_cap)(x, cap, out) }
-    }
-
-    /// `x ← exp(x − max) / Σ exp(x − max)`
-    pub fn softmax(&self, x: &mut [f32]) {
-        // SAFETY: as in `quantize`.
-        unsafe { (self.softmax)(x) }
     }
 }

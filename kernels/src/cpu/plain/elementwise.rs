@@ -2,11 +2,6 @@
 
 use crate::cpu::{Activation, Pairing};
 
-/// Σ aᵢ·bᵢ
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32
-}
-
 /// `y += by · x`
 pub fn add_scaled(y: &mut [f32], by: f32, x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
@@ -105,14 +100,5 @@ pub fn soft_cap(x: &[f32], cap: f32, out: &mut [f32]) {
     let cap = f64::from(cap);
     for (x, out) in x.iter().zip(out) {
         *out = (cap * (f64::from(*x) / cap).tanh()) as f32;
-    }
-}
-
-/// `x ← exp(x − max) / Σ exp(x − max)`
-pub fn softmax(x: &mut [f32]) {
-    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = x.iter().map(|&x| (f64::from(x) - f64::from(largest)).exp()).sum();
-    for x in x {
-        *x = ((f64::from(*x) - f64::from(largest)).exp() / sum) as f32;
     }
 }
