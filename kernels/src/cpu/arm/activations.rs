@@ -3,7 +3,6 @@
 use super::panel::tokens::{self, TILE_SCALE_BYTES};
 use super::panel::{Order, TOKENS, groups, panel_bytes};
 use crate::cpu::form::{Form, Planes, SMALLEST};
-use crate::cpu::linear::Product;
 use crate::cpu::plain;
 use std::arch::aarch64::*;
 
@@ -44,23 +43,6 @@ impl<'a> Int8<'a> {
     /// Runs that have a scale of their own.
     pub fn runs(&self) -> usize {
         self.scales.len() / 4
-    }
-}
-
-/// A product of few tokens by a function for one, which is given rows, a token, and where their dots go. Eight rows at a time meet all
-/// tokens, so that they are read from memory once.
-///
-/// # Safety
-/// The function's feature is there; the product's lengths fit one another.
-pub unsafe fn each_token(p: &mut Product, per: usize, dots: unsafe fn(&[u8], Int8, &mut [f32])) {
-    let rows = if p.tokens == 1 { p.rows } else { 8 };
-    for first in (0..p.rows).step_by(rows) {
-        let n = rows.min(p.rows - first);
-        for t in 0..p.tokens {
-            let x = Int8::token(p.activations, p.cols, per, t);
-            // SAFETY: the caller's promise.
-            unsafe { dots(&p.weights[first * p.row_bytes..][..n * p.row_bytes], x, &mut p.out.token(t)[first..][..n]) };
-        }
     }
 }
 

@@ -230,7 +230,8 @@ struct Constants {
     offset: f32,
 }
 
-static ZEROS: [u8; 64] = [0; 64];
+/// Four zeroed registers' worth of memory.
+pub static ZEROS: [u8; 64] = [0; 64];
 
 /// Runs `text` `count` ≥ 1 times.
 #[rustfmt::skip]

@@ -5,6 +5,7 @@
 //! tokens. The tricks are those of [`dotprod::panel`](super::dotprod::panel): operands in the order of use, and accumulators that are floats
 //! when a group ends.
 
+use super::dotprod::panel::START;
 use super::panel::product::{self, Panel, Tile};
 use super::panel::{Eights, ROWS, TOKENS};
 use crate::cpu::Kernels;
@@ -30,9 +31,6 @@ impl Tile for Smmla {
         unsafe { add_product(groups, strip, tile, sums) }
     }
 }
-
-/// 1.5·2²³ as the bits of a float, four accumulators' worth.
-static START: [u32; 16] = [0x4B40_0000; 16];
 
 /// Two tokens, `$x` and `$y` their columns 0–7 and 8–15, with all four pairs of rows.
 #[rustfmt::skip]

@@ -67,36 +67,63 @@ mat_vec!(mat_vec_q5_k, q5_k::Block, dot_q5_k);
 mat_vec!(mat_vec_q6_k, q6_k::Block, dot_q6_k);
 mat_vec!(mat_vec_iq4_xs, iq4_xs::Block, dot_iq4_xs);
 
+/// Of each row what has been added up, spread over four lanes.
+type Sums<const R: usize> = [float32x4_t; R];
+
+/// A token's activations of one block of 256 weights: where its codes, its sums of 16 codes and its scale are.
+#[derive(Clone, Copy)]
+struct Run {
+    codes: *const i8,
+    sums: *const i16,
+    scale: *const f32,
+}
+
+/// The dots of some rows with one token, by a function that adds those of one block of each row. It may read the blocks and 256 codes, 16 sums
+/// and a scale.
+///
+/// # Panics
+/// When a row is not as long as `x`.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn dot_q4_k<D: Dot, const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
+fn over_runs<B, const R: usize>(rows: [&[B]; R], x: Int8, add: impl Fn(&mut Sums<R>, [*const B; R], Run)) -> [f32; R] {
     let n = x.runs();
     assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
     let mut total = [vdupq_n_f32(0.0); R];
     for b in 0..n {
-        // SAFETY: `b` is below the number of blocks in every row and, times 256 and 16, within codes and sums (asserted above).
-        unsafe {
-            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
-            let blocks = blocks_at(rows, b);
-            let pairs = [
-                groups_q4_k::<D, R>(blocks, 0, q),
-                groups_q4_k::<D, R>(blocks, 1, q),
-                groups_q4_k::<D, R>(blocks, 2, q),
-                groups_q4_k::<D, R>(blocks, 3, q),
-            ];
-            let sums = sums_of_32(x.sums.as_ptr().cast::<i16>().add(16 * b));
-            let scale = scale_and_minus(x.scales.as_ptr().cast::<f32>().add(b));
-            for r in 0..R {
-                let dots = [pairs[0][r], pairs[1][r], pairs[2][r], pairs[3][r]];
-                total[r] = add_groups(total[r], dots, sums, scale, blocks[r].cast());
-            }
-        }
+        // SAFETY: `b` is below the number of blocks in every row and of scales and, times 256 and 16, within codes and sums (asserted above).
+        let (blocks, run) = unsafe {
+            let (codes, sums, scales) = (x.codes.as_ptr().cast::<i8>(), x.sums.as_ptr().cast::<i16>(), x.scales.as_ptr().cast::<f32>());
+            (blocks_at(rows, b), Run { codes: codes.add(256 * b), sums: sums.add(16 * b), scale: scales.add(b) })
+        };
+        add(&mut total, blocks, run);
     }
     let mut out = [0.0; R];
     for r in 0..R {
         out[r] = vaddvq_f32(total[r]);
     }
     out
+}
+
+/// Dots of some rows with one token.
+///
+/// # Safety
+/// The CPU has the tier of `D`.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn dot_q4_k<D: Dot, const R: usize>(rows: [&[q4_k::Block]; R], x: Int8) -> [f32; R] {
+    let add = |total: &mut Sums<R>, blocks: [*const q4_k::Block; R], x: Run| {
+        // SAFETY: `over_runs` gives what may be read; the caller has the tier.
+        unsafe {
+            let pairs = [
+                groups_q4_k::<D, R>(blocks, 0, x.codes),
+                groups_q4_k::<D, R>(blocks, 1, x.codes),
+                groups_q4_k::<D, R>(blocks, 2, x.codes),
+                groups_q4_k::<D, R>(blocks, 3, x.codes),
+            ];
+            add_groups(total, pairs, x, blocks);
+        }
+    };
+    over_runs(rows, x, add)
 }
 
 /// Dots of the groups 2j and 2j + 1 of each row: [even, even, odd, odd].
@@ -124,36 +151,26 @@ unsafe fn groups_q4_k<D: Dot, const R: usize>(blocks: [*const q4_k::Block; R], j
     pairs
 }
 
+/// As [`dot_q4_k`].
+///
+/// # Safety
+/// As [`dot_q4_k`].
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn dot_q5_k<D: Dot, const R: usize>(rows: [&[q5_k::Block]; R], x: Int8) -> [f32; R] {
-    let n = x.runs();
-    assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
-    let mut total = [vdupq_n_f32(0.0); R];
-    for b in 0..n {
-        // SAFETY: `b` is below the number of blocks in every row and, times 256 and 16, within codes and sums (asserted above).
+    let add = |total: &mut Sums<R>, blocks: [*const q5_k::Block; R], x: Run| {
+        // SAFETY: as in `dot_q4_k`.
         unsafe {
-            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
-            let blocks = blocks_at(rows, b);
             let pairs = [
-                groups_q5_k::<D, R, 4, 3>(blocks, 0, q),
-                groups_q5_k::<D, R, 2, 1>(blocks, 1, q),
-                groups_q5_k::<D, R, 0, -1>(blocks, 2, q),
-                groups_q5_k::<D, R, -2, -3>(blocks, 3, q),
+                groups_q5_k::<D, R, 4, 3>(blocks, 0, x.codes),
+                groups_q5_k::<D, R, 2, 1>(blocks, 1, x.codes),
+                groups_q5_k::<D, R, 0, -1>(blocks, 2, x.codes),
+                groups_q5_k::<D, R, -2, -3>(blocks, 3, x.codes),
             ];
-            let sums = sums_of_32(x.sums.as_ptr().cast::<i16>().add(16 * b));
-            let scale = scale_and_minus(x.scales.as_ptr().cast::<f32>().add(b));
-            for r in 0..R {
-                let dots = [pairs[0][r], pairs[1][r], pairs[2][r], pairs[3][r]];
-                total[r] = add_groups(total[r], dots, sums, scale, blocks[r].cast());
-            }
+            add_groups(total, pairs, x, blocks);
         }
-    }
-    let mut out = [0.0; R];
-    for r in 0..R {
-        out[r] = vaddvq_f32(total[r]);
-    }
-    out
+    };
+    over_runs(rows, x, add)
 }
 
 /// As [`groups_q4_k`]; `EVEN` and `ODD` = `EVEN` − 1 are the shifts to the left that bring the groups' fifth bits to bit 4.
@@ -246,46 +263,49 @@ unsafe fn scale_and_minus(scale: *const f32) -> float32x4_t {
     unsafe { vmulq_f32(vld1q_f32(SIGNS.as_ptr()), vld1q_dup_f32(scale)) }
 }
 
-/// total + d·a·Σ S·dot − dmin·a·Σ M·sum for a block whose first 16 bytes are `d`, `dmin` and the packed scales. `pairs` are the dots of
+/// total + d·a·Σ S·dot − dmin·a·Σ M·sum for blocks whose first 16 bytes are `d`, `dmin` and the packed scales. `pairs` are the dots of
 /// the groups: two lanes a group.
 ///
 /// # Safety
-/// `head` points to these 16 bytes.
+/// Those 16 bytes of each block, and `x`, may be read.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn add_groups(total: float32x4_t, pairs: [int32x4_t; 4], sums: int16x8_t, scale: float32x4_t, head: *const u8) -> float32x4_t {
+unsafe fn add_groups<B, const R: usize>(total: &mut Sums<R>, pairs: [[int32x4_t; R]; 4], x: Run, blocks: [*const B; R]) {
     // SAFETY: the caller's promise; unaligned 32-bit loads go through byte pointers.
     unsafe {
-        let scales = scales_and_minima(head.add(4));
-        let s = vmovl_u8(vget_low_u8(scales));
-        let m = vreinterpretq_s16_u16(vmovl_high_u8(scales));
-        let (s_first, s_last) = (vmovl_u16(vget_low_u16(s)), vmovl_high_u16(s));
+        let sums = sums_of_32(x.sums);
+        let scale = scale_and_minus(x.scale);
+        for r in 0..R {
+            let head = blocks[r].cast::<u8>();
+            let scales = scales_and_minima(head.add(4));
+            let s = vmovl_u8(vget_low_u8(scales));
+            let m = vreinterpretq_s16_u16(vmovl_high_u8(scales));
+            let (s_first, s_last) = (vmovl_u16(vget_low_u16(s)), vmovl_high_u16(s));
 
-        let dots = vmulq_s32(vpaddq_s32(pairs[0], pairs[1]), vreinterpretq_s32_u32(s_first));
-        let dots = vmlaq_s32(dots, vpaddq_s32(pairs[2], pairs[3]), vreinterpretq_s32_u32(s_last));
-        let minima = vmlal_high_s16(vmull_s16(vget_low_s16(m), vget_low_s16(sums)), m, sums);
+            let dots = vmulq_s32(vpaddq_s32(pairs[0][r], pairs[1][r]), vreinterpretq_s32_u32(s_first));
+            let dots = vmlaq_s32(dots, vpaddq_s32(pairs[2][r], pairs[3][r]), vreinterpretq_s32_u32(s_last));
+            let minima = vmlal_high_s16(vmull_s16(vget_low_s16(m), vget_low_s16(sums)), m, sums);
 
-        let d = widen_halves(vreinterpret_u16_u32(vld1_dup_u32(head.cast())));
-        let factors = vmulq_f32(vzip1q_f32(d, d), scale);
-        vfmaq_f32(total, vcvtq_f32_s32(vpaddq_s32(dots, minima)), factors)
+            let d = widen_halves(vreinterpret_u16_u32(vld1_dup_u32(head.cast())));
+            let factors = vmulq_f32(vzip1q_f32(d, d), scale);
+            total[r] = vfmaq_f32(total[r], vcvtq_f32_s32(vpaddq_s32(dots, minima)), factors);
+        }
     }
 }
 
+/// As [`dot_q4_k`].
+///
+/// # Safety
+/// As [`dot_q4_k`].
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn dot_q6_k<D: Dot, const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -> [f32; R] {
-    let n = x.runs();
-    assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
-    let mut total = [vdupq_n_f32(0.0); R];
-    for b in 0..n {
-        // SAFETY: `b` is below the number of blocks in every row and, times 256 and 16, within codes and sums (asserted above).
+    let add = |total: &mut Sums<R>, blocks: [*const q6_k::Block; R], x: Run| {
+        // SAFETY: as in `dot_q4_k`.
         unsafe {
-            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
-            let sums = x.sums.as_ptr().cast::<i16>().add(16 * b);
-            let (sums, sums_last) = (vld1q_s16(sums), vld1q_s16(sums.add(8)));
-            let blocks = blocks_at(rows, b);
-            let (first, last) = (half_q6_k::<D, R>(blocks, 0, q), half_q6_k::<D, R>(blocks, 1, q.add(128)));
-            let scale = x.scales.as_ptr().cast::<f32>().add(b).read_unaligned();
+            let (sums, sums_last) = (vld1q_s16(x.sums), vld1q_s16(x.sums.add(8)));
+            let (first, last) = (half_q6_k::<D, R>(blocks, 0, x.codes), half_q6_k::<D, R>(blocks, 1, x.codes.add(128)));
+            let scale = x.scale.read_unaligned();
             for r in 0..R {
                 let s = vld1q_s8((&raw const (*blocks[r]).scales).cast());
                 let (s0, s1) = (vmovl_s8(vget_low_s8(s)), vmovl_high_s8(s));
@@ -302,12 +322,8 @@ unsafe fn dot_q6_k<D: Dot, const R: usize>(rows: [&[q6_k::Block]; R], x: Int8) -
                 total[r] = vfmaq_n_f32(total[r], vcvtq_f32_s32(sum), load_half(&raw const (*blocks[r]).d) * scale);
             }
         }
-    }
-    let mut out = [0.0; R];
-    for r in 0..R {
-        out[r] = vaddvq_f32(total[r]);
-    }
-    out
+    };
+    over_runs(rows, x, add)
 }
 
 /// Dots of the eight groups of half `h` of each row, a lane each.
@@ -369,24 +385,23 @@ unsafe fn quarters_q6_k<D: Dot, const R: usize, const P: usize>(
     dots
 }
 
+/// As [`dot_q4_k`].
+///
+/// # Safety
+/// As [`dot_q4_k`].
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn dot_iq4_xs<D: Dot, const R: usize>(rows: [&[iq4_xs::Block]; R], x: Int8) -> [f32; R] {
-    let n = x.runs();
-    assert!(x.codes.len() == 256 * n && rows.iter().all(|r| r.len() == n));
-    let mut total = [vdupq_n_f32(0.0); R];
-    for b in 0..n {
-        // SAFETY: `b` is below the number of blocks in every row and, times 256, within the codes (asserted above).
+    let add = |total: &mut Sums<R>, blocks: [*const iq4_xs::Block; R], x: Run| {
+        // SAFETY: as in `dot_q4_k`.
         unsafe {
-            let q = x.codes.as_ptr().cast::<i8>().add(256 * b);
-            let blocks = blocks_at(rows, b);
             let pairs = [
-                groups_iq4_xs::<D, R>(blocks, 0, q),
-                groups_iq4_xs::<D, R>(blocks, 1, q),
-                groups_iq4_xs::<D, R>(blocks, 2, q),
-                groups_iq4_xs::<D, R>(blocks, 3, q),
+                groups_iq4_xs::<D, R>(blocks, 0, x.codes),
+                groups_iq4_xs::<D, R>(blocks, 1, x.codes),
+                groups_iq4_xs::<D, R>(blocks, 2, x.codes),
+                groups_iq4_xs::<D, R>(blocks, 3, x.codes),
             ];
-            let scale = x.scales.as_ptr().cast::<f32>().add(b).read_unaligned();
+            let scale = x.scale.read_unaligned();
             for r in 0..R {
                 let s = scales_of_iq4_xs(blocks[r]);
                 let dots = vmulq_s32(vpaddq_s32(pairs[0][r], pairs[1][r]), vmovl_s16(vget_low_s16(s)));
@@ -394,12 +409,8 @@ unsafe fn dot_iq4_xs<D: Dot, const R: usize>(rows: [&[iq4_xs::Block]; R], x: Int
                 total[r] = vfmaq_n_f32(total[r], vcvtq_f32_s32(dots), load_half(&raw const (*blocks[r]).d) * scale);
             }
         }
-    }
-    let mut out = [0.0; R];
-    for r in 0..R {
-        out[r] = vaddvq_f32(total[r]);
-    }
-    out
+    };
+    over_runs(rows, x, add)
 }
 
 /// Dots of the groups 2j and 2j + 1 of each row: [even, even, odd, odd].

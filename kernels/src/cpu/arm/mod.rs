@@ -13,7 +13,9 @@ mod neon;
 mod panel;
 mod vector;
 
+use super::linear::Product;
 use super::{Kernels, Tier};
+use activations::Int8;
 
 /// Overrides in the table what its tier and those below do better than plain code.
 pub fn fill(k: &mut Kernels) {
@@ -49,3 +51,20 @@ macro_rules! one_token {
     };
 }
 use one_token;
+
+/// A product of few tokens by a function for one, which is given rows, a token, and where their dots go. Eight rows at a time meet all
+/// tokens, so that they are read from memory once.
+///
+/// # Safety
+/// The function's feature is there; the product's lengths fit one another.
+unsafe fn each_token(p: &mut Product, per: usize, dots: unsafe fn(&[u8], Int8, &mut [f32])) {
+    let rows = if p.tokens == 1 { p.rows } else { 8 };
+    for first in (0..p.rows).step_by(rows) {
+        let n = rows.min(p.rows - first);
+        for t in 0..p.tokens {
+            let x = Int8::token(p.activations, p.cols, per, t);
+            // SAFETY: the caller's promise.
+            unsafe { dots(&p.weights[first * p.row_bytes..][..n * p.row_bytes], x, &mut p.out.token(t)[first..][..n]) };
+        }
+    }
+}

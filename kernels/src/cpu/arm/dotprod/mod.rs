@@ -2,11 +2,11 @@
 
 pub mod panel;
 
-use super::activations::each_token;
+use super::blocks_of_32::ZEROS;
 use super::blocks_of_32::dotprod::*;
 use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
-use super::one_token;
 use super::panel::product;
+use super::{each_token, one_token};
 use crate::cpu::attention;
 use crate::cpu::kv::Cache;
 use crate::cpu::linear::Route;
@@ -33,9 +33,6 @@ pub fn fill(k: &mut Kernels) {
     );
     one_token!(k, 256, Q4_K mat_vec_q4_k::<Sdot>, Q5_K mat_vec_q5_k::<Sdot>, Q6_K mat_vec_q6_k::<Sdot>, IQ4_XS mat_vec_iq4_xs::<Sdot>);
 }
-
-/// Four zeroed registers' worth of memory.
-static ZEROS: [u8; 64] = [0; 64];
 
 impl Dot for Sdot {
     #[inline(always)]

@@ -12,7 +12,7 @@ use super::super::panel::{Fours, ROWS, TOKENS};
 use std::arch::asm;
 
 /// 1.5·2²³ as the bits of a float, four accumulators' worth.
-static START: [u32; 16] = [0x4B40_0000; 16];
+pub static START: [u32; 16] = [0x4B40_0000; 16];
 
 /// Four rows, four columns, four tokens; `$w` holds the rows, `$x` the tokens.
 #[rustfmt::skip]

@@ -2,11 +2,10 @@
 
 pub mod panel;
 
-use super::activations::each_token;
 use super::blocks_of_32::neon::*;
 use super::k_quants::{Dot, mat_vec_iq4_xs, mat_vec_q4_k, mat_vec_q5_k, mat_vec_q6_k};
-use super::one_token;
 use super::panel::product;
+use super::{each_token, one_token};
 use crate::cpu::kv::Cache;
 use crate::cpu::lanes::elementwise;
 use crate::cpu::linear::Route;

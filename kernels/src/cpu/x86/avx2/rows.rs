@@ -7,6 +7,7 @@
 use super::run::{Run, Unpack};
 use crate::cpu::form::{Form, Planes};
 use crate::cpu::linear::{Product, Route};
+use crate::cpu::vector::Vector;
 use crate::quant::blocks;
 use std::arch::x86_64::*;
 
@@ -77,7 +78,8 @@ unsafe fn mat_mul<B: Unpack>(p: &mut Product) {
                 }
             }
             for (t, sum) in sums.iter().enumerate().take(n) {
-                p.out.token(first + t)[r] = add_up(*sum);
+                // SAFETY: the features are enabled here.
+                p.out.token(first + t)[r] = unsafe { sum.sum() };
             }
         }
     }
@@ -125,12 +127,4 @@ unsafe fn multiply<B: Unpack>(run: &Run, x: Activations, sum: __m256) -> __m256 
         }
     }
     _mm256_add_ps(sums[0], sums[1])
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_up(x: __m256) -> f32 {
-    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
