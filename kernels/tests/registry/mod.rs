@@ -1,6 +1,7 @@
 //! What there is to compute: every product by tier, format, columns, rows and tokens, with its inputs. Tests hold each case to the
 //! plain kernels; the bench times the same cases.
 
+use hearth_kernels::cpu::form::SMALLEST;
 use hearth_kernels::cpu::linear::Product;
 use hearth_kernels::cpu::{Activations, Columns, Form, Kernels, Tier, Weights, plain};
 use hearth_kernels::quant::{self, Format};
@@ -131,23 +132,25 @@ impl Case {
         }
     }
 
-    /// `[tokens, rows]`: how far a kernel may be from the plain one. Weights are `scale · code + offset` with unsigned codes, so a term
-    /// is at most four times the run's largest weight times `|x|`; a sum of f32 loses at most its length (over 16 lanes, with four
-    /// additions a run of 256 and eight at the end) times ε of the terms' magnitudes. Panels may round weights to 1/254 of the largest
-    /// of each run besides; such errors are independent, so six of their root mean square are allowed.
+    /// `[tokens, rows]`: how far a kernel may be from the plain one. Weights are `scale · code + offset` with unsigned codes, so a term is
+    /// at most four times the run's largest weight times `|x|`; a sum of f32 loses at most its length (over 16 lanes, with four additions a
+    /// run of 256 and eight at the end) times ε of the terms' magnitudes. Panels may round weights to 1/254 of the largest of each run
+    /// besides; such errors are independent, so six of their root mean square are allowed. Runs of weights below [`SMALLEST`] may be taken
+    /// for zeros there, which loses at most √64 · largest · √Σ x².
     fn bounds(&self, weights: &[u8], x: &[f32]) -> Vec<f32> {
         let form = self.form(&self.kernels());
         let by_64 = form == Form::PanelBy64;
         let rounds = by_64 || form.is_panel() && rounds_in_panel(self.format);
         let run = if by_64 { 64 } else { 32 };
         let largest = |w: &[f32]| w.iter().fold(0.0, |a: f32, w| a.max(w.abs()));
+        let lost = |largest: f32| if largest < SMALLEST { 2.0 * largest } else { largest / 254.0 };
         let mut w = vec![0.0; self.cols];
         // Of every row and of every token what its runs of 256, and those that a panel rounds, have to say.
         let rows: Vec<(Vec<f32>, Vec<f64>)> = weights
             .chunks_exact(self.format.row_bytes(self.cols).expect("whole blocks"))
             .map(|row| {
                 quant::decode(self.format, row, &mut w);
-                (w.chunks(256).map(|w| 4.0 * largest(w)).collect(), w.chunks(run).map(|w| square(largest(w) / 254.0)).collect())
+                (w.chunks(256).map(|w| 4.0 * largest(w)).collect(), w.chunks(run).map(|w| square(lost(largest(w)))).collect())
             })
             .collect();
         let tokens = x.chunks_exact(self.cols).map(|x| {

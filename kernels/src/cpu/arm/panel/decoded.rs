@@ -1,4 +1,5 @@
-//! Weights to panels by way of f32: for the formats that have no [`Source`](super::strip::Source).
+//! Weights to panels by way of f32: for the formats that have no [`Source`](super::strip::Source). Rounded as activations are, so groups of
+//! weights below [`SMALLEST`](crate::cpu::form::SMALLEST) count as zeros.
 
 use super::tokens::quantize;
 use super::{GROUP, GROUP_BYTES, Order, ROWS, store_half};
