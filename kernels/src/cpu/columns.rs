@@ -47,7 +47,7 @@ impl<'a> Columns<'a> {
         Columns { first: self.first.wrapping_add(columns.start), width: columns.len(), ..*self }
     }
 
-    /// All of them, for a while.
+    /// The same columns, borrowed from these.
     pub fn reborrow(&mut self) -> Columns<'_> {
         Columns { matrix: PhantomData, ..*self }
     }

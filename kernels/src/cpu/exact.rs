@@ -1,5 +1,5 @@
 //! Products with f32 activations, for every format: four rows are decoded into scratch and multiplied by a few tokens at a time.
-//! The reference for quality, and the way of formats without kernels of their own.
+//! The reference for quality, and the route of formats without kernels of their own.
 
 use super::Columns;
 use super::linear::Product;
@@ -92,7 +92,7 @@ unsafe fn dots<V: Vector, const T: usize>(rows: &[f32], x: *const f32, cols: usi
 /// As [`quant::decode`]; formats of plain numbers by vectors.
 ///
 /// # Safety
-/// As [`Vector`].
+/// As [`Vector`]; `row` holds `out.len()` numbers.
 #[inline(always)]
 unsafe fn decode<V: Vector>(format: Format, row: &[u8], out: &mut [f32]) {
     match format {
@@ -124,7 +124,7 @@ macro_rules! exact {
             unsafe { crate::cpu::exact::mat_mul::<$vector, $tokens>(p) }
         }
 
-        /// Exact products, which are also the way of every format that has no other yet.
+        /// Exact products, which are also the route of every format that has no other yet.
         fn fill_exact(k: &mut crate::cpu::Kernels) {
             use crate::cpu::{
                 Form, exact as products,

@@ -30,7 +30,7 @@ pub enum Form {
     PanelBy64,
 }
 
-/// Below it a run of activations is taken for zeros: its inverse would overflow.
+/// A run of activations whose largest magnitude is below this is taken for zeros: its inverse might overflow.
 pub const SMALLEST: f32 = 1e-30;
 
 /// Where the planes of one row in an int8 form begin, in bytes.
@@ -105,7 +105,7 @@ impl Form {
     }
 }
 
-/// Columns of a panel that lie together in every tier's arrangement, at multiples of as many.
+/// Columns, from a multiple of it on, that lie together in every tier's panels.
 pub const PIECE: usize = 256;
 
 /// How a tier lays out a panel: in tiles of some tokens.
@@ -113,14 +113,14 @@ pub const PIECE: usize = 256;
 pub struct Tiles {
     /// Tokens of a tile.
     pub tokens: usize,
-    /// Tokens of which a multiple is written, those that are not there too.
+    /// Tokens are written in multiples of this, those that are not there too.
     pub written: usize,
     pub part: Part,
 }
 
-/// Of a panel of rows of so many columns, where some of one [`PIECE`] lie in tile `n`: bytes, in the same order for the same number of
-/// columns wherever they begin; some runs may be empty.
+/// Where some columns of one [`PIECE`] lie in tile `n` of a panel of rows of `cols`: ranges of bytes, whose order and lengths depend on the
+/// number of columns alone, not on where they begin. Some may be empty.
 pub type Part = fn(form: Form, cols: usize, columns: Range<usize>, n: usize) -> [Range<usize>; 4];
 
-/// Tokens in a group of a panel: a multiple of every tier's micro-kernel tile (3, 8 and 12 tokens).
+/// Tokens in a group of a panel: a multiple of the tokens in every tier's tile (3, 8 and 12).
 pub const PANEL_TOKENS: usize = 24;

@@ -1,5 +1,5 @@
 //! Norms, activations, rotations and sums of vectors, written so that a compiler turns them into vector code of whatever width: no
-//! branch in a loop, sums in [`LANES`] independent parts, fused multiply-adds said aloud. Each tier compiles them under its own features
+//! branch in a loop, sums in [`LANES`] independent parts, fused multiply-adds written out. Each tier compiles them under its own features
 //! with [`elementwise!`](super::elementwise); a CPU needs fused multiply-add, or `mul_add` becomes a call.
 //!
 //! Within 4 ε of the plain kernels, sums within their length / [`LANES`] + 8 times ε of the terms' magnitudes.
@@ -123,7 +123,7 @@ pub fn rope(pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// eˣ within 2 ε from −87.3 on; below that a float has fewer digits, and it is 0 from −87.7 on. Infinite above 88, NaN for NaN.
+/// eˣ within 2 ε from −87.3 on; below that results are denormal, and it is 0 from −87.7 on. Infinite above 88, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let y = exp_up_to_88(if x > 88.0 { 88.0 } else { x });
@@ -131,7 +131,8 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// The same for x ≤ 88. Cody and Waite's reduction, x = n · ln 2 + r with |r| ≤ ln 2 / 2, and of the polynomials 1 + r + … + c·r⁵ the one
-/// whose largest relative error from eʳ is least (1.05·10⁻⁷, by Lawson's iteration). The least power of two, for n = −127, has the bits of 0.
+/// whose largest relative error from eʳ is least (1.05·10⁻⁷, by Lawson's iteration). The least power of two, for n = −127, has the bits of
+/// 0.
 #[inline(always)]
 pub fn exp_up_to_88(x: f32) -> f32 {
     // The low bits of this sum's mantissa are the nearest integer.
@@ -212,7 +213,7 @@ fn pairs(a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32) {
     }
 }
 
-/// A function `fill` that puts all of this room's kernels, compiled with the features named, into a table.
+/// A function `fill` that puts all kernels of this file, compiled with these features, into a table.
 macro_rules! elementwise {
     ($features:literal) => {
         /// Kernels of vectors, compiled for this tier.

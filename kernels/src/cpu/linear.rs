@@ -1,4 +1,4 @@
-//! What a product of weights and activations is given, and which way it takes.
+//! What a product of weights and activations is given, and which route it takes.
 
 use super::columns::Columns;
 use super::form::Form;
@@ -43,19 +43,19 @@ pub struct Route {
     pub form: Form,
     /// Rows that are computed together: threads cut at multiples of it.
     pub row_tile: usize,
-    /// Bytes of scratch for rows of so many columns.
+    /// Bytes of scratch for rows of `cols` columns.
     pub scratch: fn(cols: usize) -> usize,
     /// Unsafe where it needs a CPU's feature, which whoever fills the table has checked.
     pub run: unsafe fn(&mut Product),
 }
 
-/// The ways of one format, by the number of tokens.
+/// The routes of one format, by the number of tokens.
 #[derive(Clone, Copy)]
 pub struct Routes {
     pub one: Route,
     pub few: Route,
     pub many: Route,
-    /// From so many tokens on it is `many`.
+    /// The fewest tokens that go by `many`.
     pub many_from: usize,
 }
 

@@ -1,13 +1,13 @@
 //! Kernels for CPUs: a table of functions, filled once from the lowest tier up, each tier overriding only what it does better.
-//! Slices and numbers go in, slices come out: no thread, no allocation, no file. Who calls splits rows, heads and tokens over threads.
+//! Slices and numbers go in, slices come out: no thread, no allocation, no file. The caller splits rows, heads and tokens over threads.
 //!
 //! - [`tier`]: what this CPU can do · [`form`]: activations as products want them · [`linear`]: what a product is given ·
 //!   [`columns`]: where it goes · [`kv`]: keys and values in the cache · [`partial`]: attention over a part of them.
 //! - [`plain`]: every kernel as its formula, the oracle of the others. `lanes` holds vector code for any width; `x86` and `arm` the
 //!   tiers.
 //!
-//! A product goes: [`Kernels::form`] tells what it wants for so many tokens; [`Kernels::quantize`] brings activations into that form
-//! (once for all matrices that want the same); [`Kernels::mat_mul`] computes a run of rows.
+//! A product takes three calls: [`Kernels::form`] names the form of activations that it wants for that number of tokens;
+//! [`Kernels::quantize`] brings activations into it (once for all matrices that want the same); [`Kernels::mat_mul`] computes some rows.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -147,24 +147,24 @@ impl Kernels {
 
 /// Products.
 impl Kernels {
-    /// The form of activations that a product of `format` with so many tokens wants. [`Form::F32`] works too, for every format and
+    /// The form of activations that a product of `format` with that many tokens wants. [`Form::F32`] works too, for every format and
     /// number of tokens: the exact product, for reference.
     pub fn form(&self, format: Format, tokens: usize) -> Form {
         self.routes(format).by_tokens(tokens).form
     }
 
-    /// Every form that [`form`](Self::form) tells for some number of tokens.
+    /// The forms that [`form`](Self::form) gives for one token, for a few, and for many.
     pub fn forms(&self, format: Format) -> [Form; 3] {
         let Routes { one, few, many, .. } = self.routes(format);
         [one.form, few.form, many.form]
     }
 
-    /// From so many tokens on the last of them is told.
+    /// The fewest tokens for which [`form`](Self::form) gives the last of [`forms`](Self::forms).
     pub fn many_from(&self, format: Format) -> usize {
         self.routes(format).many_from
     }
 
-    /// Rows of a matrix are best given to threads in multiples of it.
+    /// Threads should be given rows of a matrix in multiples of this.
     pub fn row_tile(&self, format: Format, form: Form, tokens: usize) -> usize {
         self.route(format, form, tokens).row_tile
     }
@@ -174,8 +174,8 @@ impl Kernels {
         (self.route(format, form, tokens).scratch)(cols)
     }
 
-    /// Brings activations into a form. `x`: `[tokens, cols]`, of which `tokens` may be a part of all, cut at a multiple of
-    /// [`Form::group`]; `out`: `form.bytes(cols, tokens)` long, best at a multiple of 64 bytes.
+    /// Brings activations into a form. `x`: `[tokens, cols]`, all tokens or a part of them that begins at a multiple of [`Form::group`];
+    /// `out`: `form.bytes(cols, tokens)` long, best at a multiple of 64 bytes.
     ///
     /// # Panics
     /// When a length is wrong, or `cols` is no multiple of [`Form::step`].
@@ -188,13 +188,13 @@ impl Kernels {
         unsafe { (self.quantize)(form, x, cols, out) }
     }
 
-    /// Brings some columns of rows of `cols` into a panel, for who computes a matrix by columns and would not keep it as numbers: all
-    /// columns together come to what [`quantize`](Self::quantize) writes, bit for bit. `x`: `[tokens, columns]`, of all tokens; `spare`:
-    /// `form.bytes(columns.len(), tokens)` long; `put` is given bytes, and where in the whole panel they belong.
+    /// Quantizes some columns into a panel, for callers that produce a matrix column by column and never store it as f32. All columns
+    /// together give what [`quantize`](Self::quantize) writes, bit for bit. `x`: `[tokens, columns]`, of all tokens and of rows of `cols`;
+    /// `spare`: `form.bytes(columns.len(), tokens)` long; `put` is given bytes, and where in the whole panel they belong.
     ///
     /// # Panics
-    /// When a length is wrong, `form` is no panel, or the columns are no whole runs of scales (but at a row's end) or lie in more than one
-    /// run of [`form::PIECE`].
+    /// When a length is wrong, `form` is no panel, the columns are not whole runs of scales (except at a row's end), or they cross a
+    /// multiple of [`form::PIECE`].
     pub fn quantize_columns(
         &self,
         form: Form,
@@ -222,7 +222,7 @@ impl Kernels {
     /// `out[t, r] = Σᵢ w[r, i] · x[t, i]` for the rows given.
     ///
     /// # Panics
-    /// When a length is wrong, or the activations are neither in the form that [`form`](Self::form) tells nor in [`Form::F32`].
+    /// When a length is wrong, or the activations are neither in the form that [`form`](Self::form) gives nor in [`Form::F32`].
     pub fn mat_mul(&self, weights: Weights, activations: Activations, out: Columns, scratch: &mut [u8]) {
         let Weights { format, bytes, cols } = weights;
         let Activations { form, bytes: activations, tokens } = activations;
@@ -241,7 +241,7 @@ impl Kernels {
         unsafe { (route.run)(&mut product) }
     }
 
-    /// Whether `other` computes such a product by the very same code, [exact](Form::F32) or not: who tests both may test one.
+    /// Whether `other` computes such a product, [exact](Form::F32) or not, by the very same code, so that a test of one covers both.
     pub fn multiplies_as(&self, other: &Kernels, format: Format, exact: bool, tokens: usize) -> bool {
         let route = |k: &Kernels| if exact { k.exact } else { *k.routes(format).by_tokens(tokens) };
         let (a, b) = (route(self), route(other));
@@ -290,13 +290,13 @@ impl Kernels {
     }
 
     /// Attention of some queries to one head's cache: for each query the positions of its span, added to what `out` has seen already
-    /// ([`Partial::clear`] before the first). `queries`: `[spans, key_dim]`: all query heads that share the key head, of one token or
-    /// many, multiplied by the scale of scores; the more come together, the fewer times the cache is read. Tiles that no span touches are not
+    /// ([`Partial::clear`] before the first). `queries`: `[spans, key_dim]`: all query heads that share the key head, of one token or many,
+    /// multiplied by the scale of scores; the more come together, the fewer times the cache is read. Tiles that no span touches are not
     /// read.
     ///
     /// # Panics
-    /// When lengths don't fit each other, a span ends beyond the last block, or a block beyond the memory that a span touches or that follows
-    /// one that a span touches (it is prefetched).
+    /// When lengths don't fit each other, a span ends beyond the last block, or a block beyond the memory that a span touches or that
+    /// follows one that a span touches (it is prefetched).
     pub fn attend(&self, cache: &Cache, scoring: Scoring, queries: &[f32], spans: &[Span], out: &mut Partial, scratch: &mut [u8]) {
         assert_eq!(queries.len(), spans.len() * cache.key_dim);
         assert_eq!((out.max.len(), out.sum.len(), out.acc.len()), (spans.len(), spans.len(), spans.len() * cache.value_dim));
@@ -317,7 +317,7 @@ impl Kernels {
     }
 }
 
-/// Vectors. Slices of one call have one length unless said otherwise.
+/// Vectors. The slices of one call have the same length unless said otherwise.
 impl Kernels {
     /// `y += by · x`
     pub fn add_scaled(&self, y: &mut [f32], by: f32, x: &[f32]) {
@@ -371,7 +371,7 @@ impl Kernels {
     }
 
     /// Turns pair `i` of `x` by the angle whose cosine and sine (times the magnitude) are `cos[i]` and `sin[i]`. What lies beyond the
-    /// pairs stays.
+    /// pairs is left as it is.
     pub fn rope(&self, pairing: Pairing, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         assert!(cos.len() == sin.len() && 2 * cos.len() <= x.len());
         // SAFETY: as in `quantize`.

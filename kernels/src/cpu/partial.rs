@@ -1,13 +1,15 @@
-//! Attention over a part of the positions, as its caller sees it: which positions a query sees, how they are scored, and what comes of it, to
-//! be merged with other parts and finished.
+//! Attention over a part of the positions, as its caller sees it: which positions a query sees, how they are scored, and what comes of it,
+//! to be merged with other parts and finished.
 
 /// What attention has to know besides the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Scoring {
     /// `s = cap · tanh(q · k / cap)` instead of `q · k`.
     pub softcap: Option<f32>,
-    /// Tiles are brought into f32 once for all queries of a call: pays from a dozen of them on. The caller says so, since it may differ in
-    /// the last bits from what a few queries get, and a result must not depend on how its own prompt was cut.
+    /// Tiles are brought into f32 once for all queries of a call. The caller says so, since the result may differ in the last bits from
+    /// what a few queries get, and must not depend on how its own prompt was cut. On an Emerald Rapids, tiles in the second-level cache, it
+    /// pays from 16 to 32 queries on with `F16`, from 8 on with `Q8_0` on AVX2; with int8 products (VNNI) it gains
+    /// nothing up to 64.
     pub decoded: bool,
 }
 
@@ -18,7 +20,7 @@ pub struct Span {
     pub to: u32,
 }
 
-/// Attention over some of the positions, for some queries: to be merged with the others', then finished.
+/// Attention of some queries over some of the positions, to be merged with what comes of the other positions, then finished.
 /// `sum` and `acc` are relative to `exp(max)`.
 #[derive(Debug)]
 pub struct Partial<'a> {
@@ -38,7 +40,7 @@ impl Partial<'_> {
         self.acc.fill(0.0);
     }
 
-    /// Joins what was seen of other positions by the same queries.
+    /// Merges what the same queries saw of other positions.
     pub fn merge(&mut self, other: &Partial) {
         let width = self.acc.len() / self.max.len().max(1);
         for i in 0..self.max.len() {

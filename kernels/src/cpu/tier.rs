@@ -9,7 +9,7 @@ pub enum Tier {
     Generic,
     /// ARMv8.0.
     Neon,
-    /// ARMv8.2 with `dotprod` (and `fp16` arithmetic where detected).
+    /// ARMv8.2 with `dotprod`.
     Dotprod,
     /// `dotprod` and `i8mm`.
     I8mm,

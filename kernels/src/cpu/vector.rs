@@ -14,7 +14,7 @@ pub trait Vector: Copy {
     unsafe fn mul(self, by: Self) -> Self;
     /// `self · by + plus`
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
-    /// Four numbers in a row by which vectors are multiplied: in a register where a product can pick one of it, else where they are.
+    /// Four numbers in a row by which vectors are multiplied: in a register where a product can pick one of its lanes, else a pointer.
     type Four: Copy;
     unsafe fn four(at: *const f32) -> Self::Four;
     /// `self · by[I] + plus`
@@ -25,11 +25,11 @@ pub trait Vector: Copy {
     unsafe fn sum(self) -> f32;
     /// Of all lanes. None is NaN.
     unsafe fn largest(self) -> f32;
-    /// Asks for the line of an address that is read a microsecond from now: a hint, so any address will do.
+    /// Prefetches the cache line at an address that is read about a microsecond from now: a hint, so any address will do.
     fn prefetch(at: *const u8);
 }
 
-/// A vector of a processor that multiplies int8: sums of four products for each of as many lanes.
+/// A vector of a processor that multiplies int8: each lane of 32 bits takes the sum of four products.
 ///
 /// # Safety
 /// Of every method: as [`Vector`], and the CPU has VNNI or dot products.
@@ -38,7 +38,7 @@ pub trait Dots: Vector {
     type Words: Copy;
     /// Four codes for every lane, as [`add_dots`](Self::add_dots) wants them.
     unsafe fn load_codes(at: *const i8) -> Self::Words;
-    /// Sums of no products yet, by codes that will come to `sum` in all.
+    /// Sums of no products yet; the codes that [`add_dots`](Self::add_dots) is going to multiply by add up to `sum`.
     unsafe fn no_dots(sum: i32) -> Self::Words;
     /// Four words of four codes or weights each, as [`Vector::Four`].
     type FourWords: Copy;

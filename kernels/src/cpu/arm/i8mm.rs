@@ -1,9 +1,9 @@
-//! What `smmla` does better (Cortex-A720, Neoverse V1 and later): two rows by two tokens, eight columns each, in one instruction. Products of
-//! many tokens only; for one token half of it would be idle, so [`dotprod`](super::dotprod) stays.
+//! What `smmla` does better (Cortex-A720, Neoverse V1 and later): two rows by two tokens, eight columns each, in one instruction. Products
+//! of many tokens only; for one token half of it would be idle, so [`dotprod`](super::dotprod) stays.
 //!
 //! The simple loop: out[t][r] += Σ over groups of scale[r]·scale[t]·Σ w·x, by strips and tiles, in sixteen accumulators of two rows by two
-//! tokens. The tricks are those of [`dotprod::panel`](super::dotprod::panel): operands in the order of use, and accumulators that are floats
-//! when a group ends.
+//! tokens. The tricks are those of [`dotprod::panel`](super::dotprod::panel): operands in the order of use, and accumulators that are
+//! floats when a group ends.
 
 use super::dotprod::panel::START;
 use super::panel::product::{self, Panel, Tile};

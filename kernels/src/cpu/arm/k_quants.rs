@@ -78,8 +78,8 @@ struct Run {
     scale: *const f32,
 }
 
-/// The dots of some rows with one token, by a function that adds those of one block of each row. It may read the blocks and 256 codes, 16 sums
-/// and a scale.
+/// The dots of some rows with one token, by a function that adds those of one block of each row. It may read the blocks and 256 codes, 16
+/// sums and a scale.
 ///
 /// # Panics
 /// When a row is not as long as `x`.
@@ -90,7 +90,8 @@ fn over_runs<B, const R: usize>(rows: [&[B]; R], x: Int8, add: impl Fn(&mut Sums
     assert!(x.codes.len() == 256 * n && x.sums.len() == 32 * n && rows.iter().all(|r| r.len() == n));
     let mut total = [vdupq_n_f32(0.0); R];
     for b in 0..n {
-        // SAFETY: `b` is below the number of blocks in every row and of scales and, times 256 and 16, within codes and sums (asserted above).
+        // SAFETY: `b` is below the number of blocks in every row and of scales and, times 256 and 16, within codes and sums (asserted
+        // above).
         let (blocks, run) = unsafe {
             let (codes, sums, scales) = (x.codes.as_ptr().cast::<i8>(), x.sums.as_ptr().cast::<i16>(), x.scales.as_ptr().cast::<f32>());
             (blocks_at(rows, b), Run { codes: codes.add(256 * b), sums: sums.add(16 * b), scale: scales.add(b) })

@@ -1,4 +1,5 @@
-//! Kernels for ARM64, lowest tier first: [`neon`] (every ARMv8: Cortex-A72), [`dotprod`] (`sdot`: Cortex-A76), [`i8mm`] (`smmla`: Cortex-A720).
+//! Kernels for ARM64, lowest tier first: [`neon`] (every ARMv8: Cortex-A72), [`dotprod`] (`sdot`: Cortex-A76), [`i8mm`] (`smmla`:
+//! Cortex-A720).
 //!
 //! - [`activations`]: to int8. · [`panel`]: matrices times many tokens, what the tiers share of it.
 //! - [`k_quants`], [`blocks_of_32`]: matrices times one token.

@@ -1,15 +1,15 @@
-//! Lines of a tile times a number each: what scores and sums of values have in common.
+//! Lines of a tile, each times a number: what scores and sums of values have in common.
 
 use super::QUERIES;
 use super::storage::InLine;
 use crate::cpu::vector::Vector;
 use std::ops::Range;
 
-/// `sums[q] += Σ_i by[q][i] · x_i`, for the lines `i` of some, of which each begins at number `at(i)` of a tile; those of the next tile are
-/// asked for.
+/// `sums[q] += Σ_i by[q][i] · x_i` over the lines `i`, each of which begins at number `at(i)` of the tile. Those of the next tile are
+/// prefetched.
 ///
 /// # Safety
-/// As [`InLine::load`], for `N` vectors of each line; `by` have so many numbers.
+/// As [`InLine::load`], for `N` vectors of each line; `by` have a number for each line.
 #[inline(always)]
 pub unsafe fn add_lines<V: Vector, S: InLine, const N: usize>(
     sums: &mut [[V; N]; QUERIES],
@@ -46,7 +46,7 @@ unsafe fn load<V: Vector, S: InLine, const N: usize>(tile: *const u8, next: *con
             *x = S::load(tile, at + v * V::LANES);
         }
         if S::AHEAD {
-            ask_for::<V>(next.wrapping_add(at * S::BYTES), N * V::LANES * S::BYTES);
+            prefetch::<V>(next.wrapping_add(at * S::BYTES), N * V::LANES * S::BYTES);
         }
         x
     }
@@ -104,9 +104,9 @@ pub unsafe fn multiply<V: Vector, const N: usize>(sums: &mut [[V; N]; QUERIES], 
     }
 }
 
-/// Brings the lines of so many bytes into the cache.
+/// Prefetches the cache lines of so many bytes.
 #[inline(always)]
-pub fn ask_for<V: Vector>(at: *const u8, bytes: usize) {
+pub fn prefetch<V: Vector>(at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         V::prefetch(at.wrapping_add(line));
     }

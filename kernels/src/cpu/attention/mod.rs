@@ -1,4 +1,6 @@
-//! Attention over tiles of the cache, for any width of vector.
+//! Attention over tiles of the cache, for any width of vector: the online softmax of Milakov and Gimelshein ("Online normalizer calculation
+//! for softmax", 2018, arXiv 1805.02867), which goes on from tile to tile, over tiles as in FlashAttention (Dao et al. 2022, arXiv
+//! 2205.14135).
 //!
 //! ```text
 //! for each tile of 64 positions: for each query that sees any of it:
@@ -6,9 +8,9 @@
 //!     m' = max(m, max s);  e[q, p] = exp(s − m');  sum = sum · exp(m − m') + Σ e;  acc = acc · exp(m − m') + Σ_p e[q, p] · v[p]
 //! ```
 //! 1. In scores a lane is a position, in sums of values an element: nothing is added across lanes but the 64 weights of a tile.
-//! 2. A tile of keys, and one of values, is read from memory once for all queries, and the next one asked for meanwhile. For few queries
-//!    it is converted anew for every four ([`storage`], [`values`]; int8 by [`rounded`] queries and weights where the processor multiplies
-//!    int8), for many once ([`Scoring::decoded`]).
+//! 2. A tile of keys, and one of values, is read from memory once for all queries, and the next one is prefetched meanwhile. For few
+//!    queries it is converted anew for every four ([`storage`], [`values`]; int8 by [`rounded`] queries and weights where the processor
+//!    multiplies int8), for many once ([`Scoring::decoded`]).
 //! 3. Scores and sums are computed for four queries together, weighed for sixteen ([`weigh`]).
 //! 4. Values outside every span are not summed: that part of a tile may never have been written.
 
@@ -27,13 +29,13 @@ use storage::{Coded, Decoded, F16, F32, Q8, Storage};
 use values::Weighted;
 use weigh::{WEIGHED, weigh};
 
-/// Queries computed together: 4 × 4 vectors of sums of 32 registers, or 4 × 2 of 16.
+/// Queries computed together: 4 × 4 vectors of sums in 32 registers, or 4 × 2 in 16.
 const QUERIES: usize = 4;
 
 /// Scores, then weights, of the queries computed together.
 type Scores = [[f32; POSITIONS]; QUERIES];
 
-/// What is to be computed, as `Kernels::attend` is asked for it.
+/// What `Kernels::attend` is given to read.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub cache: &'a Cache<'a>,
@@ -48,7 +50,7 @@ pub fn scratch_bytes(key_dim: usize, value_dim: usize, queries: usize) -> usize 
     tiles.max(queries * rounded::stride(key_dim)) * size_of::<f32>() + ALIGNMENT
 }
 
-/// Of what lies in the scratch.
+/// Of what lies in the scratch: a cache line.
 const ALIGNMENT: usize = 64;
 
 /// # Safety
@@ -102,8 +104,8 @@ struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// The tile to prefetch: the sequence's next block, or this one again at its end. Past a split's end it is the next split's first, which
-    /// another worker is about to read.
+    /// The tile to prefetch: the sequence's next block, or this one again at its end. Past a split's end it is the next split's first,
+    /// which another worker is about to read.
     fn of(cache: &Cache<'a>, index: usize) -> Tile<'a> {
         let next = (index + 1).min(cache.blocks.len() - 1);
         let (next_keys, next_values) = (cache.key_tile(next).as_ptr(), cache.value_tile(next).as_ptr());
@@ -117,7 +119,7 @@ fn inside(start: usize, span: &Span) -> Range<usize> {
     within(span.from)..within(span.to)
 }
 
-/// Tiles as they lie in the cache.
+/// Reads tiles as they lie in the cache.
 ///
 /// # Safety
 /// As [`attend`].
@@ -131,7 +133,7 @@ unsafe fn attend_stored<V: Vector, S: Storage, const N: usize>(asked: Asked, out
     }
 }
 
-/// Tiles that are brought into f32 first.
+/// Brings tiles into f32 first.
 ///
 /// # Safety
 /// As [`attend`].
@@ -152,7 +154,7 @@ unsafe fn attend_decoded<V: Vector, S: Coded, const N: usize>(asked: Asked, out:
     }
 }
 
-/// One tile, for all queries. What is left in `scores` is of no use.
+/// One tile, for all queries. `scores` is scratch.
 ///
 /// # Safety
 /// As [`attend`]; the tile is of the storage's kind and the cache's size.

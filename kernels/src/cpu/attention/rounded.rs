@@ -1,8 +1,8 @@
 //! Attention over int8 keys and values by int8 products: queries, and weights that have taken the values' scales, are rounded to two
 //! bytes a number, `x = scale · (256 · high + low)`, with a scale for every 32 elements of a query and for a tile of weights. That is 15
-//! bits and, of a query, a sign; the products are exact.
+//! bits, and a sign in queries; the products are exact.
 
-use super::lines::ask_for;
+use super::lines::prefetch;
 use super::storage::{Storage, store};
 use super::values::{self, RUN, Weighted};
 use super::weigh::{largest, total};
@@ -17,9 +17,9 @@ const QUERY_WORDS: usize = RUN / 4 * 2;
 const RUN_NUMBERS: usize = QUERY_WORDS + 3;
 /// The largest magnitude: its high byte is 127.
 const LARGEST: f32 = 127.0 * 256.0;
-/// Added to a smaller number that is not negative, it leaves the nearest whole one in the last bits: from 2²³ to 2²⁴ all f32 are whole.
+/// Added to a smaller number that is not negative, it leaves the nearest whole number in the low bits: from 2²³ to 2²⁴ all f32 are whole.
 const WHOLE: f32 = 8388608.0;
-/// A tile whose largest weight is below that weighs nothing beside the one that had weight 1, and may have no inverse.
+/// A tile whose largest weight is below this counts for nothing beside the position that has weight 1, and its inverse might overflow.
 const WEIGHTLESS: f32 = 1e-30;
 
 /// Numbers of a rounded query.
@@ -116,11 +116,11 @@ unsafe fn score<V: Dots>(tile: &Tile, dim: usize, queries: [&[u32]; QUERIES], sc
                     let [a, b, c, d] = of_run.map(|q| q.as_ptr().cast::<i32>().add((i - first) / 2));
                     let by = [V::four_words(a), V::four_words(b), V::four_words(c), V::four_words(d)];
                     let line = tile.keys.as_ptr().add(i * POSITIONS + start * 4).cast();
-                    ask_for::<V>(ahead, N * V::LANES * 4);
+                    prefetch::<V>(ahead, N * V::LANES * 4);
                     add_keys::<V, 0, 1>(&mut high, &mut low, line, by);
                     ahead = ahead.wrapping_add(N * V::LANES * 4);
                     if i + 4 < dim {
-                        ask_for::<V>(ahead, N * V::LANES * 4);
+                        prefetch::<V>(ahead, N * V::LANES * 4);
                         add_keys::<V, 2, 3>(&mut high, &mut low, line.add(4 * POSITIONS), by);
                         ahead = ahead.wrapping_add(N * V::LANES * 4);
                     }
@@ -161,7 +161,8 @@ unsafe fn add_keys<V: Dots, const HIGH: usize, const LOW: usize>(
     }
 }
 
-/// The weights of a tile with the scales of one run of its values: word `k` has those of the positions `k`, `k + 16`, `k + 32` and `k + 48`.
+/// The weights of a tile with the scales of one run of its values: word `k` has those of the positions `k`, `k + 16`, `k + 32` and
+/// `k + 48`.
 #[derive(Clone, Copy)]
 struct Weights {
     high: [i32; WORDS],
@@ -172,10 +173,10 @@ struct Weights {
 impl Weights {
     const NONE: Weights = Weights { high: [0; WORDS], low: [0; WORDS], scale: 0.0 };
 
-    /// The codes of `weights · scales`, which are numbers from 0 to `LARGEST`; where one is none, what comes of it is of no use.
+    /// The codes of `weights · scales`, which are numbers from 0 to `LARGEST`; where one is NaN, its codes mean nothing.
     #[inline(always)]
     fn round<V: Dots>(&mut self, weights: &[f32; POSITIONS], scales: &[f32; POSITIONS]) {
-        // What a low byte that is signed owes to the high one.
+        // What a signed low byte carries into the high one.
         let carry = if V::UNSIGNED_WEIGHTS { 0 } else { 128 };
         for k in 0..WORDS {
             let code = |j: usize| weights[k + j * WORDS].mul_add(scales[k + j * WORDS], WHOLE).to_bits();
@@ -219,7 +220,7 @@ unsafe fn add_values<V: Dots>(of: &Weighted, acc: &mut [f32]) {
         for scale in &mut scales {
             *scale *= inverse;
         }
-        // A scale that is no number is one to all positions.
+        // A scale of NaN at one position spoils the run for all of them.
         let of_run = if total.is_finite() { largest_scale / LARGEST } else { f32::NAN };
         for q in 0..QUERIES {
             coded[q].round::<V>(&of_largest[q], &scales);
@@ -293,7 +294,7 @@ unsafe fn add_word<V: Dots, const N: usize, const I: usize>(
     at: usize,
     by: [[V::FourWords; QUERIES]; 2],
 ) {
-    ask_for::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
+    prefetch::<V>(tile.next_values.wrapping_add(at), N * V::LANES * 4);
     for v in 0..N {
         // SAFETY: by the contract.
         unsafe {

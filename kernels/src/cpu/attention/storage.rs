@@ -1,6 +1,6 @@
 //! What tiles hold, as attention reads it: scores from each kind of keys, and tiles brought into f32.
 
-use super::lines::{add_lines, ask_for, fours_of, multiply, multiply_one, of_four};
+use super::lines::{add_lines, fours_of, multiply, multiply_one, of_four, prefetch};
 use super::values::{self, Weighted};
 use super::{QUERIES, Scores, Tile};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
@@ -11,10 +11,10 @@ pub trait Storage {
     /// What queries are made of.
     type Number: Copy;
 
-    /// Numbers of a query.
+    /// Numbers in a prepared query.
     fn stride(dim: usize) -> usize;
 
-    /// The queries in these numbers.
+    /// The queries, brought into these numbers.
     fn prepare<'a>(queries: &'a [f32], dim: usize, scratch: &'a mut [u8]) -> &'a [Self::Number];
 
     /// `scores[q, p] = Σ_i q[i] · k[i, p]`
@@ -35,7 +35,7 @@ pub trait InLine {
     const KIND: Kind;
     /// Bytes of a number.
     const BYTES: usize;
-    /// Whether the next tile is asked for while this one is read.
+    /// Whether the next tile is prefetched while this one is read.
     const AHEAD: bool = true;
 
     /// Numbers `index ..` of a tile, as many as a vector has.
@@ -101,7 +101,7 @@ pub unsafe fn store<V: Vector, const N: usize>(sums: &[[V; N]; QUERIES], scores:
 pub struct F16;
 pub struct F32;
 pub struct Q8;
-/// What was brought into f32 beforehand; whoever did that has asked for the next tile.
+/// A tile that was brought into f32 beforehand, when the next one was prefetched.
 pub struct Decoded;
 
 impl InLine for F16 {
@@ -172,7 +172,7 @@ unsafe fn score_q8<V: Vector, const N: usize>(tile: &Tile, dim: usize, queries: 
                 let mut of_run = [[V::splat(0.0); N]; QUERIES];
                 for i in (run..dim.min(run + 32)).step_by(4) {
                     let at = i * POSITIONS + start * 4;
-                    ask_for::<V>(tile.next_keys.wrapping_add(at), N * V::LANES * 4);
+                    prefetch::<V>(tile.next_keys.wrapping_add(at), N * V::LANES * 4);
                     let mut k = [[V::splat(0.0); 4]; N];
                     for (v, k) in k.iter_mut().enumerate() {
                         *k = V::load_four_i8(tile.keys.as_ptr().add(at + v * V::LANES * 4).cast());
@@ -220,7 +220,7 @@ impl InLine for Decoded {
 #[inline(always)]
 unsafe fn decode_f16<V: Vector>(codes: &[u8], next: *const u8, dim: usize, out: *mut f32) {
     for at in (0..dim * POSITIONS).step_by(V::LANES) {
-        ask_for::<V>(next.wrapping_add(at * F16::BYTES), V::LANES * F16::BYTES);
+        prefetch::<V>(next.wrapping_add(at * F16::BYTES), V::LANES * F16::BYTES);
         // SAFETY: 64 positions are a multiple of every vector.
         unsafe { F16::load::<V>(codes.as_ptr(), at).store(out.add(at)) };
     }
@@ -248,7 +248,7 @@ impl Coded for Q8 {
             let scales = tile.keys.as_ptr().add(Kind::Q8_0.key_codes(dim)).cast::<u16>();
             for (i, start) in (0..dim).step_by(4).flat_map(|i| (0..POSITIONS).step_by(V::LANES).map(move |start| (i, start))) {
                 let at = (i * POSITIONS) + start * 4;
-                ask_for::<V>(tile.next_keys.wrapping_add(at), V::LANES * 4);
+                prefetch::<V>(tile.next_keys.wrapping_add(at), V::LANES * 4);
                 let four = V::load_four_i8(tile.keys.as_ptr().add(at).cast());
                 let scale = V::load_f16(scales.add(i / 32 * POSITIONS + start));
                 for (j, k) in four.into_iter().enumerate().take(dim - i) {
@@ -269,7 +269,7 @@ impl Coded for Q8 {
                     let mut i = run;
                     while i + V::LANES <= end {
                         let at = (word * dim + i) * 4;
-                        ask_for::<V>(tile.next_values.wrapping_add(at), V::LANES * 4);
+                        prefetch::<V>(tile.next_values.wrapping_add(at), V::LANES * 4);
                         let four = V::load_four_i8(tile.values.as_ptr().add(at).cast());
                         for (p, values) in (word..POSITIONS).step_by(WORDS).zip(four) {
                             values.mul(V::splat(scales[p])).store(out.add(p * dim + i));

@@ -1,6 +1,6 @@
 //! Sums of values by their weights, as f32.
 
-use super::lines::{add_lines, ask_for, multiply, of_four};
+use super::lines::{add_lines, multiply, of_four, prefetch};
 use super::storage::InLine;
 use super::{QUERIES, Scores, Tile};
 use crate::cpu::kv::{Kind, POSITIONS, WORDS};
@@ -18,7 +18,7 @@ pub struct Weighted<'a> {
     pub dim: usize,
     /// 0 for positions that a query does not see.
     pub weights: &'a Scores,
-    /// What is left of each query's sums so far.
+    /// What each query's sums so far are multiplied by.
     pub kept: [f32; QUERIES],
     /// The positions that any query sees.
     pub seen: Range<usize>,
@@ -113,7 +113,7 @@ unsafe fn add_q8<V: Vector, const N: usize>(of: &Weighted, start: usize, acc: &m
         let mut sums = kept_sums::<V, N>(of, start, acc);
         for word in fours_of_words(of.seen.clone()).flat_map(|first| first..first + 4) {
             let at = (word * of.dim + start) * 4;
-            ask_for::<V>(of.tile.next_values.wrapping_add(at), N * V::LANES * 4);
+            prefetch::<V>(of.tile.next_values.wrapping_add(at), N * V::LANES * 4);
             let mut x = [[V::splat(0.0); 4]; N];
             for (v, x) in x.iter_mut().enumerate() {
                 *x = V::load_four_i8(of.tile.values.as_ptr().add(at + v * V::LANES * 4).cast());
@@ -126,7 +126,7 @@ unsafe fn add_q8<V: Vector, const N: usize>(of: &Weighted, start: usize, acc: &m
     }
 }
 
-/// The first of every four words in which there is any of the positions.
+/// The first of every four words that hold any of the positions.
 #[inline(always)]
 pub fn fours_of_words(seen: Range<usize>) -> impl Iterator<Item = usize> {
     let has_any = move |word: &usize| (*word..POSITIONS).step_by(WORDS).any(|p| p < seen.end && p + 4 > seen.start);
@@ -153,7 +153,7 @@ pub fn code(tile: &Tile, dim: usize, position: usize, element: usize) -> f32 {
     plain::attention::code(Kind::Q8_0, tile.values, Kind::Q8_0.value_at(dim, position, element))
 }
 
-/// Elements that fill no vector; their number.
+/// Elements that fill no vector, one by one; their number.
 #[inline(always)]
 pub fn add_one_by_one(of: &Weighted, elements: Range<usize>, acc: &mut [f32], value: impl Fn(usize, usize) -> f32) -> usize {
     for (q, acc) in acc.chunks_exact_mut(of.dim).enumerate() {
@@ -164,7 +164,7 @@ pub fn add_one_by_one(of: &Weighted, elements: Range<usize>, acc: &mut [f32], va
     elements.len()
 }
 
-/// What is left of the sums of `N` vectors from `start` on. A query that is not there has the last one's.
+/// The sums so far of `N` vectors from `start` on, times what is kept of them. A query that is not there has the last one's.
 ///
 /// # Safety
 /// As [`Vector`]; they are within a line of `acc`, which has at most four.
@@ -183,7 +183,7 @@ pub unsafe fn kept_sums<V: Vector, const N: usize>(of: &Weighted, start: usize, 
     }
 }
 
-/// Puts them back, of the queries that are there; the number of elements.
+/// Stores the sums of the queries that are there; the number of elements.
 ///
 /// # Safety
 /// As [`kept_sums`].

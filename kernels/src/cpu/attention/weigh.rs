@@ -1,4 +1,4 @@
-//! Scores to weights: the softmax that goes on from tile to tile.
+//! Scores to weights: the online softmax.
 
 use super::QUERIES;
 use crate::cpu::kv::POSITIONS;
@@ -7,11 +7,11 @@ use crate::cpu::partial::Scoring;
 use crate::cpu::vector::Vector;
 use std::ops::Range;
 
-/// Queries weighed together: a largest score, and what comes of it, waits for itself longer than it computes, so many wait at once.
+/// Queries weighed together. A query's maximum is a chain of dependent operations; sixteen at once hide its latency.
 pub const WEIGHED: usize = 4 * QUERIES;
 
-/// For as many queries as there are `seen` (of a tile, by each): scores to weights. `max` and `sum` go on; what each query had summed up
-/// before has to be multiplied by what is left in `kept`.
+/// Turns scores of a tile into weights, for as many queries as `seen` has ranges: the positions that each sees. Updates `max` and `sum`;
+/// `kept` is set to what each query's sums so far have to be multiplied by.
 ///
 /// # Safety
 /// As [`Vector`].
@@ -25,7 +25,7 @@ pub unsafe fn weigh<V: Vector>(
     kept: &mut [f32; WEIGHED],
 ) {
     let queries = seen.len();
-    // Each query's largest score so far; where nothing weighs, any number will do.
+    // Each query's largest score so far; where it has seen nothing, any finite number will do.
     let mut reference = [0.0; WEIGHED];
     for q in 0..queries {
         let scores = &mut scores[q];
@@ -60,7 +60,7 @@ pub unsafe fn weigh<V: Vector>(
     }
 }
 
-/// The largest of `least` and all numbers. NaN is passed over: it gets to the result by way of the sum.
+/// The largest of `least` and all numbers. NaN is ignored here: it reaches the result through the sum.
 ///
 /// # Safety
 /// As [`Vector`].

@@ -38,8 +38,8 @@ impl Dot for Sdot {
     #[inline(always)]
     unsafe fn groups(e: [int8x16_t; 2], o: [int8x16_t; 2], x: [int8x16_t; 4]) -> int32x4_t {
         let sum;
-        // SAFETY: registers only; the caller's promise. Not `pure`: so rows stay in the order they were written in. LLVM, free to move them,
-        // interleaves them until registers run out.
+        // SAFETY: registers only; the caller's promise. Not `pure`: so rows stay in the order they were written in. LLVM, free to move
+        // them, interleaves them until registers run out.
         unsafe {
             asm!(".arch_extension dotprod",
                  "movi {sum:v}.4s, #0",

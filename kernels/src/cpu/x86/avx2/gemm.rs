@@ -8,7 +8,7 @@
 //!         y[r, t] += unit[r] · sum[r, t] + offset[r] · s[t] · Σ x of each group
 //! ```
 //! 1. VPMADDUBSW adds pairs in 16 bits. Codes up to 15 leave room for 32 columns there, up to 31 for 16, up to 63 for 8: only then are
-//!    they widened by VPMADDWD, which multiplies by whole factors as it does. Where codes are signed, their signs go to the activations.
+//!    they widened by VPMADDWD, which multiplies by whole factors as it does. Where codes are signed, the activations take their signs.
 //! 2. Of 256 codes up to 15, 8 by 1, 64 VPMADDUBSW and 56 additions take three ports 40 cycles, the rest 11: a conversion and two
 //!    multiplications with addition each 32 columns. 2 × 3 vectors of sums of 16 bits and as many of 32, two of weights, a token's four
 //!    codes and their product fill 16 registers, so f32 sums are in memory.
@@ -31,7 +31,7 @@ const TOKENS: usize = 16 * TILE;
 /// f32 sums `[PANELS, TOKENS, ROWS]`.
 const SUMS: usize = PANELS * TOKENS * ROWS * 4;
 
-/// The way for many tokens of a format.
+/// The route for many tokens of a format.
 pub fn route<B: Unpack>() -> Route {
     Route { form: Form::PanelBy32, row_tile: PANELS * ROWS, scratch, run: mat_mul::<B> }
 }
@@ -68,7 +68,7 @@ unsafe fn mat_mul<B: Unpack>(p: &mut Product) {
                     let w = of_panel(n).wrapping_add(piece * PIECE_BYTES);
                     for t in (0..tokens).step_by(TILE) {
                         let x = p.activations[tiles::at(p.cols, token + t, start)..].as_ptr();
-                        // Each panel asks for its part of the piece that comes next: it may be in the third level.
+                        // Each panel prefetches its part of the next piece, which may be in the third-level cache.
                         let next = x.wrapping_add(tiles::GROUP / TILE * tiles::bytes(PIECE));
                         for line in (n..tiles::bytes(PIECE).div_ceil(64)).step_by(there) {
                             _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64 * line).cast());

@@ -23,8 +23,8 @@ attention::attention!("avx2,fma,f16c", __m256, 2, attend);
 elementwise!("avx2,fma,f16c");
 exact::exact!("avx2,fma,f16c", __m256, 2);
 
-/// Tokens from which a panel pays. Measured on an Emerald Rapids Xeon, one thread, `Q4_K` in cache, ns a weight: in place 0.31 for 8 tokens,
-/// 0.04 for each; by panels 0.06, and 0.03 for each three.
+/// Tokens from which a panel pays. Measured on an Emerald Rapids Xeon, one thread, `Q4_K` in cache, ns a weight: in place 0.31 for 8
+/// tokens, 0.04 for each; by panels 0.06, and 0.03 for each three.
 const MANY: usize = 6;
 
 /// What AVX2 does better than plain code.

@@ -32,8 +32,8 @@ pub const fn bytes(cols: usize) -> usize {
     cols.div_ceil(PIECE) * PIECE_BYTES
 }
 
-/// Fills the panel at `to` with the first [`ROWS`] of the rows; in place of those that are not there stand zeros. Those after them are asked
-/// for meanwhile: the next panel is theirs.
+/// Fills the panel at `to` with the first [`ROWS`] of the rows; rows that are not there become zeros. The rows after them, which the next
+/// panel takes, are prefetched meanwhile.
 ///
 /// # Safety
 /// Needs AVX2, FMA and F16C; `to` is writable for [`bytes`] of the rows' columns, at a multiple of 64.
@@ -114,7 +114,7 @@ fn of_groups<B: Unpack>(numbers: &[f32; 16], part: usize) -> __m256 {
     }
 }
 
-/// The low 16 bits of each 32 in both halves.
+/// The low 16 bits of each 32, in both halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn twice(x: __m256i) -> __m256 {

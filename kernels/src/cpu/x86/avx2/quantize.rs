@@ -73,11 +73,11 @@ pub fn best_scales(runs: &[[f32; 32]]) -> [[f32; 2]; RUNS] {
     let largest = _mm256_castsi256_ps(largest);
     let finite = _mm256_cmp_ps::<_CMP_LT_OQ>(largest, _mm256_set1_ps(f32::INFINITY));
     let live = _mm256_and_ps(finite, _mm256_cmp_ps::<_CMP_GE_OQ>(largest, _mm256_set1_ps(SMALLEST)));
-    // Added and taken away, it rounds to an integer.
+    // Added and subtracted again, it rounds to an integer.
     let round = _mm256_set1_ps(1.5 * (1 << 23) as f32);
     let (mut least, mut scale, mut inverse) = (_mm256_set1_ps(f32::INFINITY), _mm256_setzero_ps(), _mm256_setzero_ps());
     for tops in TOPS {
-        // Two at a time share a look at each number.
+        // Two at a time share the load of each number.
         let by = [_mm256_div_ps(_mm256_set1_ps(tops[0]), largest), _mm256_div_ps(_mm256_set1_ps(tops[1]), largest)];
         let mut errors = [_mm256_setzero_ps(); 2];
         for x in x {
@@ -105,7 +105,7 @@ pub fn best_scales(runs: &[[f32; 32]]) -> [[f32; 2]; RUNS] {
     std::array::from_fn(|i| [scales[i], inverses[i]])
 }
 
-/// Runs whose scales are looked for together.
+/// Runs whose scales are searched together.
 pub const RUNS: usize = 8;
 /// What the largest number of a run may become; a tie goes to the first.
 const TOPS: [[f32; 2]; 3] = [[127.0, 126.0], [125.0, 124.0], [123.0, 122.0]];

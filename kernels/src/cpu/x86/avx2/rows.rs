@@ -1,9 +1,10 @@
 //! Products with rows as they lie in the file, for one token or a few: each run of 256 weights is unpacked once, into the first-level
 //! cache, and multiplied by every token. Reads each row once.
 //!
-//! VPMADDUBSW multiplies unsigned by signed bytes and adds pairs in 16 bits, which saturate: codes up to 127 are safe. Signed codes go
-//! in as magnitudes, their signs to the activations (128 · 127 · 2 still fits).
+//! VPMADDUBSW multiplies unsigned by signed bytes and adds pairs in 16 bits, which saturate: codes up to 127 are safe. Of signed codes the
+//! magnitudes go in, and the activations take their signs (128 · 127 · 2 still fits).
 
+use super::MANY;
 use super::run::{Run, Unpack};
 use crate::cpu::form::{Form, Planes};
 use crate::cpu::linear::{Product, Route};
@@ -11,12 +12,13 @@ use crate::cpu::vector::Vector;
 use crate::quant::blocks;
 use std::arch::x86_64::*;
 
-/// Bytes ahead that are asked for.
+/// How many bytes ahead rows are prefetched: a guess. (On AVX-512 2 to 6 KiB were measured to be alike.)
 const AHEAD: usize = 2048;
-/// Tokens multiplied while a run is at hand.
+/// Tokens multiplied while an unpacked run is at hand: no fewer than there are before panels pay, so that every run is unpacked once.
 const TOKENS: usize = 8;
+const _: () = assert!(TOKENS >= MANY - 1);
 
-/// The way for few tokens of a format.
+/// The route for few tokens of a format.
 pub fn route<B: Unpack>() -> Route {
     Route { form: Form::Int8By32, row_tile: 1, scratch: |_| 0, run: mat_mul::<B> }
 }
@@ -29,7 +31,7 @@ struct Activations {
     scales: *const u8,
 }
 
-/// A run that a row's end cuts short, filled up with zeros.
+/// A token's last run, cut short by the row's end and filled up with zeros.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 struct Padded {

@@ -1,5 +1,5 @@
-//! 256 weights unpacked into the first-level cache: codes straight, per 16 weights a scale and an offset, and one unit of all scales. Where a loop over an array
-//! of fixed size is enough, the compiler makes vector code of it; the rest is said in intrinsics.
+//! 256 weights unpacked into the first-level cache: codes in their order, a scale and an offset for every 16 weights, and one unit of all
+//! scales. Where a loop over an array of fixed size is enough, the compiler makes vector code of it; the rest is written in intrinsics.
 
 #![expect(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
 
@@ -7,7 +7,7 @@ use crate::quant::{Block, F16, iq4_nl, iq4_xs, mxfp4, q2_k, q3_k, q4_0, q4_1, q4
 use std::arch::x86_64::*;
 
 /// `w[i] = unit · scales[i/16] · codes[i] + offsets[i/16]`. Beyond a row's end scales and offsets are zeros.
-/// Aligned, since vectors are read right after they were written: across a line's end that would wait.
+/// Aligned, since vectors are read right after they are written, which stalls where one crosses a cache line.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub struct Run {

@@ -12,7 +12,7 @@
 //! 3. VPDPBUSD, FMA, MUL and conversion share two pipes: of the integer peak 73 % is left with a scale for 32, 67 % with offsets besides,
 //!    84 % with a scale for 64.
 //! 4. A piece of a panel meets four tiles, and a tile two panels, while they are in the first-level cache: weights come from the second
-//!    at a quarter, activations at half the rate. Of many columns these come from the third-level cache, and are asked for a piece ahead.
+//!    at a quarter, activations at half the rate. Of many columns these come from the third-level cache, and are prefetched a piece ahead.
 
 use super::chunk::Unpack;
 use super::panel::{self, CODES, GROUP, PIECE_BYTES, ROWS};
@@ -28,7 +28,7 @@ const PANELS: usize = 2;
 /// Tokens whose sums are kept: four tiles.
 const TOKENS: usize = 4 * TILE;
 
-/// The way for many tokens of format `F`.
+/// The route for many tokens of format `F`.
 pub fn route<F: Unpack>() -> Route {
     let form = if panel::per::<F>() == 64 { Form::PanelBy64 } else { Form::PanelBy32 };
     Route { form, row_tile: PANELS * ROWS, scratch, run: mat_mul::<F> }

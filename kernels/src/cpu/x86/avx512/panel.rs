@@ -44,8 +44,8 @@ pub const fn has_offsets<F: Unpack>() -> bool {
     per::<F>() == 32 && F::ZERO.is_none()
 }
 
-/// Fills the panel at `to` with the first [`ROWS`] rows of `cols` columns in format `F`; rows that are not there become zeros. Those after
-/// them are asked for meanwhile: the next panel is theirs.
+/// Fills the panel at `to` with the first [`ROWS`] rows of `cols` columns in format `F`; rows that are not there become zeros. The rows
+/// after them, which the next panel takes, are prefetched meanwhile.
 ///
 /// # Safety
 /// Needs AVX-512 F, BW and VNNI; `to` is writable for [`bytes`] of `cols`, at a multiple of 64; `weights` holds whole rows of `row_bytes`.
@@ -80,7 +80,7 @@ pub unsafe fn fill<F: Unpack>(to: *mut u8, weights: &[u8], row_bytes: usize, col
                 F::unpack(buffer.as_ptr())
             }
         };
-        let ask_for_later = |r: usize| {
+        let prefetch_later = |r: usize| {
             let row = weights.as_ptr().wrapping_add(r * row_bytes);
             let (later, next) = (row.wrapping_add((piece + 2) * F::BYTES), row.wrapping_add(ROWS * row_bytes + piece * F::BYTES));
             for line in 0..F::BYTES.div_ceil(64) {
@@ -93,7 +93,7 @@ pub unsafe fn fill<F: Unpack>(to: *mut u8, weights: &[u8], row_bytes: usize, col
         if per::<F>() == 64 {
             for first in (0..rows).step_by(Factors::rows::<F>()) {
                 let rows = first..rows.min(first + Factors::rows::<F>());
-                rows.clone().for_each(ask_for_later);
+                rows.clone().for_each(prefetch_later);
                 let (a, b) = (chunk(rows.start), chunk(rows.end - 1));
                 let factors = Factors::of::<F>(&a, &b);
                 for (side, (r, chunk)) in rows.zip([a, b]).enumerate() {
@@ -103,7 +103,7 @@ pub unsafe fn fill<F: Unpack>(to: *mut u8, weights: &[u8], row_bytes: usize, col
             }
         } else {
             for (r, codes) in codes.iter_mut().enumerate().take(rows) {
-                ask_for_later(r);
+                prefetch_later(r);
                 let (scales, offsets);
                 (*codes, scales, offsets) = exact::<F>(&chunk(r));
                 put(r, 1, &scales);

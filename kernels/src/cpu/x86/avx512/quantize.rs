@@ -1,6 +1,6 @@
-//! Activations to int8, sixteen at a time. Codes and scales are those of the plain kernel, bit for bit, but where 32 numbers share a
-//! scale: there the largest becomes whichever of ±127, ±126, … ±122 loses least. That takes 14–17 % off the squared error (normal, Laplace and
-//! t₄ noise; ±127 … ±124 take 11–14 %, finer steps less) for a cycle or two a number.
+//! Activations to int8, sixteen at a time. Codes and scales are those of the plain kernel, bit for bit, but where 32 numbers share a scale:
+//! there the largest becomes whichever of ±127, ±126, … ±122 loses least. That takes 14–17 % off the squared error (normal, Laplace and t₄
+//! noise; ±127 … ±124 take 11–14 %, finer steps less) for a cycle or two a number.
 
 use super::tiles;
 use super::transpose::transpose;
@@ -78,7 +78,7 @@ pub unsafe fn best_scales(runs: [*const f32; RUNS]) -> [[f32; RUNS]; 2] {
         *by = _mm512_maskz_div_ps(live, _mm512_set1_ps(top), largest);
     }
     let mut errors = [_mm512_setzero_ps(); TOPS.len()];
-    // Added and taken away, it rounds to an integer.
+    // Added and subtracted again, it rounds to an integer.
     let round = _mm512_set1_ps(1.5 * (1 << 23) as f32);
     for x in x {
         for (error, by) in errors.iter_mut().zip(by) {
@@ -105,7 +105,7 @@ pub unsafe fn best_scales(runs: [*const f32; RUNS]) -> [[f32; RUNS]; 2] {
     out
 }
 
-/// Runs whose scales are looked for together.
+/// Runs whose scales are searched together.
 pub const RUNS: usize = 16;
 /// What the largest number of a run may become; a tie goes to the first.
 const TOPS: [f32; 6] = [127.0, 126.0, 125.0, 124.0, 123.0, 122.0];

@@ -4,14 +4,15 @@ use super::arrangement::indices;
 use super::chunk::{Chunk, Unpack};
 use std::arch::x86_64::*;
 
-/// What makes codes with one scale for 64 of the codes of a row, or of two rows, where scales are of 32.
+/// What turns the codes of a row into codes with one scale for 64; or those of two rows, where scales are of 32.
 ///
 /// In 16 bits, 8 of them a fraction: `(by · code + plus) >> 8`. With scales of 16, lane `j` is of weights `16j .. 16j + 16`. With scales of
-/// 32, lane `2g` is of weights `32g .. 32g + 32` of the first row, lane `2g + 1` of the second: most of a lane's work is one for both.
+/// 32, lane `2g` is of weights `32g .. 32g + 32` of the first row, lane `2g + 1` of the second: most of the work on a lane then serves
+/// both.
 pub struct Factors {
     /// In both halves of each lane.
     by: __m512i,
-    /// As `by`; with the half that rounds.
+    /// As `by`; with the half that makes it round.
     plus: __m512i,
     /// The new scales, in each lane that takes part in them.
     scales: __m512,

@@ -18,17 +18,18 @@ use crate::cpu::form::{Form, Planes};
 use crate::cpu::linear::{Product, Route};
 use std::arch::x86_64::*;
 
-/// Bytes ahead that are asked for, in each of the places read. On two cores of an Emerald Rapids (4 KiB pages of a file, 25–33 GB/s in
-/// all) 2 to 6 KiB are alike, 1 KiB is 10 % slower; two places beat one by 6–32 %, four are no better than two.
+/// How many bytes ahead rows are prefetched, in each of the places read. On two cores of an Emerald Rapids (4 KiB pages of a file, 25–33
+/// GB/s in all) 2 to 6 KiB are alike, 1 KiB is 10 % slower; two places beat one by 6–32 %, four are no better than two.
 const AHEAD: usize = 4096;
-/// Tokens multiplied while a run is in registers.
+/// Tokens multiplied while a run is in registers: their sums are 8 of the 32.
 const TOKENS: usize = 8;
-/// The way for one token.
+
+/// The route for one token.
 pub fn one<A: Arrangement>() -> Route {
     Route { form: Form::Int8By32, row_tile: 1, scratch: scratch::<A, 1>, run: one_token::<A> }
 }
 
-/// The way for a few tokens.
+/// The route for a few tokens.
 pub fn few<A: Arrangement>() -> Route {
     Route { form: Form::Int8By32, row_tile: 1, scratch: scratch::<A, TOKENS>, run: few_tokens::<A> }
 }
@@ -75,7 +76,8 @@ unsafe fn few_tokens<A: Arrangement>(p: &mut Product) {
 unsafe fn tokens<A: Arrangement, const N: usize, const R: usize>(p: &mut Product, first: usize, n: usize) {
     const { assert!(A::BYTES <= LONGEST && N <= TOKENS) };
     let apart = p.rows / R;
-    // What the rows' own hints, so far ahead of them, leave out; before the tokens are prepared, so that the memory does not wait meanwhile.
+    // The first bytes, which the rows' own prefetches, so far ahead, leave out: before the tokens are prepared, so that memory is busy
+    // meanwhile.
     for place in 0..R {
         let start = p.weights[place * apart * p.row_bytes..].as_ptr();
         for line in (0..AHEAD).step_by(64) {
