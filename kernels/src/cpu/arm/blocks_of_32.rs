@@ -354,7 +354,7 @@ const fn codes_at(stride: usize) -> usize {
 }
 
 impl Cursor {
-    /// At the first blocks of `ROWS` rows of `bytes` bytes each; rows past `rows` are the last one once more.
+    /// At the first blocks of `ROWS` rows of `bytes` bytes each; rows past `rows` repeat the last one.
     ///
     /// # Safety
     /// `w` points to `rows` ≥ 1 such rows.

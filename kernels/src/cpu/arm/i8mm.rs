@@ -11,7 +11,8 @@ use super::panel::{Eights, ROWS, TOKENS};
 use crate::cpu::Kernels;
 use std::arch::asm;
 
-/// From so many tokens on a panel is cheaper than one token after the other.
+/// The fewest tokens that go by a panel, for all formats. Counted (instructions; no board at hand), up to eight tokens by a panel cost as
+/// much as 4.2 one after the other of `Q6_K`, 4.7 of `Q4_K`, 5.2 of `Q4_0` and 7.3 of `Q8_0`.
 const MANY: usize = 4;
 
 /// Overrides the products of many tokens.

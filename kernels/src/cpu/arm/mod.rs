@@ -53,8 +53,8 @@ macro_rules! one_token {
 }
 use one_token;
 
-/// A product of few tokens by a function for one, which is given rows, a token, and where their dots go. Eight rows at a time meet all
-/// tokens, so that they are read from memory once.
+/// A product of few tokens by a function that takes rows, one token, and where their dots go. All tokens meet eight rows at a time, so that
+/// these are read from memory once.
 ///
 /// # Safety
 /// The function's feature is there; the product's lengths fit one another.

@@ -20,8 +20,8 @@ use std::arch::asm;
 // `sdot` brings its own feature: see `Dots`. What else there is of it is NEON.
 attention::attention!("neon", float32x4_t, 4, attend_by_dots);
 
-/// From so many tokens on a panel is cheaper than one token after the other: converting a weight takes about two instructions, its product
-/// with a tile two thirds of one, and a third to a half with a single token.
+/// The fewest tokens that go by a panel, for all formats. Counted (instructions as a Cortex-A76; no board at hand), up to eight tokens by a
+/// panel cost as much as 4.6 one after the other of `Q6_K`, 5.7 of `Q4_K`, 6.4 of `Q4_0` and 8.5 of `Q8_0`.
 const MANY: usize = 5;
 
 /// Overrides the products of all quantized formats, and attention over an int8 cache.

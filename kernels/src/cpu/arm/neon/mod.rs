@@ -19,7 +19,8 @@ attention::attention!("neon", float32x4_t, 4, attend);
 elementwise!("neon");
 exact::exact!("neon", float32x4_t, 4);
 
-/// From so many tokens on a panel is cheaper than one token after the other.
+/// The fewest tokens that go by a panel, for all formats. Counted (instructions as a Cortex-A72; no board at hand), up to eight tokens by a
+/// panel cost as much as 5.9 one after the other of `Q6_K`, 6.6 of `Q4_K`, 8.3 of `Q4_0` and 8.7 of `Q8_0`.
 const MANY: usize = 6;
 
 /// Overrides all products, attention, and the kernels of vectors.

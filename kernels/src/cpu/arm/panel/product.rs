@@ -48,8 +48,8 @@ pub fn fill<T: Tile>(k: &mut Kernels, from: usize) {
     }
 }
 
-/// Strips that meet a tile one after the other: it comes from far once for all of them, since the tiles of many tokens overflow the second
-/// cache (512 tokens of 2048 columns are 1 MiB; a Cortex-A76 has 512 KiB). The strips fit there: 64 KiB at 2048 columns.
+/// Strips that meet a tile one after the other, so that it is fetched once for all of them: the tiles of many tokens overflow the
+/// second-level cache (512 tokens of 2048 columns are 1 MiB; a Cortex-A76 has 512 KiB). The strips fit there: 64 KiB at 2048 columns.
 const STRIPS: usize = 4;
 
 /// The strips' codes and scales, and room to align the latter.

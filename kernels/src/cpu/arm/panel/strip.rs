@@ -38,7 +38,7 @@ pub trait Source {
     unsafe fn codes(run: *const u8, g: usize) -> [int8x16_t; 4];
 }
 
-/// A strip from up to eight rows of `row_bytes` bytes each. Rows that are missing are the last one once more; missing columns are zeros.
+/// A strip from up to eight rows of `row_bytes` bytes each. Missing rows repeat the last one; missing columns are zeros.
 ///
 /// # Panics
 /// When `w` is not one to eight rows, or the panel has the wrong size.

@@ -152,7 +152,7 @@ unsafe fn interleave<F: Unpack>(codes: &[[__m512i; 4]; ROWS], to: *mut u8) {
     }
 }
 
-/// What an activation's 128 adds to a group's sums is taken off beforehand.
+/// Where each group's sums start: at minus what the 128 added to every activation comes to.
 ///
 /// # Safety
 /// `piece` is a piece whose codes are filled.

@@ -1,8 +1,8 @@
 //! Runs of 256 weights so that each quarter of a vector belongs to one scale of 32: how [`rows`](super::rows) multiplies one token.
 //!
 //! Vectors 0 and 1 hold four groups of 32 codes, 2 and 3 the four others, as unpacking leaves them; so a run costs two conversions and two
-//! multiplications with scales where [lanes of one scale](super::lanes) cost one, and saves the shuffles that bring codes there, which one
-//! token can't share with another.
+//! multiplications with scales where [lanes of one scale](super::lanes) cost one, and saves the shuffles that bring codes there, for
+//! which a single token would pay alone.
 
 use super::arrangement::{Arrangement, group_by_group, group_order, indices, run_in_order};
 use super::chunk::Unpack;

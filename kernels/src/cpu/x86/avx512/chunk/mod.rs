@@ -47,7 +47,7 @@ pub trait Unpack {
     const ZERO: Option<u8>;
     /// Whether scales differ from 16 weights to the next.
     const PER_16: bool = false;
-    /// The largest code; only asked of formats with blocks of 256.
+    /// The largest code; only used for formats with blocks of 256.
     const LARGEST: u8 = 0;
 
     /// # Safety
