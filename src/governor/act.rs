@@ -68,10 +68,19 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
             let setting = eco.setting();
             let as_asked = seen.threads == setting.threads && (!seen.may_cap || measured_mhz <= 1.03 * asked.mhz);
             if phase == Some(1) && state.load.in_phase_s >= dt && as_asked {
-                eco.feed(prior, seen.tokens, seen.busy.0 as f32, seen.may_cap);
                 let watts = |s: eco::Setting| prior.power_w(prior.act_decode, s.threads, s.mhz);
-                let full_w = state.die.power_w() * watts(eco.full(prior)) / watts(eco.setting());
-                eco.look_again(prior, state.die.turns_fan_up(eco::LOOK_S, full_w));
+                let full_w = state.die.power_w() * watts(eco.full(prior)) / watts(setting);
+                eco.feed(
+                    prior,
+                    eco::Second {
+                        mhz: asked.mhz,
+                        tokens: seen.tokens,
+                        busy_s: seen.busy.0 as f32,
+                        begins: state.load.in_phase_s < 2.0 * dt,
+                        may_cap: seen.may_cap,
+                        turns_fan: state.die.turns_fan_up(eco.looks_s(), full_w),
+                    },
+                );
             }
             if eco.is_searching() {
                 *asked = Dither::at(eco.setting().mhz);

@@ -1,42 +1,48 @@
 //! The knee: the least power whose speed is within ε of the best, found by measuring while the board is cool.
 //!
-//! Decode is bound by memory, so the clock can fall before the speed does. The search stands on each candidate for 40 busy seconds:
-//! first the reference (best threads, full clock), then one clock step lower at a time until the loss passes ε; then the same with one
-//! thread less, if that many threads are fast enough at all. The cheapest by the power table wins, and where the step below was measured
-//! as too slow, the clock between the two that loses just ε less what the two looks may be wrong by. Prefill is left alone. Later looks
-//! are short, or the looking would cost what the knee saves: 40 s at full clock every half hour ate 0.6 of 12.5 % J. And they wait while
-//! full clock would make the fan turn faster, which its hysteresis would keep for good: that ate 1.2 of 10.7 % J.
+//! Decode is bound by memory, so the clock can fall before the speed does. The reference (best threads, full clock) and a candidate take
+//! turns, six seconds each, and [`super::curve`] learns from them how speed falls with the clock. First one thread less is compared at full
+//! clock: is it faster, it is the reference. Then the candidate is the clock that loses ε as far as the curve says by now; then the same
+//! with one thread less, if that many are fast enough at all. The cheapest by the power table is measured on until its loss is known to a
+//! tenth of a percent. What then stands is the clock, between two steps if need be, that loses ε less two sigma. Prefill is left alone.
+//!
+//! Later looks at the reference are short, or the looking would cost what the knee saves: 40 s at full clock every half hour ate 0.6 of
+//! 12.5 % J. And they wait while full clock would make the fan turn faster, which its hysteresis would keep for good: that ate 1.2 of
+//! 10.7 % J.
 
+use super::curve::{Crew, Curve};
 use super::policy::Prior;
-use super::rates::Rates;
 
-/// Busy seconds on a candidate in the first search; the first two are not counted.
-const STAND_S: f32 = 40.0;
-/// A later look at the reference, and at a candidate then.
+/// Busy seconds on a setting before the other has its turn. The first is not counted: it may belong to both.
+const STINT_S: f32 = 6.0;
+const SKIP_S: f32 = 1.0;
+/// A later look at the reference.
 pub const LOOK_S: f32 = 18.0;
-const SKIP_S: f32 = 2.0;
 /// The reference is measured anew this often: context grows, rooms warm.
 const REFRESH_S: f32 = 1800.0;
 /// Or this often at last, whatever the fan does.
 const REFRESH_LAST_S: f32 = 4.0 * REFRESH_S;
-/// Sigmas of the measured loss that are kept between it and ε: one look in ten loses more than it seems to.
-const GUARD_SIGMAS: f32 = 1.3;
-/// A knee that was found stays unless a later, shorter look has it lose this much more: twice the error of that look.
-const DOUBT: f32 = 0.005;
+/// A search that the fan broke off goes on after this.
+const RESUME_S: f32 = 120.0;
+/// Between two corrections of a knee by what was seen since.
+const REVIEW_S: f32 = 60.0;
+/// One sigma of a loss that is enough to choose by, as a share of ε; and of a candidate's that is enough to stay.
+const COARSE: f32 = 0.15;
+const FINE: f32 = 0.001;
+/// A candidate's clock is no further below those that were measured than by this share.
+const STRIDE: f32 = 0.85;
+/// A search ends after this, however sure it is: rates scatter more than was thought.
+const SEARCH_MAX_S: f32 = 900.0;
+/// Sigmas of the loss that are kept between it and ε: one board in forty loses more.
+const GUARD_SIGMAS: f32 = 2.0;
+/// Sigmas by which one thread less must be faster, or too slow: this is asked after every stint.
+const CLEAR_SIGMAS: f32 = 3.0;
 
 /// A setting for decode; the clock may lie between two steps (see [`super::dither`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
     pub threads: u8,
     pub mhz: f32,
-}
-
-/// The first search goes down from the top; a later one starts at the knee found, up if it has become too slow, else one step lower.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Search {
-    First,
-    Again,
-    OneLower,
 }
 
 /// The share of speed that may be lost, against all threads or against fewer that were faster.
@@ -46,198 +52,257 @@ pub struct Epsilon {
     pub fewer: f32,
 }
 
+/// One busy second of decode.
+#[derive(Clone, Copy, Debug)]
+pub struct Second {
+    /// The clock step that was asked for.
+    pub mhz: f32,
+    pub tokens: f32,
+    pub busy_s: f32,
+    /// The first of an answer.
+    pub begins: bool,
+    pub may_cap: bool,
+    /// Full clock for [`Eco::looks_s`] would make the fan turn faster.
+    pub turns_fan: bool,
+}
+
+/// What the present seconds are for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Task {
+    /// The reference and a candidate in turn.
+    Search,
+    /// The reference alone, once.
+    Look,
+    /// The knee stands.
+    Rest,
+}
+
 #[derive(Clone, Debug)]
 pub struct Eco {
     epsilon: Epsilon,
-    best_threads: u8,
-    reference: f32,
-    /// One sigma of the reference, as a share of it.
-    reference_error: f32,
+    /// Of the reference, at least one.
+    threads: u8,
+    cores: u8,
+    curve: Curve,
+    /// The lowest clock that was stood on, by [`Crew`].
+    lowest_mhz: [f32; 2],
+    task: Task,
+    /// What stands at rest, and what is stood on otherwise.
     best: Setting,
-    best_rate: f32,
-    /// Most tokens a thread and GHz has given: there a thread hardly waits for memory.
-    densest: f32,
-    trying: Option<Setting>,
-    search: Search,
+    trying: Setting,
+    /// The clock step of the last second, and how long it has stood.
+    stood_on: Setting,
     stood_s: f32,
-    rates: Rates,
-    since_reference_s: f32,
-    /// The last candidate that was allowed, and its loss.
-    allowed: Option<(Setting, f32)>,
+    stints: u32,
+    searched_s: f32,
+    /// Enough, or as far as time allowed.
+    is_sure: bool,
+    rested_s: f32,
+    since_review_s: f32,
 }
 
 impl Eco {
     pub fn new(prior: &Prior, epsilon: Epsilon, threads: u8) -> Eco {
+        let threads = threads.max(1);
         let full = Setting { threads, mhz: prior.max_mhz() };
         Eco {
             epsilon,
-            best_threads: threads,
-            reference: 0.0,
-            reference_error: 0.0,
+            threads,
+            cores: prior.cores,
+            curve: Curve::new(),
+            lowest_mhz: [full.mhz; 2],
+            task: Task::Search,
             best: full,
-            best_rate: 0.0,
-            densest: 0.0,
-            trying: Some(full),
-            search: Search::First,
+            trying: full,
+            stood_on: full,
             stood_s: 0.0,
-            rates: Rates::default(),
-            since_reference_s: 0.0,
-            allowed: None,
+            stints: 0,
+            searched_s: 0.0,
+            is_sure: false,
+            rested_s: 0.0,
+            since_review_s: 0.0,
         }
     }
 
     /// What decode runs at now.
     pub fn setting(&self) -> Setting {
-        self.trying.unwrap_or(self.best)
+        if self.task == Task::Rest { self.best } else { self.trying }
     }
 
     pub fn is_searching(&self) -> bool {
-        self.trying.is_some()
+        self.task != Task::Rest
     }
 
     /// The reference: best threads, full clock.
     pub fn full(&self, prior: &Prior) -> Setting {
-        Setting { threads: self.best_threads, mhz: prior.max_mhz() }
+        Setting { threads: self.threads, mhz: prior.max_mhz() }
     }
 
-    /// Whether the reference is due to be measured anew; `turns_fan`: full clock for a look would make the fan turn faster.
-    pub fn look_again(&mut self, prior: &Prior, turns_fan: bool) {
-        let due_s = if turns_fan { REFRESH_LAST_S } else { REFRESH_S };
-        if self.trying.is_none() && self.since_reference_s >= due_s {
-            self.reference = 0.0;
-            self.search = Search::Again;
-            self.stand_on(self.full(prior));
-        }
+    /// Seconds that the next look at the reference takes.
+    pub fn looks_s(&self) -> f32 {
+        if self.task == Task::Rest && self.is_sure { LOOK_S } else { STINT_S }
     }
 
     /// Takes in one busy second of decode that ran as [`Eco::setting`] says.
-    pub fn feed(&mut self, prior: &Prior, tokens: f32, busy: f32, may_cap: bool) {
-        self.since_reference_s += busy;
-        let Some(trying) = self.trying else { return };
-        self.stood_s += busy;
-        if self.stood_s <= SKIP_S {
-            return;
+    pub fn feed(&mut self, prior: &Prior, second: Second) {
+        let setting = self.setting();
+        let now = Setting { mhz: second.mhz, ..setting };
+        let crew = self.crew_of(setting);
+        if now != self.stood_on {
+            (self.stood_on, self.stood_s) = (now, 0.0);
         }
-        self.rates.add(tokens / busy.max(1e-3));
-        if self.stood_s < if self.search == Search::First { STAND_S } else { LOOK_S } {
-            return;
+        self.stood_s += second.busy_s;
+        if second.begins {
+            self.curve.another_answer();
         }
-        let rate = self.rates.mean();
-        self.densest = self.densest.max(density(trying, rate));
-        let full = self.full(prior);
-        if self.reference == 0.0 {
-            self.reference = rate;
-            self.reference_error = self.rates.error_of_mean() / rate.max(1e-6);
-            self.best_rate = if self.best == full { rate } else { self.best_rate };
-            self.since_reference_s = 0.0;
-            self.allowed = Some((full, 0.0));
-            return if self.search == Search::Again && self.best != full {
-                self.stand_on(self.step_of_best(prior))
-            } else {
-                self.try_below(prior, full, may_cap)
-            };
+        if self.stood_s > SKIP_S && second.tokens > 0.0 {
+            self.curve.learn(crew, below_full(prior, second.mhz), second.tokens / second.busy_s.max(1e-3));
+            self.lowest_mhz[crew as usize] = self.lowest_mhz[crew as usize].min(second.mhz);
         }
-        if trying.mhz == full.mhz && rate > self.reference * (1.0 + self.guard(prior)) {
-            // Fewer threads are faster: what may be lost counts from there.
-            (self.best_threads, self.reference, self.reference_error) = (trying.threads, rate, self.rates.error_of_mean() / rate);
-            (self.best, self.best_rate, self.allowed) = (trying, rate, Some((trying, 0.0)));
-            return self.try_below(prior, trying, may_cap);
-        }
-        let epsilon = self.epsilon(prior);
-        let loss = 1.0 - rate / self.reference;
-        let guard = self.guard(prior);
-        let slack = if self.search == Search::Again && trying == self.step_of_best(prior) { DOUBT } else { -guard };
-        let allowed = loss <= epsilon + slack;
-        let below = self.between(trying, loss, epsilon - guard).filter(|_| !allowed);
-        if allowed {
-            self.allowed = Some((trying, loss));
-        }
-        match (self.search, allowed) {
-            (Search::Again, true) => {
-                self.search = Search::OneLower;
-                let mhz = prior.step_below(trying.mhz);
-                if may_cap && mhz < trying.mhz { self.stand_on(Setting { mhz, ..trying }) } else { self.trying = None }
+        match self.task {
+            Task::Search => {
+                self.searched_s += second.busy_s;
+                if self.stood_s >= STINT_S {
+                    self.next(prior, &second);
+                }
             }
-            (Search::Again, false) if trying.mhz < full.mhz => self.stand_on(Setting { mhz: prior.step_above(trying.mhz), ..trying }),
-            (Search::Again, false) => (self.best, self.trying) = (full, None),
-            (Search::OneLower, _) => {
-                self.best = match below {
-                    _ if allowed => trying,
-                    // A short look moves what a long one found, but does not replace it.
-                    Some(b) => Setting { mhz: (STAND_S * self.best.mhz + LOOK_S * b.mhz) / (STAND_S + LOOK_S), ..b },
-                    None => self.best,
+            Task::Look if self.stood_s >= LOOK_S => self.rest(self.best),
+            Task::Look => (),
+            Task::Rest => {
+                self.rested_s += second.busy_s;
+                self.since_review_s += second.busy_s;
+                if self.since_review_s >= REVIEW_S {
+                    self.since_review_s = 0.0;
+                    let mhz = self.knee(prior, crew, GUARD_SIGMAS, second.may_cap);
+                    self.best = mhz.map_or(self.full(prior), |mhz| Setting { mhz, ..self.best });
+                }
+                let due_s = match (second.turns_fan, self.is_sure) {
+                    (true, _) => REFRESH_LAST_S,
+                    (false, true) => REFRESH_S,
+                    (false, false) => RESUME_S,
                 };
-                self.trying = None;
-            }
-            (Search::First, true) => {
-                self.take_if_cheaper(prior, trying, rate);
-                self.try_below(prior, trying, may_cap);
-            }
-            (Search::First, false) => {
-                if let Some(between) = below {
-                    self.take_if_cheaper(prior, between, (1.0 - epsilon + guard) * self.reference);
-                }
-                if trying.threads == self.best_threads && trying.threads > 1 {
-                    self.stand_on(Setting { threads: trying.threads - 1, mhz: full.mhz });
-                } else {
-                    self.trying = None;
+                if self.rested_s >= due_s {
+                    self.task = if self.is_sure { Task::Look } else { Task::Search };
+                    self.trying = self.full(prior);
                 }
             }
         }
     }
 
-    /// What a measured loss may be wrong by, at most half of what may be lost.
-    fn guard(&self, prior: &Prior) -> f32 {
-        let error = self.rates.error_of_mean() / self.reference.max(1e-6);
-        (GUARD_SIGMAS * error.hypot(self.reference_error)).min(0.5 * self.epsilon(prior))
-    }
-
-    fn epsilon(&self, prior: &Prior) -> f32 {
-        if self.best_threads < prior.cores { self.epsilon.fewer } else { self.epsilon.all }
-    }
-
-    /// The clock that loses just `aim`, between the last step that lost less and this one that loses more.
-    fn between(&self, slow: Setting, loss: f32, aim: f32) -> Option<Setting> {
-        let (fast, fast_loss) = self.allowed.filter(|(s, _)| s.threads == slow.threads && s.mhz > slow.mhz)?;
-        let share = ((aim - fast_loss) / (loss - fast_loss)).clamp(0.0, 1.0);
-        Some(Setting { mhz: fast.mhz - share * (fast.mhz - slow.mhz), ..fast })
-    }
-
-    /// The clock step from which a later search starts.
-    fn step_of_best(&self, prior: &Prior) -> Setting {
-        let low = prior.step_at_or_below(self.best.mhz);
-        Setting { mhz: if self.best.mhz > low + 0.5 { prior.step_above(low) } else { low }, ..self.best }
-    }
-
-    fn take_if_cheaper(&mut self, prior: &Prior, setting: Setting, rate: f32) {
-        if self.joules(prior, setting, rate) < self.joules(prior, self.best, self.best_rate) {
-            (self.best, self.best_rate) = (setting, rate);
+    /// A stint of a search ends.
+    fn next(&mut self, prior: &Prior, second: &Second) {
+        self.stints += 1;
+        let (behind, sigma) = self.curve.loss(Crew::Fewer, 0.0);
+        if behind < -CLEAR_SIGMAS * sigma {
+            // Fewer threads are faster: what may be lost counts from there.
+            *self = Eco::new(prior, self.epsilon, self.threads - 1);
+            return;
+        }
+        if self.trying != self.full(prior) {
+            self.trying = self.full(prior);
+            return;
+        }
+        let coarse = COARSE * self.epsilon();
+        let out_of_time = self.searched_s >= SEARCH_MAX_S;
+        let fewer = Setting { threads: self.threads - 1, ..self.full(prior) };
+        let is_open = fewer.threads > 0 && sigma > coarse && behind - CLEAR_SIGMAS * sigma <= self.epsilon();
+        let unsure = is_open.then_some(fewer).or_else(|| {
+            let crews = [Crew::All, Crew::Fewer];
+            crews.into_iter().find_map(|crew| self.candidate(prior, crew, coarse, second.may_cap))
+        });
+        if let Some(unsure) = unsure.filter(|_| !out_of_time) {
+            self.trying = unsure;
+            return;
+        }
+        let best = self.cheapest(prior, second.may_cap);
+        let unsure = self.candidate(prior, self.crew_of(best), FINE, second.may_cap).filter(|_| !out_of_time);
+        match unsure {
+            Some(setting) if !second.turns_fan => self.trying = setting,
+            _ => {
+                self.is_sure = unsure.is_none();
+                self.rest(best);
+            }
         }
     }
 
-    fn try_below(&mut self, prior: &Prior, from: Setting, may_cap: bool) {
-        let mhz = prior.step_below(from.mhz);
-        if may_cap && mhz < from.mhz {
-            self.stand_on(Setting { mhz, ..from });
-        } else if from.threads == self.best_threads && from.threads > 1 {
-            self.stand_on(Setting { threads: from.threads - 1, mhz: prior.max_mhz() });
-        } else {
-            self.trying = None;
+    fn rest(&mut self, best: Setting) {
+        (self.task, self.best) = (Task::Rest, best);
+        (self.rested_s, self.since_review_s) = (0.0, 0.0);
+    }
+
+    /// Where a crew is to be measured next; `None` once the loss at its knee is known to `enough`, or where it has no knee.
+    fn candidate(&self, prior: &Prior, crew: Crew, enough: f32, may_cap: bool) -> Option<Setting> {
+        let threads = match crew {
+            Crew::All => self.threads,
+            Crew::Fewer if self.threads > 1 => self.threads - 1,
+            Crew::Fewer => return None,
+        };
+        let (behind, sigma) = self.curve.loss(crew, 0.0);
+        if behind - GUARD_SIGMAS * sigma > self.epsilon() {
+            return None;
         }
+        let knee = self.knee(prior, crew, 0.0, may_cap).unwrap_or(prior.max_mhz());
+        let low = prior.step_at_or_below(knee);
+        let lowest = self.lowest_mhz[crew as usize];
+        if low < lowest - 0.5 {
+            let mhz = low.max(prior.step_at_or_below(STRIDE * lowest)).min(prior.step_below(lowest));
+            return Some(Setting { threads, mhz });
+        }
+        let (_, sigma) = self.curve.loss(crew, below_full(prior, knee));
+        // The two steps about the knee in turn.
+        let mhz = if knee > low + 0.5 && self.stints % 4 < 2 { prior.step_above(low) } else { low };
+        (sigma > enough).then_some(Setting { threads, mhz })
     }
 
-    fn stand_on(&mut self, setting: Setting) {
-        self.trying = Some(setting);
-        (self.stood_s, self.rates) = (0.0, Rates::default());
+    /// The lowest clock of a crew that loses no more than ε, so many sigmas of the loss added; `None` where even full clock loses more.
+    fn knee(&self, prior: &Prior, crew: Crew, sigmas: f32, may_cap: bool) -> Option<f32> {
+        let epsilon = self.epsilon();
+        let mut fast: Option<(f32, f32)> = None;
+        for &mhz in prior.steps_mhz.iter().rev() {
+            let (loss, sigma) = self.curve.loss(crew, below_full(prior, mhz));
+            let loss = loss + sigmas * sigma;
+            if loss > epsilon {
+                return fast.map(|(above, lost)| above - (epsilon - lost) / (loss - lost) * (above - mhz));
+            }
+            fast = Some((mhz, loss));
+            if !may_cap {
+                break;
+            }
+        }
+        fast.map(|(mhz, _)| mhz)
     }
 
-    /// Joules a token by the power table. A thread that waits for memory draws half of what one that computes does, and how much it waits
-    /// shows in its tokens a GHz.
-    fn joules(&self, prior: &Prior, s: Setting, rate: f32) -> f32 {
-        let computing = density(s, rate) / self.densest.max(1e-6);
-        let activity = prior.act_decode * (2.0 + 2.0 * computing.min(1.0)) / 3.0;
-        (prior.board_w + prior.power_w(activity, s.threads, s.mhz)) / rate.max(1e-6)
+    /// The knee with the fewest joules a token by the power table.
+    fn cheapest(&self, prior: &Prior, may_cap: bool) -> Setting {
+        let kept = |s: Setting| 1.0 - self.curve.loss(self.crew_of(s), below_full(prior, s.mhz)).0;
+        let full = self.full(prior);
+        let knees = [(Crew::All, self.threads), (Crew::Fewer, self.threads.saturating_sub(1))].into_iter().filter_map(|(crew, threads)| {
+            let mhz = self.knee(prior, crew, GUARD_SIGMAS, may_cap).filter(|_| threads > 0)?;
+            Some(Setting { threads, mhz })
+        });
+        let knees: Vec<Setting> = std::iter::once(full).chain(knees).collect();
+        // Where a thread gives most tokens a GHz it hardly waits for memory.
+        let densest = knees.iter().map(|&s| density(s, kept(s))).fold(1e-6, f32::max);
+        let joules = |s: Setting| {
+            // A thread that waits for memory draws half of what one that computes does.
+            let activity = prior.act_decode * (2.0 + 2.0 * density(s, kept(s)) / densest) / 3.0;
+            (prior.board_w + prior.power_w(activity, s.threads, s.mhz)) / kept(s).max(1e-6)
+        };
+        knees.into_iter().min_by(|&a, &b| joules(a).total_cmp(&joules(b))).unwrap_or(full)
     }
+
+    fn crew_of(&self, setting: Setting) -> Crew {
+        if setting.threads == self.threads { Crew::All } else { Crew::Fewer }
+    }
+
+    fn epsilon(&self) -> f32 {
+        if self.threads < self.cores { self.epsilon.fewer } else { self.epsilon.all }
+    }
+}
+
+/// ln(full clock / clock).
+fn below_full(prior: &Prior, mhz: f32) -> f32 {
+    (prior.max_mhz() / mhz.max(1.0)).ln()
 }
 
 /// Tokens a thread and GHz.
@@ -250,13 +315,18 @@ mod tests {
     use super::super::plant::noise::Noise;
     use super::*;
 
+    fn second(mhz: f32, tokens: f32) -> Second {
+        Second { mhz, tokens, busy_s: 1.0, begins: false, may_cap: true, turns_fan: false }
+    }
+
     fn knee(epsilon: f32, may_cap: bool, rate: impl Fn(Setting) -> f32) -> Setting {
         let prior = Prior::unknown(4, vec![1500.0, 1600.0, 1700.0, 1800.0, 1900.0, 2000.0, 2100.0, 2200.0, 2300.0, 2400.0]);
         let mut eco = Eco::new(&prior, Epsilon { all: epsilon, fewer: epsilon }, 4);
         for _ in 0..3600 {
-            let r = rate(eco.setting());
-            eco.feed(&prior, r, 1.0, may_cap);
-            eco.look_again(&prior, false);
+            let setting = eco.setting();
+            // Between two steps, the nearer: its loss is what the tests ask about.
+            let mhz = prior.step_at_or_below(setting.mhz + 50.0);
+            eco.feed(&prior, Second { may_cap, ..second(mhz, rate(Setting { mhz, ..setting })) });
         }
         assert!(!eco.is_searching());
         eco.setting()
@@ -266,8 +336,8 @@ mod tests {
     fn the_clock_falls_as_far_as_the_loss_allows() {
         let rate = |s: Setting| 10.0 * (1.0 - 0.0001 * (2400.0 - s.mhz)) * if s.threads < 4 { 0.8 } else { 1.0 };
         let (eco, quiet) = (knee(0.02, true, rate), knee(0.08, true, rate));
-        assert!(eco.threads == 4 && (eco.mhz - 2200.0).abs() < 5.0, "{eco:?}");
-        assert!(quiet.threads == 4 && (quiet.mhz - 1600.0).abs() < 5.0, "{quiet:?}");
+        assert!(eco.threads == 4 && (2200.0..2220.0).contains(&eco.mhz), "{eco:?}");
+        assert!(quiet.threads == 4 && (1600.0..1650.0).contains(&quiet.mhz), "{quiet:?}");
     }
 
     #[test]
@@ -287,11 +357,24 @@ mod tests {
                 10.0 * (1.0 - loss(s.mhz)) * if s.threads < 4 { 0.8 } else { 1.0 } * (1.0 + 0.01 * noise.borrow_mut().normal())
             };
             let found = knee(0.02, true, rate);
-            assert!(found.threads == 4 && loss(found.mhz) > 0.008, "seed {seed}: {found:?}");
+            assert!(found.threads == 4 && loss(found.mhz) > 0.014, "seed {seed}: {found:?}");
             beyond += usize::from(loss(found.mhz) > 0.0201);
         }
-        // One in ten is meant to; half of them did when a fixed twentieth of a percent was kept.
-        assert!(beyond <= 8, "{beyond} of 40");
+        // One in forty is meant to.
+        assert!(beyond <= 4, "{beyond} of 40");
+    }
+
+    #[test]
+    fn an_answer_that_slows_as_it_grows_is_no_loss_of_the_clock() {
+        // A tenth in an answer of 300 s, which no clock is to blame for; then another answer, quick again.
+        let second = std::cell::Cell::new(0);
+        let rate = |s: Setting| {
+            second.set(second.get() + 1);
+            let context = 1.0 - 0.1 * (second.get() % 300) as f32 / 300.0;
+            10.0 * context * (1.0 - 0.0001 * (2400.0 - s.mhz)) * if s.threads < 4 { 0.8 } else { 1.0 }
+        };
+        let found = knee(0.02, true, rate);
+        assert!(found.threads == 4 && (2180.0..2240.0).contains(&found.mhz), "{found:?}");
     }
 
     #[test]
@@ -307,14 +390,22 @@ mod tests {
         let mut eco = Eco::new(&prior, Epsilon { all: 0.3, fewer: 0.3 }, 4);
         let looks_after = |eco: &mut Eco, turns_fan: bool| {
             (0..20_000).find(|_| {
-                eco.feed(&prior, 10.0 * eco.setting().mhz / 2400.0, 1.0, true);
                 let rested = !eco.is_searching();
-                eco.look_again(&prior, turns_fan);
+                let mhz = prior.step_at_or_below(eco.setting().mhz);
+                eco.feed(&prior, Second { turns_fan, ..second(mhz, 10.0 * mhz / 2400.0) });
                 rested && eco.is_searching()
             })
         };
         let (quiet, turning) = (looks_after(&mut eco, false).unwrap(), looks_after(&mut eco, true).unwrap());
         assert!(quiet < 2000 && (7000..8000).contains(&turning), "{quiet} s, {turning} s");
+    }
+
+    #[test]
+    fn a_search_among_rates_that_scatter_too_much_ends_and_keeps_its_distance() {
+        let noise = std::cell::RefCell::new(Noise::new(3));
+        let rate = |s: Setting| 10.0 * (1.0 - 0.0001 * (2400.0 - s.mhz)) * (1.0 + 0.2 * noise.borrow_mut().normal());
+        let found = knee(0.02, true, rate);
+        assert!(found.threads >= 3 && found.mhz >= 2200.0, "{found:?}");
     }
 
     #[test]
