@@ -124,7 +124,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             if lost {
                 state.watch.banned_until_s = now + if zone_t.is_none() { 10.0 } else { 600.0 };
                 Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
-            } else if loses && on_trial {
+            } else if below == Mechanism::Cliff && hold.holds_nothing() || loses && on_trial {
                 state.watch.banned_until_s = now + harm::BAN_S;
                 Mode::Ride { look: None, rising: Rising::from(&hold) }
             } else if loses && age > 600.0 && hold_is_choice(sure) {
