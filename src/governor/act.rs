@@ -6,7 +6,7 @@ use super::eco;
 use super::estimate::Estimator;
 use super::mechanism::Zone;
 use super::mode::{Mode, Rising};
-use super::observation::{Limits, Observation, Phase};
+use super::observation::{Limits, Observation};
 use super::policy::{Goal, Policy};
 use super::senses::STALE_S;
 use super::stay::{self, Stay};
@@ -20,11 +20,7 @@ const RETURN_C: f32 = 3.0;
 /// Moves the law of the present mode by one tick.
 pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>, dt: f64, entered: bool) {
     let prior = &policy.prior;
-    let phase = match seen.phase {
-        Phase::Idle => None,
-        Phase::Prefill => Some(0),
-        Phase::Decode => Some(1),
-    };
+    let phase = seen.phase.index();
     state.bursting = false;
     let trip = state.trip_c(prior);
     let measured_mhz = seen.measured.map_or(prior.max_mhz(), |m| m.value.megahertz());

@@ -3,9 +3,13 @@
 use super::State;
 use super::mechanism::{Look, Zone};
 use super::mode::Mode;
-use super::observation::{Observation, Phase};
+use super::observation::Observation;
 use super::policy::{Goal, Policy};
 use super::senses::STALE_S;
+
+/// Threads are probed while hardly anything waits for memory (PSI), and so long after heat last set the clock.
+const CALM: f32 = 0.1;
+const COOLED_S: f64 = 900.0;
 
 /// Learns from the tick: power and heat, who throttles, how fast.
 pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t: f32, dt: f64) {
@@ -14,11 +18,7 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
     let request = seen.requested.map_or(max, |f| f.megahertz());
     let measured = seen.measured.filter(|m| m.age.0 <= STALE_S).map_or(request, |m| m.value.megahertz());
     let busy = (seen.busy.0 / dt.max(1e-3)).clamp(0.0, 1.0) as f32;
-    let phase = match seen.phase {
-        Phase::Idle => None,
-        Phase::Prefill => Some(0),
-        Phase::Decode => Some(1),
-    };
+    let phase = seen.phase.index();
     let activity = if phase == Some(0) { prior.act_prefill } else { prior.act_decode };
     let power = match seen.power.filter(|p| p.age.0 <= STALE_S) {
         Some(p) => p.value.0,
@@ -52,9 +52,9 @@ pub(super) fn analyse(policy: &Policy, state: &mut State, seen: &Observation, t:
     let rate = seen.tokens / (seen.busy.0 as f32).max(1e-3);
     let steady = state.load.in_phase_s >= 2.0 && busy > 0.9 && !state.bursting && !state.is_breaking_free();
     if policy.goal != Goal::Off && steady && seen.tokens > 0.0 {
-        let calm = seen.memory_pressure < 0.1;
+        let calm = seen.memory_pressure < CALM;
         // While heat sets the clock, seconds with fewer threads buy a clock that minutes would not: such a probe would lie.
-        let may_probe = calm && !state.is_throttled_lately(900.0) && !matches!(state.mode, Mode::Eco { .. } | Mode::Stay { .. });
+        let may_probe = calm && !state.is_throttled_lately(COOLED_S) && !matches!(state.mode, Mode::Eco { .. } | Mode::Stay { .. });
         state.crews[p].feed(rate, seen.threads, measured / max, dt, may_probe);
     }
     // A hold is not judged by a probe, nor by the long way to freedom from a skin, which was weighed before it was taken.

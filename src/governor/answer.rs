@@ -8,11 +8,17 @@ use super::observation::{Admission, Cause, Decision, Degraded, Forecast, Level, 
 use super::policy::{Goal, Policy};
 use crate::units::{Celsius, Seconds};
 
+/// Admission stops this far below where the kernel switches off, or here where nobody says where that is, and opens again when it is
+/// cooler by so much.
+const BELOW_CRITICAL_C: f32 = 6.0;
+const TOO_HOT_C: f32 = 103.0;
+const COOLER_C: f32 = 5.0;
+
 /// Puts the state into words.
 pub(super) fn answer(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>) -> Decision {
     let prior = &policy.prior;
-    let ceiling = prior.critical_c.map_or(103.0, |c| c - 6.0);
-    state.too_hot = t.is_some_and(|t| t >= ceiling || state.too_hot && t >= ceiling - 5.0);
+    let ceiling = prior.critical_c.map_or(TOO_HOT_C, |c| c - BELOW_CRITICAL_C);
+    state.too_hot = t.is_some_and(|t| t >= ceiling || state.too_hot && t >= ceiling - COOLER_C);
     let (level, cause) = level_and_cause(policy, state, seen);
     let trip = state.onset_c(prior);
     let zone = if state.evidence.zone == Zone::Skin { &state.skin } else { &state.die };

@@ -26,8 +26,8 @@ const REFRESH_LAST_S: f32 = 4.0 * REFRESH_S;
 const RESUME_S: f32 = 120.0;
 /// Between two corrections of a knee by what was seen since.
 const REVIEW_S: f32 = 60.0;
-/// One sigma of a loss that is enough to choose by, as a share of ε; and of a candidate's that is enough to stay.
-const COARSE: f32 = 0.15;
+/// One sigma of a loss that is enough to choose by; and of the chosen candidate's that is enough to stay.
+const COARSE: f32 = 0.0045;
 const FINE: f32 = 0.001;
 /// A candidate's clock is no further below those that were measured than by this share.
 const STRIDE: f32 = 0.85;
@@ -202,13 +202,12 @@ impl Eco {
             self.trying = self.full(prior);
             return;
         }
-        let coarse = COARSE * self.epsilon();
         let out_of_time = self.searched_s >= SEARCH_MAX_S;
         let fewer = Setting { threads: self.threads - 1, ..self.full(prior) };
-        let is_open = fewer.threads > 0 && sigma > coarse && behind - CLEAR_SIGMAS * sigma <= self.epsilon();
+        let is_open = fewer.threads > 0 && sigma > COARSE && behind - CLEAR_SIGMAS * sigma <= self.epsilon();
         let unsure = is_open.then_some(fewer).or_else(|| {
             let crews = [Crew::All, Crew::Fewer];
-            crews.into_iter().find_map(|crew| self.candidate(prior, crew, coarse, second.may_cap))
+            crews.into_iter().find_map(|crew| self.candidate(prior, crew, COARSE, second.may_cap))
         });
         if let Some(unsure) = unsure.filter(|_| !out_of_time) {
             self.trying = unsure;
@@ -256,7 +255,8 @@ impl Eco {
 
     /// The lowest clock of a crew that loses no more than ε, so many sigmas of the loss added; `None` where even full clock loses more.
     fn knee(&self, prior: &Prior, crew: Crew, sigmas: f32, may_cap: bool) -> Option<f32> {
-        let epsilon = self.epsilon();
+        // One thread less that is faster, though not clearly so, is what the loss counts from.
+        let epsilon = self.epsilon() + self.curve.loss(Crew::Fewer, 0.0).0.min(0.0);
         let mut fast: Option<(f32, f32)> = None;
         for &mhz in prior.steps_mhz.iter().rev() {
             let (loss, sigma) = self.curve.loss(crew, below_full(prior, mhz));
@@ -382,6 +382,14 @@ mod tests {
         let rate = |s: Setting| [4.0, 8.0, 10.3, 10.0][usize::from(s.threads) - 1] * (0.4 + 0.6 * s.mhz / 2400.0);
         let found = knee(0.02, true, rate);
         assert!(found.threads == 3 && rate(found) >= 0.979 * 10.3, "{found:?}");
+    }
+
+    #[test]
+    fn against_fewer_threads_that_are_hardly_faster_no_more_is_lost_than_may_be() {
+        let noise = std::cell::RefCell::new(Noise::new(5));
+        let loss = |s: Setting| 0.0001 * (2400.0 - s.mhz) + [0.5, 0.2, 0.0, 0.006][usize::from(s.threads) - 1];
+        let found = knee(0.02, true, |s| 10.0 * (1.0 - loss(s)) * (1.0 + 0.01 * noise.borrow_mut().normal()));
+        assert!(loss(found) < 0.022, "{found:?}");
     }
 
     #[test]

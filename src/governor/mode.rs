@@ -19,6 +19,12 @@ pub(super) const SURE: f32 = 0.9;
 const PROMISE: f32 = 0.01;
 /// And it begins this near to where it is to hold.
 const NEAR_CEILING_C: f32 = 0.15;
+/// What was throttled within this is throttled still, between two swings.
+const LATELY_S: f64 = 300.0;
+/// A cap that nobody obeys for so long is let go, and tried again after that; one whose zone cannot be read, sooner.
+const UNHEEDED_S: f64 = 10.0;
+const UNHEEDED_AGAIN_S: f64 = 600.0;
+const UNREAD_AGAIN_S: f64 = 10.0;
 /// A hold that loses more than this against free minutes is given up.
 const HARM: f32 = 0.01;
 /// A board under prompts and answers in turn is still a little on its way when its free minutes are counted, and was faster then than it
@@ -87,7 +93,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
         }
         return;
     };
-    let throttled_lately = state.is_throttled_lately(300.0);
+    let throttled_lately = state.is_throttled_lately(LATELY_S);
     let sure = if state.evidence.confidence >= SURE { state.evidence.verdict } else { Mechanism::Progressive };
     let banned = now < state.watch.banned_until_s;
     let zone_t = match state.evidence.zone {
@@ -111,7 +117,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
         Mode::Stay { mut hold, since_s, on_trial, below } => {
             let age = now - since_s;
             let gain = state.watch.gain();
-            let lost = state.unheeded_s > 10.0 || zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
+            let lost = state.unheeded_s > UNHEEDED_S || zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
             // What a listener waits for is the prompt: quicker prompts are worth a trial that is even on the whole.
             let prompts = state.watch.prompt_gain().unwrap_or(0.0);
             if let Some(gain) = gain {
@@ -122,7 +128,7 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             let least_later = if quicker { -NOT_AT_REST } else { -HARM };
             let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < least_later });
             if lost {
-                state.watch.banned_until_s = now + if zone_t.is_none() { 10.0 } else { 600.0 };
+                state.watch.banned_until_s = now + if zone_t.is_none() { UNREAD_AGAIN_S } else { UNHEEDED_AGAIN_S };
                 Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
             } else if below == Mechanism::Cliff && hold.holds_nothing() || loses && on_trial {
                 state.watch.banned_until_s = now + harm::BAN_S;
@@ -245,7 +251,7 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism, ban
     if policy.goal == Goal::Off {
         return Wish::Leave;
     }
-    let throttled_lately = state.is_throttled_lately(300.0);
+    let throttled_lately = state.is_throttled_lately(LATELY_S);
     let cool = state.trip_c(prior).is_none_or(|trip| {
         let t = if state.evidence.zone == Zone::Skin { state.skin.temperature_c() } else { state.die.temperature_c() };
         t < trip - ECO_AIR_C

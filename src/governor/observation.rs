@@ -20,6 +20,17 @@ pub enum Phase {
     Decode,
 }
 
+impl Phase {
+    /// Where a phase stands in what is kept for both: 0 prefill, 1 decode.
+    pub(super) fn index(self) -> Option<usize> {
+        match self {
+            Phase::Idle => None,
+            Phase::Prefill => Some(0),
+            Phase::Decode => Some(1),
+        }
+    }
+}
+
 /// Bits that the firmware or the kernel sets. `None` where the board does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flags {
