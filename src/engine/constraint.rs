@@ -24,8 +24,8 @@ impl Broken {
     /// Nothing that the model can say goes on here.
     pub fn dead_end() -> Self {
         Broken(
-            "no token of the model's vocabulary goes on as it asks; has it letters that the model can't write, or a rule that leads to nothing \
-             but itself?"
+            "no token of the model's vocabulary goes on as it asks; has it letters that the model can't write, or `logit_bias` forbids, or a \
+             rule that leads to nothing but itself?"
                 .into(),
         )
     }

@@ -18,6 +18,12 @@ use std::sync::{Arc, OnceLock};
 /// Most bytes of a form, schemas included. The tools of Home Assistant with a hundred entities have some 12 kB.
 const FORM_BYTES_MAX: usize = 512 << 10;
 
+/// Most rules, brackets, objects and lists of a form. llguidance goes down into those that lead to each other by recursion, and takes 2 to 7 kB
+/// of stack for one (measured on x86-64): a chain of 300 overflowed a thread's usual 2 MiB, which ends the process.
+const PARTS_MAX: usize = 10_000;
+/// Enough for a chain of so many, and as much again; pages that aren't touched cost nothing.
+const STACK_BYTES: usize = 128 << 20;
+
 /// What one answer's parser may take: memory and time on the engine's thread stay bounded whatever a schema says.
 fn limits() -> ParserLimits {
     ParserLimits {
@@ -53,17 +59,17 @@ impl Grammars {
         if lark.len() > FORM_BYTES_MAX {
             return Err(Error::bad(param, format!("{} bytes of schemas are more than the {FORM_BYTES_MAX} that are taken", lark.len())));
         }
-        let factory = self.factory.get_or_init(|| self.build()).as_ref().map_err(|reason| Error::bad(param, reason.clone()))?;
-        let parser = factory.create_parser(TopLevelGrammar::from_lark(lark)).map_err(|e| Error::bad(param, first_line(&e.to_string())))?;
-        let mut matcher = Matcher::new(Ok(parser));
-        if let Some(error) = matcher.get_error() {
-            return Err(Error::bad(param, first_line(&error)));
+        let parts = lark.bytes().filter(|b| b"([{\n".contains(b)).count();
+        if parts > PARTS_MAX {
+            return Err(Error::bad(
+                param,
+                format!("{parts} rules, brackets, objects and lists are more than the {PARTS_MAX} that are taken"),
+            ));
         }
-        // A client's own form that no text fits is its fault, not the answer's. (Others begin with free text, whose mask is slow to make.)
-        if begins_as_asked(form) {
-            matcher.compute_mask_or_eos().map_err(|e| Error::bad(param, broken(e).0))?;
-        } else if let Some(asked) = asked_behind(form) {
-            // Behind a thought it is looked at by itself.
+        let factory = self.factory.get_or_init(|| self.build()).as_ref().map_err(|reason| Error::bad(param, reason.clone()))?;
+        let matcher = on_large_stack(|| parsing(factory, lark, begins_as_asked(form)).map_err(|why| Error::bad(param, why)))??;
+        // Behind a thought, what a client wrote is looked at by itself.
+        if let Some(asked) = asked_behind(form).filter(|_| !begins_as_asked(form)) {
             self.hold(asked, lenient, param)?;
         }
         Ok(Box::new(Held { matcher, tokens: factory.tok_env().clone() }))
@@ -87,6 +93,29 @@ impl Grammars {
         *factory.limits_mut() = limits();
         Ok(factory)
     }
+}
+
+/// A parser of the grammar, or why there is none. `looks`: also whether any text fits; a client's own form that none fits is its fault, not
+/// the answer's. (Others begin with free text, whose mask is slow to make.)
+fn parsing(factory: &ParserFactory, lark: String, looks: bool) -> Result<Matcher, String> {
+    let parser = factory.create_parser(TopLevelGrammar::from_lark(lark)).map_err(|e| first_line(&e.to_string()))?;
+    let mut matcher = Matcher::new(Ok(parser));
+    if let Some(error) = matcher.get_error() {
+        return Err(first_line(&error));
+    }
+    if looks {
+        matcher.compute_mask_or_eos().map_err(|e| broken(e).0)?;
+    }
+    Ok(matcher)
+}
+
+/// Runs `work` on a thread with [`STACK_BYTES`] of stack.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::NoMemory(format!("no memory to read the form that was asked for: {e}")))?;
+        thread.join().map_err(|_| Error::Failed("the form that was asked for could not be read; the log has the fault's message".into()))
+    })
 }
 
 /// Whether an answer of this form begins with what a client wrote.
@@ -159,8 +188,14 @@ impl Constraint for Held {
 
 fn broken(error: impl std::fmt::Display) -> Broken {
     let text = first_line(&error.to_string());
-    // The parser's word for a dead end.
-    if text.contains("NoExtensionBias") { Broken::dead_end() } else { Broken(text) }
+    // The parser's words for a dead end, and for more ways than `max_items_in_row`.
+    if text.contains("NoExtensionBias") {
+        Broken::dead_end()
+    } else if text.contains("Current row has") {
+        Broken("more ways lead on than can be followed; has it hundreds of members that may all be left out?".into())
+    } else {
+        Broken(text)
+    }
 }
 
 #[cfg(test)]
@@ -430,6 +465,64 @@ mod tests {
         assert!(refused(behind_a_thought(Form::Json(json!({"$ref": "#"})))).contains("nothing but itself"), "as a chat has it");
         assert!(refused(Form::Json(json!({"$ref": "#"}))).contains("nothing but itself"));
         assert!(refused(Form::Json(json!({"type": "string", "pattern": "("}))).contains("unclosed group"));
+    }
+
+    /// Whoever reads them recurses: on a usual stack this would end the process. What comes of them is followed on one.
+    #[test]
+    fn long_chains_of_rules_and_references_are_followed() {
+        let grammars = grammars();
+        let rules = |count: usize, last: &str| {
+            let chain: String = (0..count).map(|n| format!("r{n} ::= \"a\" r{} | \"b\"\n", n + 1)).collect();
+            Form::Grammar(format!("root ::= r0\n{chain}r{count} ::= {last}"))
+        };
+        let of = |count: usize, link: &dyn Fn(Value) -> Value| {
+            let name = |n: usize| format!("r{n}");
+            let next = |n: usize| link(json!({"$ref": format!("#/$defs/r{}", n + 1)}));
+            let mut defs: serde_json::Map<String, Value> = (0..count).map(|n| (name(n), next(n))).collect();
+            defs.insert(name(count), json!({"type": "integer"}));
+            Form::Json(json!({"$ref": "#/$defs/r0", "$defs": defs}))
+        };
+        let object = |to| json!({"type": "object", "properties": {"a": to}, "required": ["a"], "additionalProperties": false});
+        let forms = [
+            rules(1500, "\"c\""),
+            rules(1500, "\"c\" | \"(\" root \")\""),
+            of(1500, &object),
+            of(1500, &|to| json!({"anyOf": [to, {"type": "null"}]})),
+            of(1500, &|to| json!({"allOf": [to, {"type": ["integer", "string"]}]})),
+            of(3000, &|to| to),
+            of(90, &|to| (0..100).fold(to, |inner, _| json!({"items": inner}))),
+        ];
+        for form in forms {
+            let mut held = match grammars.hold(&form, true, "test") {
+                Ok(held) => held,
+                // It may ask for more than the parser takes, here or further on, but must say so.
+                Err(error) => {
+                    assert!(matches!(error, Error::BadRequest { .. }), "{error}");
+                    continue;
+                }
+            };
+            for _ in 0..40 {
+                let mut logits = vec![0.0; 261];
+                let masked = held.mask(&mut logits);
+                let Some(token) = masked.ok().and_then(|()| logits.iter().position(|x| *x == 0.0)) else { break };
+                if held.advance(TokenId(token as u32)).unwrap_or(true) {
+                    break;
+                }
+            }
+        }
+        let told = grammars.hold(&rules(6000, "\"c\""), true, "grammar").map(drop).unwrap_err().to_string();
+        assert!(told.contains("rules, brackets, objects and lists are more than the 10000"), "{told}");
+    }
+
+    #[test]
+    fn more_ways_than_can_be_followed_are_told_as_that() {
+        let members: serde_json::Map<String, Value> = (0..2000).map(|n| (format!("member {n}"), json!({"type": "string"}))).collect();
+        let schema = json!({"type": "object", "properties": members, "additionalProperties": false});
+        let told = grammars().hold(&Form::Json(schema), true, "response_format").and_then(|mut held| {
+            let begin = held.advance(byte(b'{')).and_then(|_| held.mask(&mut [0.0; 261]));
+            begin.map_err(|Broken(why)| Error::bad("response_format", why))
+        });
+        assert!(told.unwrap_err().to_string().contains("more ways lead on than can be followed"));
     }
 
     #[test]
