@@ -1,12 +1,12 @@
 //! `hearth ask`: one question to the running daemon, over its socket or the bus. The answer goes to stdout as it comes, its figures
 //! to stderr.
 
+use super::answer::{dim, show};
 use super::arguments::{self, Count, Seed};
 use super::bus::{BusChoice, Lines};
 use super::socket::{Events, SocketArg, block_on};
 use anyhow::bail;
 use serde_json::{Value, json};
-use std::io::Write;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -68,7 +68,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let known = if f.cached > 0 { format!(" ({} known)", f.cached) } else { String::new() };
     let cut = if f.cut { ", cut at its limit" } else { "" };
     let Figures { prompt, prefill_tok_s, generated, decode_tok_s, .. } = f;
-    eprintln!("[prompt {prompt}{known} at {prefill_tok_s:.1} tok/s, answer {generated} at {decode_tok_s:.1} tok/s{cut}]");
+    let line = format!("[prompt {prompt}{known} at {prefill_tok_s:.1} tok/s, answer {generated} at {decode_tok_s:.1} tok/s{cut}]");
+    eprintln!("{}", dim(&line));
     Ok(())
 }
 
@@ -77,7 +78,7 @@ async fn over_socket(args: &Args, request: &Value) -> anyhow::Result<Option<Figu
     let mut figures = None;
     while let Some(chunk) = events.next().await? {
         let choice = &chunk["choices"][0];
-        show(choice["delta"]["content"].as_str())?;
+        show(choice["delta"]["content"].as_str().unwrap_or_default())?;
         if let Some(finish) = choice["finish_reason"].as_str() {
             let timings = &chunk["timings"];
             let (count, rate) = (|name: &str| timings[name].as_u64().unwrap_or(0), |name: &str| timings[name].as_f64().unwrap_or(0.0));
@@ -91,7 +92,7 @@ async fn over_socket(args: &Args, request: &Value) -> anyhow::Result<Option<Figu
             });
         }
     }
-    show(Some("\n"))?;
+    show("\n")?;
     Ok(figures)
 }
 
@@ -99,7 +100,7 @@ async fn over_bus(bus: BusChoice, request: &Value) -> anyhow::Result<Option<Figu
     let mut lines = Lines::chat(bus, request).await?;
     let mut figures = None;
     while let Some(line) = lines.next()? {
-        show(line["text"].as_str())?;
+        show(line["text"].as_str().unwrap_or_default())?;
         if line["done"] == true {
             let (prompt, decode) = (&line["prompt"], &line["decode"]);
             figures = Some(Figures {
@@ -112,12 +113,6 @@ async fn over_bus(bus: BusChoice, request: &Value) -> anyhow::Result<Option<Figu
             });
         }
     }
-    show(Some("\n"))?;
+    show("\n")?;
     Ok(figures)
-}
-
-fn show(text: Option<&str>) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.unwrap_or_default().as_bytes())?;
-    out.flush()
 }

@@ -1,6 +1,7 @@
 //! The command `hearth`: one file a verb. stdout is the answer, stderr the rest; `--json` prints one stable object.
 //! Exit status: 0 done, 1 refused or failed (one line on stderr), 2 wrong usage.
 
+mod answer;
 mod arguments;
 mod ask;
 mod bench;

@@ -1,5 +1,6 @@
 //! `hearth run`: one answer, or a chat in the terminal. The answer goes to stdout, everything else to stderr.
 
+use super::answer::{dim, show};
 use super::arguments::{self, Count, Seed};
 use super::model_options::ModelOptions;
 use super::socket::runtime;
@@ -269,9 +270,7 @@ impl Screen {
                 Event::Content { text, .. } => {
                     self.bar.finish_and_clear();
                     if self.shows {
-                        let mut out = std::io::stdout().lock();
-                        out.write_all(text.as_bytes())?;
-                        out.flush()?;
+                        show(&text)?;
                     }
                     self.content.push_str(&text);
                 }
@@ -328,14 +327,6 @@ fn tell(done: &Done) {
         usage.prompt_tokens, usage.completion_tokens
     );
     eprintln!("{}", dim(&line));
-}
-
-/// Paler, where stderr is a terminal that may have colours.
-fn dim(text: &str) -> String {
-    if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) {
-        return format!("\x1b[2m{text}\x1b[0m");
-    }
-    text.to_owned()
 }
 
 /// Shows how far a model is loaded.
