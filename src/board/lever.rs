@@ -159,7 +159,8 @@ fn owners_khz(path: &Path, throttled: bool) -> Option<u64> {
     Some(if throttled { hardware().unwrap_or(stands) } else { stands })
 }
 
-/// Puts back what a daemon that is gone has left capped. Returns how many files were written; a missing `keep` means nothing to do.
+/// Puts back what a daemon that is gone has left capped. Returns how many files were written; a missing `keep` means nothing to do. One that
+/// names none of our files is none of ours, and stays as it is.
 pub fn release(root: &Root, keep: &Path) -> Result<usize, LeverError> {
     let kept = match text(keep) {
         Ok(kept) => kept,
@@ -167,12 +168,13 @@ pub fn release(root: &Root, keep: &Path) -> Result<usize, LeverError> {
         Err(miss) => return Err(LeverError::Kept(miss)),
     };
     let cpufreq = root.at("sys/devices/system/cpu/cpufreq");
-    let (mut written, mut result) = (0, Ok(()));
+    let (mut written, mut named, mut result) = (0, false, Ok(()));
     for (khz, path) in kept.lines().filter_map(|l| l.split_once(' ')) {
         let path = PathBuf::from(path);
         // The file was ours, but whoever could write it must not choose what else is written.
         let is_ours = path.starts_with(&cpufreq) && path.ends_with(FILE) && !path.components().any(|c| c == Component::ParentDir);
         let (Ok(owners), true) = (khz.parse::<u64>(), is_ours) else { continue };
+        named = true;
         // Higher than what was kept: its owner has raised it since.
         if self::khz(&path).is_some_and(|stands| stands < owners) {
             match std::fs::write(&path, khz) {
@@ -183,7 +185,9 @@ pub fn release(root: &Root, keep: &Path) -> Result<usize, LeverError> {
         }
     }
     result?;
-    let _ = std::fs::remove_file(keep); // found again it would change nothing
+    if named {
+        let _ = std::fs::remove_file(keep); // found again it would change nothing
+    }
     Ok(written)
 }
 
@@ -356,6 +360,18 @@ mod tests {
         std::fs::create_dir(&tree.keep).unwrap();
         let told = release(&tree.root, &tree.keep).unwrap_err().to_string();
         assert!(told.contains(tree.keep.to_str().unwrap()) && told.contains("hearth board release"), "{told}");
+    }
+
+    #[test]
+    fn a_file_that_keeps_no_clock_is_left_as_it_is() {
+        let tree = Tree::pi5();
+        for text in ["", "root:x:0:0:root:/root:/bin/bash\n", "1800000 /etc/passwd\n"] {
+            std::fs::write(&tree.keep, text).unwrap();
+            assert_eq!(release(&tree.root, &tree.keep).unwrap(), 0);
+            assert_eq!(std::fs::read_to_string(&tree.keep).unwrap(), text);
+        }
+        tree.cap().set(Some(1_800_000_000)).unwrap();
+        assert_eq!(tree.stands(), 2_400_000, "nor does it keep anybody from the lever");
     }
 
     #[test]
