@@ -46,8 +46,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut shape = shape::named(&args.shape).context("no such shape")?;
     shape.layers = args.layers.map_or(shape.layers, |n| n as usize);
     shape.vocabulary = args.vocabulary.map_or(shape.vocabulary, |n| n as usize);
-    if args.out.is_dir() {
-        bail!("{} is a directory; name the file to write", args.out.display());
+    // What a name leads to is replaced: for root that could be a device.
+    if fs::metadata(&args.out).is_ok_and(|there| !there.is_file()) {
+        bail!("{} is there and is no file; name the file to write", args.out.display());
     }
     // A rename at the end: nobody sees half a model, and a process that has the old one mapped keeps it.
     let partial = args.out.with_added_extension("part");
@@ -164,6 +165,19 @@ mod tests {
     use super::*;
     use crate::gguf::Gguf;
     use hearth_kernels::quant::decode;
+
+    #[test]
+    fn what_is_there_and_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for out in [folder.path(), &link] {
+            let out = out.to_owned();
+            let told = run(Args { shape: "tiny".into(), file_type: "Q8_0".into(), out, seed: 1, layers: None, vocabulary: None });
+            assert!(told.unwrap_err().to_string().contains("is there and is no file"));
+        }
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
 
     fn model(file_type: &str, seed: u64) -> (tempfile::TempDir, Gguf) {
         let folder = tempfile::tempdir().unwrap();
