@@ -267,7 +267,7 @@ impl Running {
     fn remember(&mut self) {
         (self.info.decode_threads, self.info.prefill_threads) = (self.decode.workers(), self.prefill.workers());
         let (Some(place), Some(decode), Some(prefill)) = (&self.place, self.decode.made(), self.prefill.made()) else { return };
-        tracing::info!("{decode} threads for single tokens and {prefill} for prompts measured best");
+        tracing::info!("threads measured best: {decode} for single tokens, {prefill} for prompts");
         if let Err(error) = place.write(Threads { decode, prefill }) {
             tracing::debug!(%error, "the numbers of threads can't be kept; they are measured again next time");
         }
