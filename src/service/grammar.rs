@@ -510,7 +510,7 @@ mod tests {
                 }
             }
         }
-        let told = grammars.hold(&rules(6000, "\"c\""), true, "grammar").map(drop).unwrap_err().to_string();
+        let told = grammars.hold(&of(4000, &object), true, "response_format").map(drop).unwrap_err().to_string();
         assert!(told.contains("rules, brackets, objects and lists are more than the 10000"), "{told}");
     }
 
