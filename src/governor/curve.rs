@@ -6,6 +6,8 @@
 //! elasticity at full clock, 1 where a core computes without waiting; b2 bends the curve the way two limits do that take over from each
 //! other: `(compute^-p + memory^-p)^(-1/p)` has b2 = p·b1·(1 - b1)/2, and p is about four where that was measured.
 
+use super::kalman;
+
 /// Level; b1, b2 of all threads; behind, b1, b2 of one less.
 const N: usize = 6;
 /// First guesses and one sigma of each; a level is not known before its first second.
@@ -55,18 +57,7 @@ impl Curve {
         for (i, row) in self.covariance.iter_mut().enumerate() {
             row[i] += DRIFT[i];
         }
-        let along: [f64; N] = std::array::from_fn(|i| (0..N).map(|j| self.covariance[i][j] * by[j]).sum());
-        let variance = noise + (0..N).map(|i| by[i] * along[i]).sum::<f64>();
-        let error = y - (0..N).map(|i| by[i] * self.mean[i]).sum::<f64>();
-        // A second in which something else held the machine must not bend the curve.
-        let bound = 5.0 * variance.sqrt();
-        let error = error.clamp(-bound, bound);
-        for i in 0..N {
-            self.mean[i] += along[i] / variance * error;
-            for j in 0..N {
-                self.covariance[i][j] -= along[i] * along[j] / variance;
-            }
-        }
+        kalman::learn(&mut self.mean, &mut self.covariance, &by, noise, y);
     }
 
     /// The share of speed that a setting loses against all threads at full clock, and one sigma of it.

@@ -15,9 +15,9 @@
 //! A tick goes through the rooms `senses` (what is believed), `analyse` (what follows from it), `mode` (the arrows above), `act` (the law
 //! of the mode) and `answer` (in words). They know: [`estimate`] (the slow node), [`mechanism`] (who throttles), [`threads`], [`stay`],
 //! `turns` (its law for prompts and answers in turn), [`dither`], [`eco`], `curve` (how speed falls with the clock, for eco), [`harm`],
-//! `rates` (means and their errors). In and out: [`observation`], [`policy`], [`profile`] (boards), [`report`] (told to others),
-//! [`replay`] (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`), [`faults`] (lying sensors),
-//! [`naive`] (governors that lose).
+//! `rates` (means and their errors), `kalman` (what estimate and curve learn by). In and out: [`observation`], [`policy`], [`profile`]
+//! (boards), [`report`] (told to others), [`replay`] (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests and
+//! `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
 
 mod act;
 mod analyse;
@@ -28,6 +28,7 @@ pub mod eco;
 pub mod estimate;
 pub mod faults;
 pub mod harm;
+mod kalman;
 pub mod mechanism;
 mod mode;
 pub mod naive;
