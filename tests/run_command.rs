@@ -126,15 +126,25 @@ fn a_file_cut_short_between_two_answers_ends_the_conversation_in_one_line() {
 #[test]
 fn too_few_file_descriptors_are_told_in_a_line() {
     let model = Model::new();
-    for limit in [8, 9] {
+    // How many are enough depends on what this process was given open, so the limit goes up until an answer comes.
+    let mut refused = 0;
+    for limit in 6.. {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" run -m \"$1\" -p x -n 1")]);
         shell.arg(env!("CARGO_BIN_EXE_hearth")).arg(model.path()).env("CACHE_DIRECTORY", model.folder.path()).stdin(Stdio::null());
         let out = shell.output().unwrap();
         let told = text(&out.stderr);
+        if out.status.success() {
+            break;
+        }
+        if told.contains("shared libraries") {
+            continue; // Too few for the system's loader.
+        }
         let is_a_line = told.lines().count() == 1 && told.contains("Too many open files");
         assert!(out.status.code() == Some(1) && is_a_line, "{limit}: {:?} {told}", out.status);
+        refused += 1;
     }
+    assert!(refused >= 2, "only {refused}");
 }
 
 #[test]
