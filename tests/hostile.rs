@@ -2,6 +2,9 @@
 //! The cases come from the generator in the shared fixtures; without it this test is skipped (the reader's own tests damage a
 //! small file of their own).
 
+mod process;
+
+use process::{end_of, ended};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -49,7 +52,7 @@ const CHAT: Verb = Verb { args: &["run", "-m", "{}", "-p", "ab", "-n", "4", "--t
 impl Verb {
     /// Runs to its end.
     fn on(&self, file: &Path) -> Output {
-        self.start(file).wait_with_output().expect("the command can be waited for")
+        end_of(self.start(file))
     }
 
     /// Runs under limits: 5 s of processor time, and memory. Whoever exceeds one dies of a signal.
@@ -116,7 +119,7 @@ fn no_damaged_file_crashes_hangs_or_is_taken_for_good() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let made = Command::new("python3").arg(&make).arg(folder.path()).output().expect("python3 runs");
+    let made = ended(Command::new("python3").arg(&make).arg(folder.path()));
     assert!(made.status.success(), "{}", stderr(&made));
     let index: Index = serde_json::from_slice(&std::fs::read(folder.path().join("index.json")).unwrap()).unwrap();
     assert!(index.cases.len() > 200, "{} cases", index.cases.len());
@@ -157,7 +160,7 @@ fn a_path_that_is_no_utf8_and_a_path_that_is_no_file_are_refused_or_read() {
 fn a_file_cut_short_at_any_moment_kills_no_command() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole.gguf");
-    let made = Command::new(env!("CARGO_BIN_EXE_hearth")).args(["synth", "tiny", "Q8_0"]).arg(&whole).output().unwrap();
+    let made = ended(Command::new(env!("CARGO_BIN_EXE_hearth")).args(["synth", "tiny", "Q8_0"]).arg(&whole));
     assert!(made.status.success(), "{}", stderr(&made));
     let bytes = std::fs::read(&whole).unwrap();
     let mut refused = 0;
@@ -170,7 +173,7 @@ fn a_file_cut_short_at_any_moment_kills_no_command() {
         std::thread::sleep(std::time::Duration::from_millis(moment));
         let rest = [0, 20, 4096, bytes.len() as u64 / 2][moment as usize / 4 % 4];
         std::fs::File::options().write(true).open(&path).unwrap().set_len(rest).unwrap();
-        let out = child.wait_with_output().unwrap();
+        let out = end_of(child);
         assert!(ended_well(&out), "{} cut to {rest} after {moment} ms: {}: {}", verb.args[0], out.status, stderr(&out));
         refused += usize::from(!out.status.success());
     }

@@ -1,7 +1,10 @@
 //! `hearth run` as people and scripts call it, on a model made here: random weights, one token a byte.
 
+mod process;
+
 use hearth::gguf::Gguf;
 use hearth::gguf::writer::{Format, Plan};
+use process::{InTime, end_of, ended, wait};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -39,7 +42,7 @@ impl Model {
     fn run(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = self.start(arguments);
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+        end_of(child)
     }
 
     fn start(&self, arguments: &[&str]) -> Child {
@@ -112,7 +115,7 @@ fn a_file_cut_short_between_two_answers_ends_the_conversation_in_one_line() {
     let model = Model::new();
     let mut chat = model.start(&["-n", "5", "--temp", "0", "--ignore-eos"]);
     let mut input = chat.stdin.take().unwrap();
-    let mut told = BufReader::new(chat.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut told = BufReader::new(InTime(chat.stderr.take().unwrap())).lines().map(Result::unwrap);
     writeln!(input, "Hello").unwrap();
     assert!(told.any(|line| line.starts_with("[prompt")), "the first answer comes to its end");
     std::fs::File::options().write(true).open(model.path()).unwrap().set_len(100).unwrap();
@@ -120,7 +123,7 @@ fn a_file_cut_short_between_two_answers_ends_the_conversation_in_one_line() {
     let told: Vec<String> = told.collect();
     let [line] = &told[..] else { panic!("{told:?}") };
     assert!(line.contains(model.path().to_str().unwrap()) && line.contains("was cut to 100 bytes"), "{line}");
-    assert_eq!(chat.wait().unwrap().code(), Some(1));
+    assert_eq!(wait(&mut chat).code(), Some(1));
 }
 
 #[test]
@@ -129,10 +132,11 @@ fn too_few_file_descriptors_are_told_in_a_line() {
     // How many are enough depends on what this process was given open, so the limit goes up until an answer comes.
     let mut refused = 0;
     for limit in 6.. {
+        assert!(limit <= 1024, "no answer comes with 1024");
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" run -m \"$1\" -p x -n 1")]);
-        shell.arg(env!("CARGO_BIN_EXE_hearth")).arg(model.path()).env("CACHE_DIRECTORY", model.folder.path()).stdin(Stdio::null());
-        let out = shell.output().unwrap();
+        shell.arg(env!("CARGO_BIN_EXE_hearth")).arg(model.path()).env("CACHE_DIRECTORY", model.folder.path());
+        let out = ended(&mut shell);
         let told = text(&out.stderr);
         if out.status.success() {
             break;
@@ -174,6 +178,6 @@ fn what_is_wrong_is_one_line_that_names_it() {
     let long = model.run(&["-p", &"x".repeat(300), "--raw"], "");
     assert!(text(&long.stderr).contains("the prompt has 301 tokens, and the context holds 256"), "{}", text(&long.stderr));
     assert_eq!(model.run(&["--json"], "").status.code(), Some(2));
-    let gone = Command::new(env!("CARGO_BIN_EXE_hearth")).args(["run", "-m", "/nowhere.gguf", "-p", "x"]).output().unwrap();
+    let gone = ended(Command::new(env!("CARGO_BIN_EXE_hearth")).args(["run", "-m", "/nowhere.gguf", "-p", "x"]));
     assert!(gone.status.code() == Some(1) && text(&gone.stderr).contains("/nowhere.gguf"));
 }

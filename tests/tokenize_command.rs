@@ -1,5 +1,7 @@
 //! `hearth tokenize` and `hearth detokenize` as scripts call them, over a vocabulary of bytes made here.
 
+mod process;
+
 use hearth::gguf::writer::Plan;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -24,7 +26,7 @@ fn hearth(verb: &str, options: &[&str], input: &str) -> Output {
     command.arg(verb).arg("-m").arg(file.path()).args(options);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    process::end_of(child)
 }
 
 fn answer(verb: &str, options: &[&str], input: &str) -> String {

@@ -1,6 +1,7 @@
 //! The bus, asked with busctl, gdbus and a program that reads the stream's pipe.
 
-use crate::house::{House, Plan, client, python, slow_model};
+use crate::house::{House, Plan, client, hearthd, python, slow_model};
+use crate::process::{InTime, end_of, ended};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -16,14 +17,15 @@ fn on(house: &House, tool: &str) -> Command {
 }
 
 fn busctl(house: &House, arguments: &[&str]) -> Output {
-    on(house, "busctl").args(["--user", "--timeout=120"]).args(arguments).output().expect("busctl must be installed")
+    ended(on(house, "busctl").args(["--user", "--timeout=120"]).args(arguments))
 }
 
 /// `hearth ask` over the bus, in the middle of its answer.
 fn asking(house: &House) -> Child {
     let mut command = on(house, env!("CARGO_BIN_EXE_hearth"));
-    let mut ask = command.args(["ask", "--bus", "session", "hello"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    ask.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    command.args(["ask", "--bus", "session", "hello"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut ask = command.spawn().unwrap();
+    InTime(ask.stdout.as_mut().unwrap()).read_exact(&mut [0]).unwrap();
     ask
 }
 
@@ -38,12 +40,9 @@ fn busctl_and_gdbus_ask_and_look() {
     let ask =
         ["call", ROOT[0], ROOT[1], "org.hearth.Engine1", "Ask", "sa{sv}", "hello", "2", "max_tokens", "u", "6", "ignore_eos", "b", "true"];
     assert!(text(busctl(&house, &ask)).starts_with("s \""));
-    let gdbus = on(&house, "gdbus")
-        .args(["call", "--session", "--timeout", "120", "-d", ROOT[0], "-o", ROOT[1], "-m", "org.hearth.Engine1.Ask", "hello"])
-        .arg("{'max_tokens': <uint32 3>}")
-        .output()
-        .expect("gdbus must be installed");
-    assert!(text(gdbus).starts_with('('));
+    let mut gdbus = on(&house, "gdbus");
+    gdbus.args(["call", "--session", "--timeout", "120", "-d", ROOT[0], "-o", ROOT[1], "-m", "org.hearth.Engine1.Ask", "hello"]);
+    assert!(text(ended(gdbus.arg("{'max_tokens': <uint32 3>}"))).starts_with('('));
     let property = |name: &str| text(busctl(&house, &["get-property", ROOT[0], ROOT[1], "org.hearth.Engine1", name]));
     assert_eq!(property("Version").trim(), format!("s \"{}\"", env!("CARGO_PKG_VERSION")));
     let objects = text(busctl(&house, &["call", ROOT[0], ROOT[1], "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"]));
@@ -54,12 +53,10 @@ fn busctl_and_gdbus_ask_and_look() {
 fn refusals_have_their_names() {
     let house = House::open(Plan { bus: true, model_lines: "context = 128", ..Plan::default() });
     let refused = |member: &str, signature: &str, arguments: &[&str]| {
-        let output = on(&house, "gdbus")
-            .args(["call", "--session", "-d", ROOT[0], "-o", ROOT[1], "-m"])
-            .arg(format!("{}.{member}", if signature == "governor" { "org.hearth.Governor1" } else { "org.hearth.Engine1" }))
-            .args(arguments)
-            .output()
-            .unwrap();
+        let mut gdbus = on(&house, "gdbus");
+        gdbus.args(["call", "--session", "-d", ROOT[0], "-o", ROOT[1], "-m"]);
+        gdbus.arg(format!("{}.{member}", if signature == "governor" { "org.hearth.Governor1" } else { "org.hearth.Engine1" }));
+        let output = ended(gdbus.args(arguments));
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
@@ -107,14 +104,14 @@ fn a_client_that_reads_the_stream_gets_lines_figures_and_signals() {
 fn hearth_ask_streams_over_the_bus_and_over_the_socket() {
     let house = House::open(Plan { bus: true, ..Plan::default() });
     let ask = |arguments: &[&str]| {
-        let output =
-            on(&house, env!("CARGO_BIN_EXE_hearth")).args(["ask", "-n", "5", "--temp", "0"]).args(arguments).arg("hello").output().unwrap();
+        let mut ask = on(&house, env!("CARGO_BIN_EXE_hearth"));
+        let output = ended(ask.args(["ask", "-n", "5", "--temp", "0"]).args(arguments).arg("hello"));
         assert!(String::from_utf8_lossy(&output.stderr).contains("tok/s"), "{}", String::from_utf8_lossy(&output.stderr));
         text(output)
     };
     let socket = house.socket.to_str().unwrap();
     assert_eq!(ask(&["--bus", "session"]), ask(&["--socket", socket]));
-    let status = on(&house, env!("CARGO_BIN_EXE_hearth")).args(["status", "--json", "--socket", socket]).output().unwrap();
+    let status = ended(on(&house, env!("CARGO_BIN_EXE_hearth")).args(["status", "--json", "--socket", socket]));
     let status: serde_json::Value = serde_json::from_str(&text(status)).unwrap();
     assert_eq!((&status["state"], &status["model"]["id"]), (&"ok".into(), &"tiny".into()));
 }
@@ -125,7 +122,7 @@ fn sigterm_ends_a_stream_on_the_bus_with_a_last_line() {
     let ask = asking(&house);
     house.signal("TERM");
     assert_eq!(house.exit_code(), Some(0));
-    ask.wait_with_output().unwrap();
+    end_of(ask);
 }
 
 #[test]
@@ -134,7 +131,7 @@ fn a_bus_that_went_away_is_joined_again_when_it_is_back() {
     let ask = asking(&house);
     house.stop_bus();
     house.wait_for_log("the bus is gone");
-    ask.wait_with_output().unwrap();
+    end_of(ask);
     // Whoever asked over it is gone; the socket answers on.
     house.wait_for_metric("hearth_requests{state=\"running\"}", 0.0);
     assert_eq!(house.get("/health").0, 200);
@@ -153,7 +150,7 @@ fn a_second_daemon_does_not_take_the_name() {
     let house = House::open(Plan { bus: true, ..Plan::default() });
     let config = house.folder.path().join("second.toml");
     crate::house::write_config(&config, crate::house::model(), "", &house.folder.path().join("s2"), "session", "");
-    let output = on(&house, env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&config).output().unwrap();
+    let output = ended(hearthd(&config).env("DBUS_SESSION_BUS_ADDRESS", house.bus_address()));
     let words = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(words.contains("another daemon carries the name"), "{words}");

@@ -3,6 +3,7 @@
 
 use crate::house::{House, Plan, python, slow_model};
 use crate::played::{Board, Load};
+use crate::process::{ended, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -32,8 +33,7 @@ fn property(house: &House, name: &str) -> String {
         "org.hearth.Hearth1",
         "/org/hearth/Hearth1",
     ]);
-    let output = busctl.args(["org.hearth.Governor1", name]).output().expect("busctl must be installed");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    String::from_utf8(ended(busctl.args(["org.hearth.Governor1", name])).stdout).unwrap().trim().to_owned()
 }
 
 fn metric(house: &House, row: &str) -> Option<f64> {
@@ -121,7 +121,7 @@ fn the_clock_of_a_daemon_that_was_killed_is_released() {
     // As the unit's ExecStopPost does it.
     let kept = house.folder.path().join("clock-cap");
     let mut release = Command::new(env!("CARGO_BIN_EXE_hearth"));
-    let output = release.args(["board", "release", "--root"]).arg(&board.root).arg("--kept").arg(&kept).output().unwrap();
+    let output = ended(release.args(["board", "release", "--root"]).arg(&board.root).arg("--kept").arg(&kept));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!((board.limit("policy4"), board.limit("policy6")), (2_352_000, 2_352_000));
     assert!(!kept.exists());
@@ -156,12 +156,21 @@ fn above_the_ceiling_nobody_is_let_in_until_it_is_cooler() {
     let (status, reply) = ask();
     assert_eq!(status, 503, "{reply}");
     assert!(reply["error"]["message"].as_str().unwrap().contains("too hot"), "{reply}");
-    let gdbus = Command::new("gdbus")
-        .env("DBUS_SESSION_BUS_ADDRESS", house.bus_address())
-        .args(["call", "--session", "-d", "org.hearth.Hearth1", "-o", "/org/hearth/Hearth1", "-m", "org.hearth.Engine1.Ask", "hello", "{}"])
-        .output()
-        .expect("gdbus must be installed");
-    let words = String::from_utf8(gdbus.stderr).unwrap();
+    let mut gdbus = Command::new("gdbus");
+    gdbus.env("DBUS_SESSION_BUS_ADDRESS", house.bus_address());
+    gdbus.args([
+        "call",
+        "--session",
+        "-d",
+        "org.hearth.Hearth1",
+        "-o",
+        "/org/hearth/Hearth1",
+        "-m",
+        "org.hearth.Engine1.Ask",
+        "hello",
+        "{}",
+    ]);
+    let words = String::from_utf8(ended(&mut gdbus).stderr).unwrap();
     assert!(words.contains("org.hearth.Error.TooHot"), "{words}");
     assert_eq!(house.get("/health").0, 200, "it is well, only hot");
     // Another ceiling holds at once, for the engine that goes on with it.
@@ -211,7 +220,7 @@ fn the_desktops_power_saver_means_eco() {
     house.wait_until("eco again", || house.log().matches("the governor means Eco").count() == 2);
     // A daemon that leaves the bus asks for nothing any more.
     profiles.kill().unwrap();
-    profiles.wait().unwrap();
+    wait(&mut profiles);
     house.wait_until("observe again", || house.log().matches("the governor means Observe").count() == 2);
 }
 
@@ -229,11 +238,11 @@ fn a_held_mode_rules_until_its_holder_leaves_and_the_record_replays() {
     house.wait_for_log("the governor means Quiet");
     // It leaves the bus with its mode held.
     drop(holder.stdin.take());
-    assert!(holder.wait().unwrap().success());
+    assert!(wait(&mut holder).success());
     house.wait_for_log("the governor means Observe");
     house.signal("TERM");
     assert_eq!(house.exit_code(), Some(0));
-    let output = Command::new(env!("CARGO_BIN_EXE_hearth")).args(["replay", "--json"]).arg(&trace).output().unwrap();
+    let output = ended(Command::new(env!("CARGO_BIN_EXE_hearth")).args(["replay", "--json"]).arg(&trace));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let replayed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(replayed["ticks"].as_u64().unwrap() > 0 && replayed["differ"] == 0 && replayed["source"] == "simulated", "{replayed}");

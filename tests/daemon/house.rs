@@ -1,20 +1,15 @@
 //! A daemon to ask: its folder, its socket, its bus, and what it tells systemd.
 
+use crate::process::{DEADLINE, InTime, POLL, ended, wait};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
-
-/// Far beyond what anything here takes, also on a busy machine; a test that reaches it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(120);
-
-/// Between two looks at what has no event to wait for: a look costs a process or a read, and the machine has other work.
-pub const POLL: Duration = Duration::from_millis(50);
 
 /// A model of random weights with a vocabulary and a chat template: its answers are noise, and end only where told.
 pub fn model() -> &'static Path {
@@ -30,8 +25,8 @@ pub fn slow_model() -> &'static Path {
 
 fn synth(name: &str, shape: &[&str]) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let status = Command::new(env!("CARGO_BIN_EXE_hearth")).arg("synth").args(shape).arg(&path).status().unwrap();
-    assert!(status.success(), "the model of the test could not be made");
+    let made = ended(Command::new(env!("CARGO_BIN_EXE_hearth")).arg("synth").args(shape).arg(&path));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     path
 }
 
@@ -83,14 +78,9 @@ impl House {
         fs::write(&config, text).unwrap();
         let notices = UnixDatagram::bind(at("notify")).unwrap();
         notices.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
-        command
-            .arg("--config")
-            .arg(&config)
-            .env("NOTIFY_SOCKET", at("notify"))
-            .env("CACHE_DIRECTORY", folder.path())
-            .env_remove("JOURNAL_STREAM");
-        command.stderr(fs::File::create(at("log")).unwrap()).envs(plan.environment.iter().copied());
+        let mut command = hearthd(&config);
+        command.env("NOTIFY_SOCKET", at("notify")).stderr(fs::File::create(at("log")).unwrap());
+        command.envs(plan.environment.iter().copied());
         if let Some(bus) = &bus {
             // It is the system's too: the desktop's power profile is looked for there.
             command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address).env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address);
@@ -160,7 +150,7 @@ impl House {
     }
 
     pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args(["-s", name, &self.daemon.id().to_string()]).status().unwrap().success());
+        assert!(ended(Command::new("kill").args(["-s", name, &self.daemon.id().to_string()])).status.success());
     }
 
     /// SIGHUP, until it has been dealt with.
@@ -176,18 +166,16 @@ impl House {
     }
 
     pub fn curl(&self, path: &str) -> Command {
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", "--no-buffer", "--max-time", "120", "--unix-socket"]).arg(&self.socket).arg(format!("http://localhost{path}"));
-        curl
+        curl(&self.socket, path)
     }
 
     /// A reply and its status.
     pub fn get(&self, path: &str) -> (u16, String) {
-        status_and_body(self.curl(path).args(["-w", "\n%{http_code}"]).output().unwrap())
+        status_and_body(ended(self.curl(path).args(["-w", "\n%{http_code}"])))
     }
 
     pub fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        let (status, body) = status_and_body(self.curl(path).args(["-w", "\n%{http_code}", "-d", &body.to_string()]).output().unwrap());
+        let (status, body) = status_and_body(ended(self.curl(path).args(["-w", "\n%{http_code}", "-d", &body.to_string()])));
         (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")))
     }
 
@@ -224,16 +212,40 @@ pub fn write_config(path: &Path, model: &Path, model_lines: &str, socket: &Path,
     fs::write(path, text).unwrap();
 }
 
-/// Polls, since a child's end has no event that std could wait for with a deadline.
-pub fn wait(child: &mut Child) -> std::process::ExitStatus {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(began.elapsed() < DEADLINE, "the process did not end");
-        std::thread::yield_now();
-    }
+/// What tells a process how it was started. The tests' own surroundings may have it too: a service, an editor in one, a shell.
+const SURROUNDINGS: [&str; 10] = [
+    "CACHE_DIRECTORY",
+    "HEARTH_LOG",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// A daemon that knows nothing of how the tests were started.
+pub fn hearthd(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
+    command.arg("--config").arg(config);
+    shelter(&mut command, config);
+    command
+}
+
+/// Takes the tests' own surroundings from a command that starts a daemon.
+pub fn shelter(command: &mut Command, config: &Path) {
+    SURROUNDINGS.iter().for_each(|name| _ = command.env_remove(name));
+    command.env("CACHE_DIRECTORY", config.parent().unwrap()).stdin(Stdio::null());
+}
+
+/// Without what somebody's `.curlrc` says.
+pub fn curl(socket: &Path, path: &str) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["-q", "-sS", "--no-buffer", "--max-time"]).arg(DEADLINE.as_secs().to_string());
+    curl.arg("--unix-socket").arg(socket).arg(format!("http://localhost{path}")).stdin(Stdio::null());
+    curl
 }
 
 fn status_and_body(output: Output) -> (u16, String) {
@@ -245,13 +257,13 @@ fn status_and_body(output: Output) -> (u16, String) {
 /// Server-sent events as curl hands them out.
 pub struct Stream {
     pub curl: Child,
-    lines: BufReader<ChildStdout>,
+    lines: BufReader<InTime<ChildStdout>>,
 }
 
 impl Stream {
     fn of(curl: &mut Command) -> Stream {
         let mut curl = curl.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(curl.stdout.take().unwrap());
+        let lines = BufReader::new(InTime(curl.stdout.take().unwrap()));
         Stream { curl, lines }
     }
 
@@ -281,7 +293,7 @@ impl Stream {
     /// The data of all events to the end.
     pub fn rest(mut self) -> Vec<String> {
         let rest = std::iter::from_fn(|| self.next()).collect();
-        let _ = self.curl.wait();
+        wait(&mut self.curl);
         rest
     }
 
@@ -305,7 +317,7 @@ impl PrivateBus {
         command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]).arg(format!("--address=unix:path={}", path.display()));
         let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("dbus-daemon must be installed");
         let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap().by_ref()).read_line(&mut address).unwrap();
+        BufReader::new(InTime(daemon.stdout.take().unwrap())).read_line(&mut address).unwrap();
         // Without its number: a bus that comes back to this place has another one.
         let address = address.trim().split(',').next().unwrap_or_default().to_owned();
         PrivateBus { daemon, address }
@@ -337,7 +349,7 @@ pub fn python() -> Option<PathBuf> {
 /// Runs one of the client programs; its output if it found everything as it should be.
 pub fn client(python: &Path, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/clients").join(name);
-    let output = Command::new(python).arg(script).args(arguments).envs(environment.iter().copied()).output().unwrap();
+    let output = ended(Command::new(python).arg(script).args(arguments).envs(environment.iter().copied()));
     assert!(output.status.success(), "{name}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -1,6 +1,7 @@
 //! The socket, asked with curl and with the openai package.
 
 use crate::house::{House, Plan, client, model, python, slow_model};
+use crate::process::ended;
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -70,13 +71,13 @@ fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
     assert!(status == 404 && reply.contains("not_found_error"), "{reply}");
     assert_eq!(house.get("/nowhere").0, 404);
     assert_eq!(house.get(CHAT).0, 405);
-    let methods = String::from_utf8(house.curl(CHAT).arg("-i").output().unwrap().stdout).unwrap().to_lowercase();
+    let methods = String::from_utf8(ended(house.curl(CHAT).arg("-i")).stdout).unwrap().to_lowercase();
     assert!(methods.contains("\r\nallow: post\r\n"), "{methods}");
-    let bad_json = house.curl(CHAT).args(["-o", "/dev/null", "-w", "%{http_code}", "-d", "{"]).output().unwrap();
+    let bad_json = ended(house.curl(CHAT).args(["-o", "/dev/null", "-w", "%{http_code}", "-d", "{"]));
     assert_eq!(bad_json.stdout, b"400");
     let with_header = |bytes: usize| {
         let head = format!("x: {}", "x".repeat(bytes));
-        let output = house.curl("/health").args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &head]).output().unwrap();
+        let output = ended(house.curl("/health").args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &head]));
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!([60_000, 66_000, 100_000, 130_000].map(with_header), ["200", "431", "431", "431"]);
@@ -87,7 +88,7 @@ fn a_full_queue_answers_busy_and_says_when_to_come_again() {
     let house = House::open(Plan { model: slow_model(), model_lines: "sequences = 1", serve_lines: "queue = 0", ..Plan::default() });
     let mut first = house.stream(CHAT, hello(json!({"stream": true, "max_tokens": 400})));
     first.first_text();
-    let output = house.curl(CHAT).args(["-i", "-d", &hello(json!({})).to_string()]).output().unwrap();
+    let output = ended(house.curl(CHAT).args(["-i", "-d", &hello(json!({})).to_string()]));
     let reply = String::from_utf8(output.stdout).unwrap().to_lowercase();
     assert!(reply.starts_with("http/1.1 503") && reply.contains("\r\nretry-after: "), "{reply}");
     assert!(reply.contains("unavailable_error"), "{reply}");

@@ -1,11 +1,13 @@
 //! The daemon's words in the journal: a socket in the journal's place hears them, as fields.
 
-use crate::house::{DEADLINE, model, write_config};
+use crate::house::{curl, model, shelter, write_config};
 use crate::played::Board;
+use crate::process::{DEADLINE, Killed, POLL, ended};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command};
+use std::process::Command;
+use std::time::Instant;
 
 type Fields = Vec<(String, String)>;
 
@@ -50,15 +52,6 @@ impl Heard {
     }
 }
 
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn under_systemd_the_journal_gets_fields_and_catalogued_messages() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +78,8 @@ fn under_systemd_the_journal_gets_fields_and_catalogued_messages() {
     let stream = stderr.metadata().map(|about| format!("{}:{}", about.dev(), about.ino())).unwrap();
     let mut command = own_run(how, "mount --bind \"$0\" /run && exec \"$@\"");
     command.arg(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(at("c.toml"));
-    let _daemon = Killed(command.env("JOURNAL_STREAM", stream).env_remove("NOTIFY_SOCKET").stderr(stderr).spawn().unwrap());
+    shelter(&mut command, &at("c.toml"));
+    let _daemon = Killed(command.env("JOURNAL_STREAM", stream).stderr(stderr).spawn().unwrap());
     let mut heard = Heard { journal, entries: Vec::new() };
     heard.entry("MESSAGE", "board: OrangePi Zero3");
     let ready = heard.entry("MESSAGE", "ready: tiny");
@@ -96,10 +90,10 @@ fn under_systemd_the_journal_gets_fields_and_catalogued_messages() {
     );
     assert_eq!(fs::read_to_string(at("stderr")).unwrap(), "", "with a journal, stderr is silent");
     // Only a thermometer that was read once can be lost.
-    let thermal =
-        || Command::new("curl").args(["-s", "--unix-socket"]).arg(at("s")).arg("http://localhost/v1/thermal").output().unwrap().stdout;
+    let (thermal, began) = (|| ended(&mut curl(&at("s"), "/v1/thermal")).stdout, Instant::now());
     while !String::from_utf8_lossy(&thermal()).contains("\"cpu-thermal\"") {
-        std::thread::yield_now();
+        assert!(began.elapsed() < DEADLINE, "no temperature came");
+        std::thread::sleep(POLL);
     }
     board.tell("thermometer missing");
     let lost = heard.entry("HEARTH_KIND", "sensor-lost");

@@ -1,11 +1,12 @@
 //! Start, reload, stop, and what systemd is told meanwhile.
 
-use crate::house::{DEADLINE, House, POLL, Plan, model, slow_model, wait, write_config};
+use crate::house::{House, Plan, curl, hearthd, model, shelter, slow_model, write_config};
+use crate::process::{DEADLINE, Killed, POLL, ended, wait};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -123,12 +124,10 @@ fn a_socket_that_a_killed_daemon_left_behind_is_replaced_and_has_its_group() {
     house.signal("KILL");
     house.exit_code();
     assert!(house.socket.exists());
-    let mut second = Command::new(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&house.config).spawn().unwrap();
+    let _second = Killed(hearthd(&house.config).spawn().unwrap());
     house.wait_until("an answer", || house.get("/health").0 == 200);
     let about = fs::metadata(&house.socket).unwrap();
     assert_eq!((about.permissions().mode() & 0o777, about.gid()), (0o660, group));
-    second.kill().unwrap();
-    second.wait().unwrap();
 }
 
 #[test]
@@ -203,41 +202,32 @@ fn a_socket_passed_in_by_systemd_is_used_and_left_alone() {
     let (passed, config) = (folder.path().join("passed"), folder.path().join("c.toml"));
     write_config(&config, model(), "", &folder.path().join("unused"), "off", "");
     // systemd-socket-activate does what systemd would: it listens, and starts the daemon at the first connection.
-    let Ok(mut activator) = Command::new("systemd-socket-activate")
-        .arg("--listen")
-        .arg(&passed)
-        .args([env!("CARGO_BIN_EXE_hearthd"), "--config"])
-        .arg(&config)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-    else {
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("--listen").arg(&passed).args([env!("CARGO_BIN_EXE_hearthd"), "--config"]).arg(&config);
+    shelter(&mut command, &config);
+    let Ok(mut activator) = command.stderr(Stdio::null()).spawn().map(Killed) else {
         eprintln!("SKIPPED: systemd-socket-activate is not installed");
         return;
     };
     let began = Instant::now();
     while !passed.exists() {
-        assert!(began.elapsed() < crate::house::DEADLINE);
-        std::thread::yield_now();
+        assert!(began.elapsed() < DEADLINE, "nobody listens");
+        std::thread::sleep(POLL);
     }
     let chat = json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}).to_string();
     // The first request is there before the daemon is, and waits for the model.
-    let output = Command::new("curl")
-        .args(["-sS", "--unix-socket"])
-        .arg(&passed)
-        .args(["-o", "/dev/null", "-w", "%{http_code}", "-d", &chat, &format!("http://localhost{CHAT}")])
-        .output()
-        .unwrap();
+    let output = ended(curl(&passed, CHAT).args(["-o", "/dev/null", "-w", "%{http_code}", "-d", &chat]));
     assert_eq!(output.stdout, b"200", "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!folder.path().join("unused").exists());
-    assert!(Command::new("kill").arg(activator.id().to_string()).status().unwrap().success());
-    wait(&mut activator);
+    assert!(ended(Command::new("kill").arg(activator.0.id().to_string())).status.success());
+    wait(&mut activator.0);
     assert!(passed.exists(), "the socket belongs to systemd");
 }
 
 #[test]
 fn a_second_daemon_leaves_the_first_ones_socket_alone() {
     let house = House::open(Plan::default());
-    let output = Command::new(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&house.config).output().unwrap();
+    let output = ended(&mut hearthd(&house.config));
     let words = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(words.lines().count() == 1 && words.contains("another daemon"), "{words}");
@@ -251,7 +241,7 @@ fn faults_at_the_start_are_one_clear_line() {
     fs::write(&broken, &fs::read(model()).unwrap()[..5000]).unwrap();
     let line = |text: &str| {
         fs::write(&config, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_hearthd")).arg("--config").arg(&config).env("HEARTH_LOG", "off").output().unwrap();
+        let output = ended(hearthd(&config).env("HEARTH_LOG", "off"));
         let words = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), words.lines().count()), (Some(1), 1), "{words}");
         words
@@ -272,13 +262,14 @@ fn too_few_file_descriptors_at_the_start_are_told_in_a_line() {
     // enough depends on what this process was given open, so the limit goes up until a daemon starts.
     let mut refused = 0;
     for limit in 6.. {
+        assert!(limit <= 1024, "no daemon starts with 1024");
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" --config \"$1\""), env!("CARGO_BIN_EXE_hearthd")]).arg(&config);
-        shell.env("CACHE_DIRECTORY", folder.path()).env("HEARTH_LOG", "info").env_remove("JOURNAL_STREAM");
-        let mut daemon = shell.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        shelter(&mut shell, &config);
+        let mut daemon = Killed(shell.env("HEARTH_LOG", "info").stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
         let began = Instant::now();
         let (status, words) = loop {
-            let status = daemon.try_wait().unwrap();
+            let status = daemon.0.try_wait().unwrap();
             let words = fs::read_to_string(&log).unwrap();
             if status.is_some() || words.contains("INFO ready") {
                 break (status, words);
@@ -286,11 +277,7 @@ fn too_few_file_descriptors_at_the_start_are_told_in_a_line() {
             assert!(began.elapsed() < DEADLINE, "{limit}: neither ready nor ended: {words}");
             std::thread::sleep(POLL);
         };
-        let Some(status) = status else {
-            daemon.kill().unwrap();
-            daemon.wait().unwrap();
-            break;
-        };
+        let Some(status) = status else { break };
         if words.contains("shared libraries") {
             continue; // Too few for the system's loader.
         }
@@ -307,13 +294,13 @@ fn a_daemon_out_of_file_descriptors_says_so_once_and_answers_when_it_has_some() 
     let house = House::open(Plan::default());
     let soft_limit = |descriptors: &str| {
         let process = house.daemon.id().to_string();
-        let status = Command::new("prlimit").args(["--pid", &process, &format!("--nofile={descriptors}:")]).status();
-        assert!(status.expect("prlimit (util-linux) runs").success());
+        let set = ended(Command::new("prlimit").args(["--pid", &process, &format!("--nofile={descriptors}:")]));
+        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     };
     soft_limit("3");
     let waiting = UnixStream::connect(&house.socket).unwrap();
     // A client that gives up after many of the daemon's tries.
-    let refused = house.curl("/health").args(["--max-time", "1"]).output().unwrap();
+    let refused = ended(house.curl("/health").args(["--max-time", "1"]));
     assert!(!refused.status.success() && refused.stdout.is_empty());
     soft_limit("512");
     drop(waiting);
@@ -328,8 +315,7 @@ fn a_check_starts_nothing_and_refuses_what_a_start_would() {
     let check = |more: &str| {
         let text = format!("[model]\npath = \"/m.gguf\"\n[serve]\nsocket = \"{}\"\n{more}", socket.display());
         fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
-        let output = command.arg("--check").arg("--config").arg(&config).env_remove("HEARTH_LOG").output().unwrap();
+        let output = ended(hearthd(&config).arg("--check"));
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(check(""), (Some(0), String::new()));

@@ -8,5 +8,7 @@ mod http;
 mod journal;
 mod lifecycle;
 mod played;
+#[path = "../process/mod.rs"]
+mod process;
 mod real;
 mod units;

@@ -1,6 +1,7 @@
 //! A board that is played beside the daemon: its files, its commands, and a load that makes it warm.
 
-use crate::house::{DEADLINE, House, POLL};
+use crate::house::House;
+use crate::process::{DEADLINE, InTime, POLL};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 pub struct Board {
     play: Child,
     commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: BufReader<InTime<ChildStdout>>,
     pub root: PathBuf,
     _folder: TempDir,
 }
@@ -29,7 +30,7 @@ impl Board {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
         command.args(["board", "play", board, "--threads", "1", "--ambient", &ambient.to_string(), "--speed", &speed.to_string()]);
         let mut play = command.arg(&root).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (commands, answers) = (play.stdin.take().unwrap(), BufReader::new(play.stdout.take().unwrap()));
+        let (commands, answers) = (play.stdin.take().unwrap(), BufReader::new(InTime(play.stdout.take().unwrap())));
         let mut board = Board { play, commands, answers, root, _folder: folder };
         // Answered once the tree is there.
         board.tell(&format!("ambient {ambient}"));

@@ -1,5 +1,6 @@
 //! The units as systemd sees them.
 
+use crate::process::ended;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,13 +31,8 @@ fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
 #[test]
 fn systemd_finds_no_fault_in_the_units() {
     let Some((folder, service)) = copies() else { return };
-    let output = Command::new("systemd-analyze")
-        .arg("verify")
-        .arg("--man=no")
-        .arg(&service)
-        .arg(folder.path().join("hearthd.socket"))
-        .output()
-        .unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    let output = ended(verify.args(["verify", "--man=no"]).arg(&service).arg(folder.path().join("hearthd.socket")));
     let words = String::from_utf8_lossy(&output.stderr);
     // Without a running systemd it may complain about other units; ours must not be named.
     assert!(!words.lines().any(|l| l.contains("hearthd.service:") || l.contains("hearthd.socket:")), "{words}");
@@ -45,7 +41,7 @@ fn systemd_finds_no_fault_in_the_units() {
 #[test]
 fn the_service_is_shut_in() {
     let Some((_folder, service)) = copies() else { return };
-    let output = Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&service).output().unwrap();
+    let output = ended(Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&service));
     let words = String::from_utf8_lossy(&output.stdout);
     let Some(line) = words.lines().find(|l| l.contains("Overall exposure level")) else {
         eprintln!("SKIPPED: this systemd-analyze can't judge a unit offline: {}", String::from_utf8_lossy(&output.stderr));
@@ -63,7 +59,7 @@ fn the_drop_ins_are_sound_too() {
         let together = fs::read_to_string(&service).unwrap() + &fs::read_to_string(shipped).unwrap();
         let unit = folder.path().join("hearthd-with.service");
         fs::write(&unit, together).unwrap();
-        let output = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&unit).output().unwrap();
+        let output = ended(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit));
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(!words.lines().any(|l| l.contains("hearthd-with.service:")), "{name}: {words}");
     }

@@ -3,6 +3,8 @@
 
 mod boards;
 mod faults;
+#[path = "../process/mod.rs"]
+mod process;
 mod sustained;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ fn stem(path: &Path) -> String {
 }
 
 fn hearth(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_hearth")).args(arguments).output().unwrap()
+    process::ended(Command::new(env!("CARGO_BIN_EXE_hearth")).args(arguments))
 }
 
 /// What a command printed that must have gone well.

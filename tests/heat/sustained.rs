@@ -1,5 +1,6 @@
 //! `hearth bench --sustained` as a person or a script calls it: on simulated boards in full, on this machine for a few seconds.
 
+use crate::process::{end_of, ended};
 use crate::{hearth, printed, refused};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
@@ -94,11 +95,12 @@ fn a_run_ended_by_a_signal_keeps_what_it_measured_and_fails() {
     for signal in ["INT", "HUP"] {
         // Some seconds of work must be there first; how soon they are, the machine decides.
         let cut_after = |seconds: u64| {
-            let command =
-                Command::new(env!("CARGO_BIN_EXE_hearth")).args(run).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+            command.args(run).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let command = command.spawn().unwrap();
             std::thread::sleep(Duration::from_secs(seconds));
-            assert!(Command::new("kill").args([&format!("-{signal}"), &command.id().to_string()]).status().unwrap().success());
-            command.wait_with_output().unwrap()
+            assert!(ended(Command::new("kill").args([&format!("-{signal}"), &command.id().to_string()])).status.success());
+            end_of(command)
         };
         let too_soon =
             |output: &Output| output.status.signal().is_some() || String::from_utf8_lossy(&output.stderr).contains("nothing was");

@@ -10,7 +10,7 @@ fn logits(model: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.env("CACHE_DIRECTORY", env!("CARGO_TARGET_TMPDIR"));
     command.arg("logits").arg("-m").arg(model).args(["--kv", "f32", "--exact"]).args(arguments);
-    command.output().expect("the command starts")
+    crate::process::ended(&mut command)
 }
 
 fn json(output: &Output) -> Value {

@@ -14,6 +14,8 @@
 mod command;
 mod fixtures;
 mod oracle;
+#[path = "../process/mod.rs"]
+mod process;
 mod programs;
 mod quantized;
 mod real;

@@ -55,9 +55,12 @@ fn absent() -> Miss {
     Miss::Absent { path: "gone".into() }
 }
 
+/// Far more than a question takes, so that a stalled machine does not fail.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits until the source was asked `n` more times, so that all answers before the last question have been taken in.
 fn wait(asked: &mpsc::Receiver<()>, n: usize) {
-    (0..n).for_each(|_| asked.recv().unwrap());
+    (0..n).for_each(|_| asked.recv_timeout(PATIENCE).expect("the source is asked"));
 }
 
 #[test]

@@ -122,9 +122,13 @@ fn counted(health: &Value, models: &Value, metrics: &str) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
     use serde_json::json;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
+
+    /// Far more than a try at the socket takes, so that a stalled machine does not fail.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn counts_are_read_from_the_metrics_text() {
@@ -138,7 +142,8 @@ mod tests {
     /// Reads a request's head and answers a stream of events; the counts' requests get nothing.
     fn serve(listener: &UnixListener, events: &str) {
         loop {
-            let (mut stream, _) = listener.accept().unwrap();
+            let (mut stream, _) = listener.accept().expect("a try at the socket");
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let (mut head, mut byte) = (Vec::new(), [0]);
             while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
                 head.push(byte[0]);
@@ -156,7 +161,7 @@ mod tests {
         let socket = dir.path().join("s");
         let news = start(socket.clone()).unwrap();
         let next = || loop {
-            match news.recv().unwrap() {
+            match news.recv_timeout(PATIENCE).expect("news") {
                 News::Thermal(v) => return Ok(v["temperature"].as_f64().unwrap()),
                 News::Lost(why) => return Err(why),
                 _ => (),
@@ -164,6 +169,7 @@ mod tests {
         };
         assert!(next().unwrap_err().contains("no daemon answers here"));
         let listener = UnixListener::bind(&socket).unwrap();
+        set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE)).unwrap();
         serve(&listener, "data: {\"temperature\": 51.5}\n\n");
         // Lines about tries before the socket was there may come first.
         let first = std::iter::repeat_with(next).find_map(Result::ok);
