@@ -1,8 +1,10 @@
 //! The socket, asked with curl and with the openai package.
 
 use crate::house::{House, Plan, client, model, python, slow_model};
-use crate::process::ended;
+use crate::process::{DEADLINE, InTime, ended};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -81,6 +83,32 @@ fn refusals_name_the_field_and_have_the_type_that_clients_match_on() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!([60_000, 66_000, 100_000, 130_000].map(with_header), ["200", "431", "431", "431"]);
+}
+
+/// A client that writes all it has before it reads: its write must not fail, or it never sees why it is refused.
+#[test]
+fn a_body_that_is_refused_is_read_to_its_end_so_that_the_refusal_arrives() {
+    let house = House::open(Plan::default());
+    let spaces = " ".repeat(8 << 20);
+    let told = |path: &str, framing: &str, body: &[u8]| {
+        let mut stream = UnixStream::connect(&house.socket).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: l\r\nConnection: close\r\n{framing}\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap_or_else(|e| panic!("{path}, {framing}: {e}"));
+        let mut reply = String::new();
+        InTime(stream).read_to_string(&mut reply).unwrap();
+        reply
+    };
+    let (length, chunks) = (format!("Content-Length: {}", spaces.len()), "Transfer-Encoding: chunked");
+    let chunked = format!("{:x}\r\n{spaces}\r\n0\r\n\r\n", spaces.len());
+    for (path, status) in [(CHAT, "413"), ("/tokenize", "413"), ("/nowhere", "404")] {
+        for reply in [told(path, &length, spaces.as_bytes()), told(path, chunks, chunked.as_bytes())] {
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status}")) && reply.contains("{\"error\":"), "{reply}");
+        }
+    }
+    // Who asks first sends nothing, and is told at once.
+    let reply = told(CHAT, &format!("{length}\r\nExpect: 100-continue"), b"");
+    assert!(reply.starts_with("HTTP/1.1 413"), "{reply}");
 }
 
 #[test]

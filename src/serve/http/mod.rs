@@ -1,7 +1,8 @@
 //! HTTP/1.1 on the Unix socket: OpenAI's paths, llama-server's extras, metrics, and the board's temperature.
 //!
 //! - [`listener`]: connections: how many, how slow, and how they end.
-//! - [`body`]: a request's JSON: how large, how slow, and how many large ones at once; [`reply`]: errors as clients match on them.
+//! - [`body`]: a request's JSON: how large, how slow, and how many large ones at once; [`unread`]: what a refusal leaves of it.
+//! - [`reply`]: errors as clients match on them.
 //! - [`chat`]: `/v1/chat/completions`, `/v1/completions`; [`stream`]: their server-sent events; [`whole`]: their answers in one piece.
 //! - [`parts`]: pieces of both.
 //! - [`models`], [`tokens`], [`observe`]: the rest.
@@ -15,6 +16,7 @@ mod parts;
 mod reply;
 mod stream;
 mod tokens;
+mod unread;
 mod whole;
 
 use super::Shared;
@@ -46,5 +48,6 @@ pub fn router(shared: Shared) -> Router {
         .method_not_allowed_fallback(reply::no_such_method)
         .layer(DefaultBodyLimit::max(body::BYTES_MAX))
         .layer(axum::middleware::from_fn(reply::within_head))
+        .layer(axum::middleware::from_fn(unread::thrown_away))
         .with_state(shared)
 }
