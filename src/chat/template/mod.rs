@@ -1,7 +1,8 @@
 //! A model's own chat template: Jinja as Hugging Face runs it, through minijinja.
 //!
-//! Here: compiling and rendering within limits. [`source`] adapts the template's text, [`printing`], [`json`], [`methods`], [`filters`] and
-//! [`clock`] are Python's behaviours, [`origin`] tells the template's special tokens from those that a message only contains.
+//! Here: compiling and rendering within limits. [`source`] adapts the template's text, whose tags [`mod@tags`] reads. [`printing`],
+//! [`json`], [`methods`], [`filters`] and [`clock`] are Python's behaviours, [`origin`] tells the template's special tokens from those that
+//! a message only contains.
 //! What a request means (roles, parts, calls) is `chat`'s other rooms'; token ids are the tokenizer's.
 //!
 //! A template comes with the model's file and is not trusted: a render is paid for from a budget of fuel, which bounds its time and its
@@ -15,6 +16,7 @@ mod methods;
 mod origin;
 mod printing;
 mod source;
+mod tags;
 
 use origin::Ink;
 pub use origin::{Piece, text_of};
