@@ -36,8 +36,8 @@ pub enum ReplayError {
     LongLine { line: usize },
     #[error("line {line} of the trace, column {column}: {reason}")]
     Parse { line: usize, column: usize, reason: String },
-    #[error("line {line} of the trace: the policy's `{field}` is that of no board")]
-    Policy { line: usize, field: &'static str },
+    #[error("line {line} of the trace: the policy's `{field}` is that of no board: {reason}")]
+    Policy { line: usize, field: &'static str, reason: String },
     #[error("the trace says it is `{kind}` version {version}; this hearth reads `hearth-trace` version 1")]
     Kind { kind: String, version: u32 },
 }
@@ -109,13 +109,16 @@ fn header_in(text: &str, line: usize) -> Result<Header, ReplayError> {
     }
     let header: Header = json(text, line)?;
     match implausible(&header.policy.prior) {
-        Some(field) => Err(ReplayError::Policy { line, field }),
+        Some((field, reason)) => Err(ReplayError::Policy { line, field, reason }),
         None => Ok(header),
     }
 }
 
-/// What of a board no board has, and no arithmetic should be tried with; bounds are far outside those of any.
-fn implausible(prior: &Prior) -> Option<&'static str> {
+/// What of a board no board has, and no arithmetic should be tried with, and why; bounds are far outside those of any.
+fn implausible(prior: &Prior) -> Option<(&'static str, String)> {
+    if !prior.steps_mhz.is_sorted() {
+        return Some(("steps_mhz", "clocks must ascend".into()));
+    }
     let of_fan = |pick: fn(&Fan) -> f32| prior.fan.iter().map(pick).collect::<Vec<_>>();
     let figures = [
         ("steps_mhz", prior.steps_mhz.clone(), 1.0..=20_000.0),
@@ -133,7 +136,10 @@ fn implausible(prior: &Prior) -> Option<&'static str> {
         ("critical_c", prior.critical_c.into_iter().collect(), -50.0..=500.0),
         ("fan", prior.fan.iter().flat_map(|f| [&f.trip_c[..], &f.ratio].concat()).collect(), 0.0..=500.0),
     ];
-    figures.into_iter().find(|(_, values, bounds)| !values.iter().all(|v| bounds.contains(v))).map(|(field, ..)| field)
+    figures.into_iter().find_map(|(field, values, bounds)| {
+        let wrong = values.into_iter().find(|v| !bounds.contains(v))?;
+        Some((field, format!("{wrong} is not from {} to {}", bounds.start(), bounds.end())))
+    })
 }
 
 fn json<'a, T: Deserialize<'a>>(text: &'a str, line: usize) -> Result<T, ReplayError> {
@@ -187,7 +193,9 @@ mod tests {
         let unlike = told(&whole.replacen("\"dt\"", "\"td\"", 1));
         assert!(unlike.starts_with("line 2 of the trace, column ") && unlike.ends_with(": missing field `dt`"), "{unlike}");
         let wild = told(&whole.replacen("\"volts\":[0.9", "\"volts\":[65536", 1));
-        assert_eq!(wild, "line 1 of the trace: the policy's `volts` is that of no board");
+        assert_eq!(wild, "line 1 of the trace: the policy's `volts` is that of no board: 65536 is not from 0.1 to 5");
+        let upside_down = told(&whole.replacen("[1000.0,2000.0]", "[2000.0,1000.0]", 1));
+        assert_eq!(upside_down, "line 1 of the trace: the policy's `steps_mhz` is that of no board: clocks must ascend");
         let later = "{\"kind\":\"hearth-trace\",\"version\":2,\"goals\":[]}\n";
         assert_eq!(told(later), "the trace says it is `hearth-trace` version 2; this hearth reads `hearth-trace` version 1");
         assert!(told(&" ".repeat(LINE_BYTES_MAX + 1).replacen(' ', "x", 1)).starts_with("line 1 of the trace is longer than 65536 bytes"));

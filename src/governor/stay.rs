@@ -144,7 +144,9 @@ impl Stay {
             }
             Zone::Skin => (0.0001, 0.1, Margin { now_c: 1.0, min_c: 0.3, wider_c: 0.5, narrower_c: 0.1, quiet_s: 600.0 }),
         };
-        let start_mhz = start_mhz.clamp(limit.floor_mhz, prior.max_mhz().max(limit.floor_mhz));
+        // A board may run above all the steps that are known of it, and so may its low clock be.
+        let limit = Limit { floor_mhz: limit.floor_mhz.min(prior.max_mhz()), ..limit };
+        let start_mhz = start_mhz.clamp(limit.floor_mhz, prior.max_mhz());
         Stay {
             limit,
             margin,
@@ -378,6 +380,16 @@ mod tests {
 
     fn tick(t: f32, mhz: f32) -> Tick {
         Tick { phase: Some(1), t, measured_mhz: mhz, tripped: false, remaining_s: None, to_ceiling_s: None, free_pays: false, dt: 1.0 }
+    }
+
+    /// As of a board whose maker's clocks were raised beyond what its profile knows.
+    #[test]
+    fn a_low_clock_above_every_step_is_held_to_the_highest() {
+        let mut stay = Stay::new(&prior(), limit(2500.0), 3000.0);
+        for i in 0..100 {
+            stay.tick(&prior(), tick(70.0 + (i % 10) as f32, stay.applied_mhz(1)));
+            assert_eq!(stay.applied_mhz(1), 2400.0);
+        }
     }
 
     #[test]
