@@ -83,116 +83,152 @@ impl Rising {
 
 /// The arrows of the diagram.
 pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation, t: Option<f32>) {
-    let prior = &policy.prior;
-    let now = state.now_s;
     let Some(t) = t else {
         if !matches!(state.mode, Mode::Blind { .. }) {
             let last = [limits_of(policy, state, 0), limits_of(policy, state, 1)];
             let before = Box::new(std::mem::replace(&mut state.mode, Mode::Free));
-            state.mode = Mode::Blind { since_s: now, before, last };
+            state.mode = Mode::Blind { since_s: state.now_s, before, last };
         }
         return;
     };
-    let throttled_lately = state.is_throttled_lately(LATELY_S);
-    let sure = if state.evidence.confidence >= SURE { state.evidence.verdict } else { Mechanism::Progressive };
-    let banned = now < state.watch.banned_until_s;
-    let zone_t = match state.evidence.zone {
-        Zone::Die => Some(t),
-        Zone::Skin => state.sensor.skin,
+    let ground = Ground {
+        sure: if state.evidence.confidence >= SURE { state.evidence.verdict } else { Mechanism::Progressive },
+        zone_t: match state.evidence.zone {
+            Zone::Die => Some(t),
+            Zone::Skin => state.sensor.skin,
+        },
+        settle_s: if state.load.is_mixed() { harm::SETTLE_MIXED_S } else { harm::SETTLE_S },
     };
-    let wish = wish(policy, state, seen, sure, banned);
-    let settle_s = if state.load.is_mixed() { harm::SETTLE_MIXED_S } else { harm::SETTLE_S };
+    let wish = wish(policy, state, seen, ground.sure);
     if state.load.begins_to_mix && matches!(state.mode, Mode::Ride { .. }) {
         // What was counted before was of another load.
-        state.watch.free = harm::Side::left_alone(state.evidence.zone == Zone::Skin || state.sensor.skin.is_some(), settle_s);
+        count_free_anew(state, ground.settle_s);
     }
     let mode = std::mem::replace(&mut state.mode, Mode::Free);
     state.mode = match mode {
         Mode::Blind { before, .. } => *before,
-        Mode::Learning if now < 3.0 => Mode::Learning,
+        Mode::Learning if state.now_s < 3.0 => Mode::Learning,
         Mode::Learning => Mode::Free,
         Mode::Stay { below: Mechanism::Missing, .. } if state.evidence.verdict != Mechanism::Missing => {
             Mode::Ride { look: None, rising: None }
         }
-        Mode::Stay { mut hold, since_s, on_trial, below } => {
-            let age = now - since_s;
-            let gain = state.watch.gain();
-            let lost = state.unheeded_s > UNHEEDED_S || zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
-            // What a listener waits for is the prompt: quicker prompts are worth a trial that is even on the whole.
-            let prompts = state.watch.prompt_gain().unwrap_or(0.0);
-            if let Some(gain) = gain {
-                hold.share_out(gain);
-            }
-            let quicker = prompts > 0.05;
-            let least = if quicker { -NOT_AT_REST } else { 0.003 };
-            let least_later = if quicker { -NOT_AT_REST } else { -HARM };
-            let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < least_later });
-            if lost {
-                state.watch.banned_until_s = now + if zone_t.is_none() { UNREAD_AGAIN_S } else { UNHEEDED_AGAIN_S };
-                Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
-            } else if below == Mechanism::Cliff && hold.holds_nothing() || loses && on_trial {
-                state.watch.banned_until_s = now + harm::BAN_S;
-                Mode::Ride { look: None, rising: Rising::from(&hold) }
-            } else if loses && age > 600.0 && hold_is_choice(sure) {
-                let slow = hold.zone() == Zone::Skin;
-                state.watch.free = harm::Side::left_alone(slow, settle_s);
-                Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least: -HARM }) }
-            } else if on_trial && gain.is_some() && hold.zone() == Zone::Die && !state.load.is_mixed() {
-                // The free minutes before the trial may have been of a board not yet at rest: free, held, and free again.
-                state.watch.free = harm::Side::begin(settle_s);
-                Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least }) }
-            } else {
-                let on_trial = on_trial && gain.is_none();
-                Mode::Stay { hold, since_s, on_trial, below }
-            }
-        }
-        Mode::Ride { look: Some(look), rising } => match state.watch.gain() {
-            Some(gain) if gain < look.least => {
-                state.watch.banned_until_s = now + harm::BAN_S;
-                Mode::Ride { look: None, rising }
-            }
-            Some(_) => {
-                state.watch.held = harm::Side::begin(settle_s);
-                Mode::Stay { hold: look.hold, since_s: now, on_trial: false, below: sure }
-            }
-            None => Mode::Ride { look: Some(look), rising },
-        },
+        Mode::Stay { hold, since_s, on_trial, below } => after_a_hold(policy, state, seen, ground, Held { hold, since_s, on_trial, below }),
+        Mode::Ride { look: Some(look), rising } => after_a_look(state, ground, look, rising),
         Mode::Eco { .. } if wish != Wish::Eco => Mode::Free,
         mode @ Mode::Eco { .. } => mode,
         mode @ (Mode::Free | Mode::Ride { .. }) => match wish {
             Wish::Eco => {
-                let eco = Box::new(Eco::new(prior, epsilon(policy.goal), state.crews[1].best()));
-                Mode::Eco { eco, asked: Dither::at(prior.max_mhz()) }
+                let eco = Box::new(Eco::new(&policy.prior, epsilon(policy.goal), state.crews[1].best()));
+                Mode::Eco { eco, asked: Dither::at(policy.prior.max_mhz()) }
             }
-            Wish::Stay { on_trial } => {
-                let trip = state.trip_c(prior).unwrap_or(OWN_CEILING_C);
-                let (trip, floor) = match (sure, state.evidence.grade) {
-                    (Mechanism::Missing, _) => (OWN_CEILING_C, prior.min_mhz()),
-                    (Mechanism::Skin, Some(grade)) => (grade.at_c, grade.to_mhz),
-                    _ => (trip, state.evidence.low_mhz.unwrap_or(prior.min_mhz())),
-                };
-                let slow = on_trial && state.evidence.zone == Zone::Skin;
-                state.watch.held = harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { settle_s });
-                let start = start_of(prior, state);
-                let (steps, grade) = (sure == Mechanism::Step, sure == Mechanism::Skin);
-                let limit = stay::Limit { zone: state.evidence.zone, trip_c: trip, floor_mhz: floor, steps, grade };
-                let hold = Box::new(Stay::new(prior, limit, start));
-                Mode::Stay { hold, since_s: now, on_trial, below: sure }
-            }
-            Wish::Leave if throttled_lately => {
-                if matches!(mode, Mode::Free) {
-                    let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
-                    state.watch.free = harm::Side::left_alone(slow, settle_s);
-                    Mode::Ride { look: None, rising: None }
-                } else {
-                    mode
-                }
-            }
-            // A cap on its way out stays on it, or the ladder that made room for it would be overrun.
-            Wish::Leave if matches!(mode, Mode::Ride { rising: Some(_), .. }) => mode,
-            Wish::Leave => Mode::Free,
+            Wish::Stay { on_trial } => begin_a_hold(&policy.prior, state, ground, on_trial),
+            Wish::Leave => leave_alone(state, ground, mode),
         },
     };
+}
+
+/// What all arrows go by.
+#[derive(Clone, Copy)]
+struct Ground {
+    /// How the board throttles, as far as that is sure.
+    sure: Mechanism,
+    /// What the zone that throttles reads.
+    zone_t: Option<f32>,
+    /// Of a count, before it begins.
+    settle_s: f32,
+}
+
+/// A [`Mode::Stay`], taken out of it.
+struct Held {
+    hold: Box<Stay>,
+    since_s: f64,
+    on_trial: bool,
+    below: Mechanism,
+}
+
+/// From a hold: on with it, or out of it by one of the ways there are.
+fn after_a_hold(policy: &Policy, state: &mut State, seen: &Observation, ground: Ground, held: Held) -> Mode {
+    let Held { mut hold, since_s, on_trial, below } = held;
+    let now = state.now_s;
+    let gain = state.watch.gain();
+    // What a listener waits for is the prompt: quicker prompts are worth a trial that is even on the whole.
+    let prompts = state.watch.prompt_gain().unwrap_or(0.0);
+    if let Some(gain) = gain {
+        hold.share_out(gain);
+    }
+    let lost = state.unheeded_s > UNHEEDED_S || ground.zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
+    let quicker = prompts > 0.05;
+    let least = if quicker { -NOT_AT_REST } else { 0.003 };
+    let least_later = if quicker { -NOT_AT_REST } else { -HARM };
+    let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < least_later });
+    if lost {
+        state.watch.banned_until_s = now + if ground.zone_t.is_none() { UNREAD_AGAIN_S } else { UNHEEDED_AGAIN_S };
+        Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
+    } else if below == Mechanism::Cliff && hold.holds_nothing() || loses && on_trial {
+        state.watch.banned_until_s = now + harm::BAN_S;
+        Mode::Ride { look: None, rising: Rising::from(&hold) }
+    } else if loses && now - since_s > 600.0 && hold_is_choice(ground.sure) {
+        let slow = hold.zone() == Zone::Skin;
+        state.watch.free = harm::Side::left_alone(slow, ground.settle_s);
+        Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least: -HARM }) }
+    } else if on_trial && gain.is_some() && hold.zone() == Zone::Die && !state.load.is_mixed() {
+        // The free minutes before the trial may have been of a board not yet at rest: free, held, and free again.
+        state.watch.free = harm::Side::begin(ground.settle_s);
+        Mode::Ride { rising: Rising::from(&hold), look: Some(Look { hold, least }) }
+    } else {
+        Mode::Stay { hold, since_s, on_trial: on_trial && gain.is_none(), below }
+    }
+}
+
+/// From a fresh look at the board left alone: back to the hold if that was better.
+fn after_a_look(state: &mut State, ground: Ground, look: Look, rising: Option<Rising>) -> Mode {
+    match state.watch.gain() {
+        Some(gain) if gain < look.least => {
+            state.watch.banned_until_s = state.now_s + harm::BAN_S;
+            Mode::Ride { look: None, rising }
+        }
+        Some(_) => {
+            state.watch.held = harm::Side::begin(ground.settle_s);
+            Mode::Stay { hold: look.hold, since_s: state.now_s, on_trial: false, below: ground.sure }
+        }
+        None => Mode::Ride { look: Some(look), rising },
+    }
+}
+
+/// Into a hold, below what the board showed of its throttle.
+fn begin_a_hold(prior: &Prior, state: &mut State, ground: Ground, on_trial: bool) -> Mode {
+    let evidence = &state.evidence;
+    let (trip_c, floor_mhz) = match (ground.sure, evidence.grade) {
+        (Mechanism::Missing, _) => (OWN_CEILING_C, prior.min_mhz()),
+        (Mechanism::Skin, Some(grade)) => (grade.at_c, grade.to_mhz),
+        _ => (state.trip_c(prior).unwrap_or(OWN_CEILING_C), evidence.low_mhz.unwrap_or(prior.min_mhz())),
+    };
+    let (steps, grade) = (ground.sure == Mechanism::Step, ground.sure == Mechanism::Skin);
+    let limit = stay::Limit { zone: evidence.zone, trip_c, floor_mhz, steps, grade };
+    let hold = Box::new(Stay::new(prior, limit, start_of(prior, state)));
+    let slow = on_trial && limit.zone == Zone::Skin;
+    state.watch.held = harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { ground.settle_s });
+    Mode::Stay { hold, since_s: state.now_s, on_trial, below: ground.sure }
+}
+
+/// No hold, and none wanted.
+fn leave_alone(state: &mut State, ground: Ground, mode: Mode) -> Mode {
+    match mode {
+        Mode::Free if state.is_throttled_lately(LATELY_S) => {
+            count_free_anew(state, ground.settle_s);
+            Mode::Ride { look: None, rising: None }
+        }
+        mode if state.is_throttled_lately(LATELY_S) => mode,
+        // A cap on its way out stays on it, or the ladder that made room for it would be overrun.
+        mode @ Mode::Ride { rising: Some(_), .. } => mode,
+        _ => Mode::Free,
+    }
+}
+
+/// The board's speed left alone is counted from now on.
+fn count_free_anew(state: &mut State, settle_s: f32) {
+    let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
+    state.watch.free = harm::Side::left_alone(slow, settle_s);
 }
 
 /// What a constant clock below the trip promises over the board's own swings between two grades of a slow zone, as a share of speed:
@@ -245,9 +281,10 @@ enum Wish {
 }
 
 /// What the goal, the mechanism and the load ask for.
-fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism, banned: bool) -> Wish {
+fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism) -> Wish {
     let prior = &policy.prior;
     let now = state.now_s;
+    let banned = now < state.watch.banned_until_s;
     if policy.goal == Goal::Off {
         return Wish::Leave;
     }
