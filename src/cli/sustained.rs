@@ -193,7 +193,7 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
     // Looked at first: what is no model may have no end to hash.
     drop(Gguf::open(model)?);
     let sha256 = hash(model)?;
-    let room = options.room_sensor.clone().map(|path| answering(thermal::room(path))).transpose()?;
+    let room = options.room_sensor.as_deref().map(room_sensor).transpose()?;
     // Without --ctx just room enough.
     let load = chosen.load_options(chosen.context.unwrap_or(0) as usize, 1);
     let opening = Opening { path: model, kind: chosen.backend.into(), options: load, turn, room };
@@ -220,7 +220,12 @@ fn this_machine(options: &Options, chosen: &ModelOptions, turn: Turn) -> anyhow:
 }
 
 /// A thermometer of the room that gives a reading, within three tries: a slow one may need a second.
-fn answering(mut sensor: Box<dyn Sensor>) -> anyhow::Result<Box<dyn Sensor>> {
+fn room_sensor(path: &Path) -> anyhow::Result<Box<dyn Sensor>> {
+    // What is not there is told by its reading. A pipe would not even let itself be opened.
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        bail!("--room-sensor: {}: is no file; a sensor's has thousandths of a degree (…/temp1_input, …/temperature)", path.display());
+    }
+    let mut sensor = thermal::room(path.to_owned());
     for _ in 0..2 {
         match sensor.read() {
             Err(Miss::NotReady { .. }) => std::thread::sleep(std::time::Duration::from_secs(1)),
