@@ -8,9 +8,16 @@ use std::process::Command;
 /// Of ten points of exposure; the unit as shipped has 0.3.
 const EXPOSURE_MAX: f64 = 0.4;
 
+/// Plain words, whatever the terminal and the caller like.
+fn analyze(verb: &str) -> Command {
+    let mut command = Command::new("systemd-analyze");
+    command.arg(verb).env("SYSTEMD_COLORS", "0").env("SYSTEMD_URLIFY", "0").env_remove("SYSTEMD_LOG_LEVEL");
+    command
+}
+
 /// Copies with a program that is there; `None`, loudly, without systemd's tool.
 fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+    if analyze("--version").output().is_err() {
         eprintln!("SKIPPED: systemd-analyze is not installed");
         return None;
     }
@@ -31,8 +38,7 @@ fn copies() -> Option<(tempfile::TempDir, PathBuf)> {
 #[test]
 fn systemd_finds_no_fault_in_the_units() {
     let Some((folder, service)) = copies() else { return };
-    let mut verify = Command::new("systemd-analyze");
-    let output = ended(verify.args(["verify", "--man=no"]).arg(&service).arg(folder.path().join("hearthd.socket")));
+    let output = ended(analyze("verify").arg("--man=no").arg(&service).arg(folder.path().join("hearthd.socket")));
     let words = String::from_utf8_lossy(&output.stderr);
     // Without a running systemd it may complain about other units; ours must not be named.
     assert!(!words.lines().any(|l| l.contains("hearthd.service:") || l.contains("hearthd.socket:")), "{words}");
@@ -41,7 +47,7 @@ fn systemd_finds_no_fault_in_the_units() {
 #[test]
 fn the_service_is_shut_in() {
     let Some((_folder, service)) = copies() else { return };
-    let output = ended(Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&service));
+    let output = ended(analyze("security").args(["--offline=true", "--no-pager"]).arg(&service));
     let words = String::from_utf8_lossy(&output.stdout);
     let Some(line) = words.lines().find(|l| l.contains("Overall exposure level")) else {
         eprintln!("SKIPPED: this systemd-analyze can't judge a unit offline: {}", String::from_utf8_lossy(&output.stderr));
@@ -59,7 +65,7 @@ fn the_drop_ins_are_sound_too() {
         let together = fs::read_to_string(&service).unwrap() + &fs::read_to_string(shipped).unwrap();
         let unit = folder.path().join("hearthd-with.service");
         fs::write(&unit, together).unwrap();
-        let output = ended(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit));
+        let output = ended(analyze("verify").arg("--man=no").arg(&unit));
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(!words.lines().any(|l| l.contains("hearthd-with.service:")), "{name}: {words}");
     }
