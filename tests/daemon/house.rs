@@ -1,6 +1,6 @@
 //! A daemon to ask: its folder, its socket, its bus, and what it tells systemd.
 
-use crate::process::{DEADLINE, InTime, POLL, ended, wait};
+use crate::process::{DEADLINE, InTime, POLL, ended, in_time, wait};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -77,7 +77,6 @@ impl House {
         let text = fs::read_to_string(&config).unwrap().replace("policy = \"off\"", plan.governor_lines);
         fs::write(&config, text).unwrap();
         let notices = UnixDatagram::bind(at("notify")).unwrap();
-        notices.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut command = hearthd(&config);
         command.env("NOTIFY_SOCKET", at("notify")).stderr(fs::File::create(at("log")).unwrap());
         command.envs(plan.environment.iter().copied());
@@ -96,7 +95,8 @@ impl House {
                 return self.seen.drain(..=at).next_back().unwrap();
             }
             let mut buffer = [0; 4096];
-            let Ok(n) = self.notices.recv(&mut buffer) else { panic!("no {start} came; the log says:\n{}", self.log()) };
+            let n = in_time(&self.notices).and_then(|()| self.notices.recv(&mut buffer));
+            let n = n.unwrap_or_else(|e| panic!("no {start}: {e}; the log says:\n{}", self.log()));
             self.seen.extend(String::from_utf8_lossy(&buffer[..n]).lines().map(str::to_owned));
         }
     }

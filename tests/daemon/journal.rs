@@ -2,7 +2,7 @@
 
 use crate::house::{curl, model, shelter, write_config};
 use crate::played::Board;
-use crate::process::{DEADLINE, Killed, POLL, ended};
+use crate::process::{DEADLINE, Killed, POLL, ended, in_time};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -46,7 +46,9 @@ impl Heard {
                 return entry.clone();
             }
             let mut buffer = [0; 16 << 10];
-            let n = self.journal.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}: no {name}={start} in {:?}", self.entries));
+            let n = in_time(&self.journal)
+                .and_then(|()| self.journal.recv(&mut buffer))
+                .unwrap_or_else(|e| panic!("{e}: no {name}={start} in {:?}", self.entries));
             self.entries.push(fields(&buffer[..n]));
         }
     }
@@ -69,7 +71,6 @@ fn under_systemd_the_journal_gets_fields_and_catalogued_messages() {
         return;
     };
     let journal = UnixDatagram::bind(at("run/systemd/journal/socket")).unwrap();
-    journal.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut board = Board::play("h618-bare", 25.0, 1.0);
     write_config(&at("c.toml"), model(), "", &at("s"), "off", "");
     let text = fs::read_to_string(at("c.toml")).unwrap().replace("policy = \"off\"", &board.governor("observe"));

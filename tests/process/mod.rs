@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "no crate needs all of it")]
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -54,15 +55,22 @@ pub fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// A pipe or a socket whose next bytes do not come at the deadline fails.
+/// Waits for something to read. (Not by the socket's own timeout: where there is one, a read fails when the tests are stopped meanwhile, as
+/// by Ctrl-Z, and go on.)
+pub fn in_time(from: impl AsFd) -> io::Result<()> {
+    let deadline = Timespec { tv_sec: DEADLINE.as_secs() as i64, tv_nsec: 0 };
+    match retry_on_intr(|| poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&deadline)))? {
+        0 => Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing came in {DEADLINE:?}"))),
+        _ => Ok(()),
+    }
+}
+
+/// A pipe or a socket whose next bytes come by the deadline, or it fails.
 pub struct InTime<R>(pub R);
 
 impl<R: Read + AsFd> Read for InTime<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let deadline = Timespec { tv_sec: DEADLINE.as_secs() as i64, tv_nsec: 0 };
-        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&deadline))? == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing came in {DEADLINE:?}")));
-        }
+        in_time(&self.0)?;
         self.0.read(buffer)
     }
 }

@@ -145,7 +145,7 @@ mod tests {
             let (mut stream, _) = listener.accept().expect("a try at the socket");
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
                 head.push(byte[0]);
             }
             if head.starts_with(b"GET /v1/thermal") {
