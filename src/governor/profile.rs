@@ -148,6 +148,11 @@ impl Profile {
         if !profile.soc.f_mhz.is_sorted() || profile.soc.cores == 0 {
             return wrong("`f_mhz` must ascend and `cores` be at least 1".into());
         }
+        for (id, throttle) in &profile.throttle {
+            if matches!(throttle, Throttle::PowerAllocator { switch_on_c, target_c, .. } if switch_on_c >= target_c) {
+                return wrong(format!("throttle `{id}`: `switch_on_c` must be below `target_c`"));
+            }
+        }
         for c in &profile.cooling {
             if !profile.throttle.contains_key(&c.throttle) {
                 return wrong(format!("cooling `{}` names throttle `{}`, which is not here", c.id, c.throttle));
@@ -219,6 +224,16 @@ mod tests {
         let text =
             FILES.iter().find(|text| text.contains("id = \"pi5\"")).unwrap().replace("throttle = \"firmware\"", "throttle = \"lost\"");
         assert!(Profile::parse(&text).unwrap_err().to_string().contains("throttle `lost`"));
+    }
+
+    /// The governor counts on it: between the two it bounds how early the kernel begins.
+    #[test]
+    fn a_power_allocator_that_is_switched_on_above_its_target_is_named() {
+        let text = FILES.iter().find(|text| text.contains("kind = \"power-allocator\"")).unwrap();
+        let upside_down = text.replace("target_c = ", "target_c = -");
+        assert_ne!(&upside_down, text);
+        let told = Profile::parse(&upside_down).unwrap_err().to_string();
+        assert!(told.contains("`switch_on_c` must be below `target_c`"), "{told}");
     }
 
     #[test]

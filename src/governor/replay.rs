@@ -157,7 +157,8 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str, line: usize) -> Result<T, ReplayE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::governor::Goal;
+    use crate::governor::profile::Profile;
+    use crate::governor::{Goal, KernelPolicy};
 
     /// A policy and two ticks.
     fn trace() -> String {
@@ -181,6 +182,15 @@ mod tests {
         assert_eq!(ticks(whole.trim_end()), (2, None), "the last line is whole");
         assert_eq!(ticks(&whole[..whole.len() - 2]), (1, Some(3)));
         assert_eq!(ticks(&format!("{whole}\0\0\0\0")), (2, Some(4)), "blocks that were never written");
+    }
+
+    #[test]
+    fn every_board_built_in_is_one_that_a_replay_takes() {
+        for profile in Profile::all() {
+            for kernel in [KernelPolicy::PowerAllocator, KernelPolicy::StepWise, KernelPolicy::NotTheKernel] {
+                assert_eq!(implausible(&Prior::of(&profile, kernel, Some(85.0), Some(115.0))), None, "{}", profile.id);
+            }
+        }
     }
 
     #[test]
