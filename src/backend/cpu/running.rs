@@ -179,6 +179,7 @@ impl Loaded for Running {
             layout,
             exact: self.options.exact,
         };
+        // Enough of it to say what the step needs; the rest of it is made of that.
         let mut view = View {
             run: &model,
             step: &step,
