@@ -11,8 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Far more than any answer here takes, so that a stalled machine does not fail.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("an answer in time")
 }
 
 /// Greedy, and in letters, so that every token is a character.
