@@ -22,6 +22,7 @@ pub const POLL: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Runs a command without input to its end.
+#[track_caller]
 pub fn ended(command: &mut Command) -> Output {
     end_of(
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")),
@@ -29,18 +30,20 @@ pub fn ended(command: &mut Command) -> Output {
 }
 
 /// Waits for the end of a process that runs, and for what it still says.
+#[track_caller]
 pub fn end_of(child: Child) -> Output {
     let process = Pid::from_child(&child);
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || tell.send(child.wait_with_output()));
-    told.recv_timeout(DEADLINE).map(Result::unwrap).unwrap_or_else(|_| {
-        let _ = kill_process(process, Signal::KILL);
-        let last = told.recv_timeout(LAST_WORDS).ok().and_then(Result::ok);
-        panic!("no end after {DEADLINE:?}; it was killed: {last:?}");
-    })
+    if let Ok(output) = told.recv_timeout(DEADLINE) {
+        return output.unwrap();
+    }
+    let _ = kill_process(process, Signal::KILL);
+    panic!("no end after {DEADLINE:?}; it was killed: {:?}", told.recv_timeout(LAST_WORDS));
 }
 
 /// The same of a process whose words go elsewhere. Polls, since a child's end has no event that std could wait for with a deadline.
+#[track_caller]
 pub fn wait(child: &mut Child) -> ExitStatus {
     let began = Instant::now();
     loop {
