@@ -1,9 +1,11 @@
 //! One persistent crew of threads for a backend. It is woken once a step, walks through the step's phases together, and sleeps when
 //! the step is done: nothing spins between requests.
 //!
-//! A phase is a number of chunks, claimed one by one from an atomic counter, so fast and slow cores finish together. A phase is over
-//! when its *chunks* are done, not when all workers have arrived: a worker that the system has not let run holds nobody up unless it
-//! holds a chunk.
+//! A phase is a number of chunks. Each worker has a part of them, neighbours in memory, and claims one by one from the part's atomic
+//! counter; when its own part is through, it claims from the others', so fast and slow cores finish together. (One counter for all
+//! would let workers change parts whenever two of them come to it at the same moment, and what each had asked of the memory ahead
+//! would be the other's.) A phase is over when its *chunks* are done, not when all workers have arrived: a worker that the system has
+//! not let run holds nobody up unless it holds a chunk.
 //!
 //! Waiting is spinning for a little while ([`SPIN`]), then sleeping. The spin covers the gaps between the chunks of one phase, and
 //! between two steps of a tight loop; a longer wait means that some thread lost its core, and then spinning takes time from just that
@@ -20,6 +22,7 @@ use super::spread::Spread;
 use super::stint::{Between, Stint};
 use rustix::thread::futex;
 use std::cell::{RefCell, UnsafeCell};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
@@ -63,7 +66,7 @@ struct Shared {
     spread: Spread,
     stop: AtomicBool,
     poisoned: AtomicBool,
-    /// The open step's body and phases; written by the caller while no helper is inside.
+    /// The open step; written by the caller while no helper is inside.
     step: UnsafeCell<Step>,
 }
 
@@ -76,11 +79,13 @@ unsafe impl Send for Shared {}
 struct Step {
     body: Option<*const Body<'static>>,
     phases: Vec<Phase>,
+    workers: usize,
+    /// How many chunks of each part are claimed, `[workers, phases]`: mostly a worker's own business, so side by side for each.
+    claimed: Vec<AtomicU32>,
 }
 
 #[derive(Default)]
 struct Phase {
-    claimed: Line<AtomicU32>,
     finished: Line<AtomicU32>,
     release: Line<Release>,
 }
@@ -103,7 +108,7 @@ pub struct Crew<'a> {
     worker: usize,
     stint: &'a RefCell<Stint>,
     shared: &'a Shared,
-    phases: &'a [Phase],
+    step: &'a Step,
 }
 
 impl Pool {
@@ -119,7 +124,7 @@ impl Pool {
             spread: Spread::new(threads.max(1)),
             stop: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
-            step: UnsafeCell::new(Step { body: None, phases: Vec::new() }),
+            step: UnsafeCell::new(Step { body: None, phases: Vec::new(), workers: 0, claimed: Vec::new() }),
         });
         let enter = Arc::new(enter);
         let helpers = (1..threads.max(1))
@@ -165,16 +170,15 @@ impl Pool {
         let shared = &*self.shared;
         // SAFETY: no helper is inside (the last run waited for that, and none enters while the epoch is even), so nobody else
         // looks at `step`. The lifetime is erased for storage only: this function does not return before all helpers have left.
-        let phases = unsafe {
+        let step = unsafe {
             let step = &mut *shared.step.get();
             step.body = Some(std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body));
-            if step.phases.len() < phases {
-                step.phases.resize_with(phases, Phase::default);
-            }
-            for phase in &mut step.phases[..phases] {
-                *phase = Phase::default();
-            }
-            &(&*shared.step.get()).phases[..phases]
+            step.phases.clear();
+            step.phases.resize_with(phases, Phase::default);
+            step.workers = self.active;
+            step.claimed.clear();
+            step.claimed.resize_with(phases * self.active, AtomicU32::default);
+            &*shared.step.get()
         };
         shared.active.store(self.active as u32, Relaxed);
         if self.active > 1 {
@@ -182,10 +186,10 @@ impl Pool {
             shared.next_epoch();
         }
         self.stint.borrow_mut().begin();
-        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, stint: &self.stint, shared, phases })));
+        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, stint: &self.stint, shared, step })));
         shared.spread.leave(0);
         if mine.is_err() {
-            poison(phases);
+            poison(&step.phases);
         }
         if self.active > 1 {
             shared.epoch.0.fetch_add(1, SeqCst);
@@ -219,7 +223,7 @@ impl Crew<'_> {
     }
 
     /// Computes chunks `0..chunks` of phase `index` together with the others, each chunk once, and returns when all are done: what
-    /// any worker wrote in this phase can then be read by all.
+    /// any worker wrote in this phase can then be read by all. Each worker begins with a part of its own, front to back.
     pub fn phase(&self, index: usize, chunks: usize, work: impl FnMut(usize)) {
         self.phase_then(index, chunks, work, || {});
     }
@@ -227,22 +231,28 @@ impl Crew<'_> {
     /// As [`phase`](Self::phase); the worker that does the last chunk then does `tail` alone, before anybody goes on. For small work
     /// that needs all chunks: cheaper than a phase of its own.
     pub fn phase_then(&self, index: usize, chunks: usize, mut work: impl FnMut(usize), tail: impl FnOnce()) {
-        let phase = &self.phases[index];
+        let (phase, workers) = (&self.step.phases[index], self.step.workers);
         // Without chunks there is still a tail to do, once.
-        let turns = chunks.max(1) as u32;
+        let turns = chunks.max(1);
         let (mut now, mut last) = (Instant::now(), false);
-        loop {
-            let turn = phase.claimed.0.fetch_add(1, Relaxed);
-            if turn >= turns {
-                break;
-            }
-            if (turn as usize) < chunks {
-                work(turn as usize);
-            }
-            last = phase.finished.0.fetch_add(1, AcqRel) + 1 == turns;
-            let before = std::mem::replace(&mut now, Instant::now());
-            if !last {
-                now = self.between_chunks(now, before);
+        // Its own part first.
+        for owner in (self.worker..workers).chain(0..self.worker) {
+            let part = part(owner, turns, workers);
+            let claimed = &self.step.claimed[owner * self.step.phases.len() + index];
+            // Looked at first: a line that is only read need not come from core to core.
+            while (claimed.load(Relaxed) as usize) < part.len() {
+                let turn = part.start + claimed.fetch_add(1, Relaxed) as usize;
+                if turn >= part.end {
+                    break;
+                }
+                if turn < chunks {
+                    work(turn);
+                }
+                last = phase.finished.0.fetch_add(1, AcqRel) as usize + 1 == turns;
+                let before = std::mem::replace(&mut now, Instant::now());
+                if !last {
+                    now = self.between_chunks(now, before);
+                }
             }
         }
         let release = &phase.release.0;
@@ -279,6 +289,12 @@ impl Crew<'_> {
     }
 }
 
+/// The part of `chunks` that is worker `owner`'s own: as many for each as for the others, or one more.
+fn part(owner: usize, chunks: usize, workers: usize) -> Range<usize> {
+    let start = |owner: usize| owner * (chunks / workers) + owner.min(chunks % workers);
+    start(owner)..start(owner + 1)
+}
+
 impl Shared {
     /// Opens a step, and wakes whoever sleeps.
     fn next_epoch(&self) {
@@ -312,15 +328,15 @@ impl Shared {
         self.inside.0.fetch_add(1, SeqCst);
         // Entered for good only if the step is still open now: `run` closes first and then waits for `inside` to be 0.
         if self.epoch.0.load(SeqCst) == epoch {
-            // SAFETY: the epoch is open and `inside` counts us, so `run` keeps body and phases alive and unchanged.
-            let (body, phases) = unsafe { ((*self.step.get()).body, &(&*self.step.get()).phases[..]) };
-            if let Some(body) = body {
+            // SAFETY: the epoch is open and `inside` counts us, so `run` keeps the step alive and unchanged.
+            let step = unsafe { &*self.step.get() };
+            if let Some(body) = step.body {
                 // SAFETY: as above: the body is borrowed by the `run` that waits for us.
                 let body = unsafe { &*body };
                 self.spread.settle(index);
-                if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, stint, shared: self, phases }))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, stint, shared: self, step }))).is_err() {
                     self.poisoned.store(true, SeqCst);
-                    poison(phases);
+                    poison(&step.phases);
                 }
                 self.spread.leave(index);
             }

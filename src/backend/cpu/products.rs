@@ -9,17 +9,17 @@ use hearth_kernels::cpu::form::PIECE;
 use hearth_kernels::cpu::{Activations, Columns, Form, Weights};
 use std::ops::Range;
 
-/// Most bytes of weights in one chunk for one token. On two cores of an Emerald Rapids 320 KiB are no better.
-const CHUNK_BYTES: usize = 160 << 10;
-/// The same for a few tokens, where kernels bring the activations into an order of their own in every chunk.
+/// Most bytes of weights in one chunk for one token. On two cores of an Emerald Rapids 160 KiB are 2–5 % slower, 640 KiB no faster.
+const CHUNK_BYTES: usize = 320 << 10;
+/// The same for a few tokens, which wait for memory less.
 const CHUNK_BYTES_FEW: usize = 192 << 10;
 /// The same for a worker by itself. Nobody waits for its last chunk; what is left to mind is a neighbour, who gets the core between two.
 const CHUNK_BYTES_ALONE: usize = 640 << 10;
 /// Fewest, where there are more.
 const CHUNK_BYTES_LEAST: usize = 16 << 10;
-/// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. On 2 to 16 cores of an Emerald Rapids
-/// half of it and twice as much each win some cases and lose others.
-pub const START_BYTES: usize = 12 << 10;
+/// What the memory could have brought while a chunk begins: a cold run of addresses, and the claim. On two cores of an Emerald Rapids 4 to
+/// 12 KiB are within 2 % of each other.
+pub const START_BYTES: usize = 6 << 10;
 
 /// Bytes of one chunk where `workers` share products of `all` bytes for some tokens. Starts cost `START / chunk` of the time, and whoever
 /// claims the last chunk lets the others wait for `chunk / 2` on average, which is `chunk · workers / (2 · all)` of it: least in sum at

@@ -219,7 +219,7 @@ impl Loaded for Running {
         self.pool.run(model.schedule.stages.len() * PHASES, &|crew| {
             // SAFETY: a worker's index is its own.
             let scratch = unsafe { &mut scratch.part_mut(crew.worker()..crew.worker() + 1)[0] };
-            view.walk(crew, workers, scratch);
+            view.walk(crew, scratch);
         });
         out.logits.truncate(step.wanted.len() * self.program.vocabulary);
         (out.time, out.threads) = (start.elapsed(), self.pool.active());

@@ -69,20 +69,13 @@ pub struct Model<'a> {
     pub exact: bool,
 }
 
-/// The piece that is claimed as number `turn`: workers that take turns walk through parts of their own, each from front to back, so that
-/// what they ask of the memory ahead is what they will read. Each piece once, whoever claims what.
-fn apart(turn: usize, pieces: usize, workers: usize) -> usize {
-    let (part, step) = (turn % workers, turn / workers);
-    part * (pieces / workers) + part.min(pieces % workers) + step
-}
-
 impl<'a> View<'a> {
     /// What each worker does in a step.
-    pub fn walk(&self, crew: &Crew<'_>, workers: usize, scratch: &mut Scratch) {
+    pub fn walk(&self, crew: &Crew<'_>, scratch: &mut Scratch) {
         let rows = self.step.all.len();
         for (number, (stage, plan)) in self.run.schedule.stages.iter().zip(&self.plan).enumerate() {
             let phase = number * PHASES;
-            let compute = |turn: usize| self.compute(plan, apart(turn, plan.pieces, workers), scratch);
+            let compute = |piece: usize| self.compute(plan, piece, scratch);
             if rows <= FEW_ROWS {
                 crew.phase_then(phase, plan.pieces, compute, || {
                     self.close(stage, plan);
@@ -197,22 +190,5 @@ impl<'a> View<'a> {
         let view = &self.run.tensors[matrix.weight.0 as usize];
         let row_bytes = view.data.len() / view.rows();
         Weights { format: view.format, bytes: &view.data[matrix.first_row * row_bytes..][..matrix.rows * row_bytes], cols: matrix.columns }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::apart;
-
-    #[test]
-    fn every_piece_is_claimed_once_and_neighbours_by_one_worker() {
-        for workers in 1..6 {
-            for pieces in 0..40 {
-                let mut claimed: Vec<usize> = (0..pieces).map(|turn| apart(turn, pieces, workers)).collect();
-                assert!((workers..pieces).all(|turn| claimed[turn] == claimed[turn - workers] + 1), "{claimed:?}");
-                claimed.sort();
-                assert!(claimed.iter().copied().eq(0..pieces), "{claimed:?}");
-            }
-        }
     }
 }

@@ -29,6 +29,41 @@ fn every_chunk_runs_once_a_step_at_any_number_of_threads() {
 }
 
 #[test]
+fn parts_are_all_chunks_in_order_and_even() {
+    for workers in 1..6 {
+        for chunks in 0..40 {
+            let parts: Vec<_> = (0..workers).map(|owner| part(owner, chunks, workers)).collect();
+            assert!(parts.iter().cloned().flatten().eq(0..chunks), "{parts:?}");
+            assert!(parts.iter().all(|p| p.len() == chunks / workers || p.len() == chunks.div_ceil(workers)), "{parts:?}");
+        }
+    }
+}
+
+#[test]
+fn workers_go_through_parts_of_their_own_first() {
+    let mut pool = Pool::new(3, |_| {});
+    let all_began = std::sync::Barrier::new(3);
+    let done: [std::sync::Mutex<Vec<usize>>; 3] = Default::default();
+    pool.run(1, &|crew| {
+        crew.phase(0, 100, |c| {
+            let mut done = done[crew.worker()].lock().unwrap();
+            done.push(c);
+            if done.len() == 1 {
+                all_began.wait();
+            }
+        });
+    });
+    let done = done.map(|done| done.into_inner().unwrap());
+    for (owner, done) in done.iter().enumerate() {
+        let own = part(owner, 100, 3);
+        let (first, rest) = done.split_at(done.iter().take_while(|c| own.contains(c)).count());
+        assert!(first.iter().copied().eq(own.start..own.start + first.len()) && !first.is_empty(), "{done:?}");
+        assert!(rest.iter().all(|c| !own.contains(c)), "{done:?}");
+    }
+    assert_eq!(done.iter().map(Vec::len).sum::<usize>(), 100);
+}
+
+#[test]
 fn a_phase_sees_all_that_the_phase_before_wrote() {
     let mut pool = Pool::new(4, |_| {});
     let cells: Vec<AtomicUsize> = (0..64).map(|_| AtomicUsize::new(0)).collect();

@@ -18,9 +18,10 @@ use crate::cpu::form::{Form, Planes};
 use crate::cpu::linear::{Product, Route};
 use std::arch::x86_64::*;
 
-/// How many bytes ahead rows are prefetched, in each of the places read. On two cores of an Emerald Rapids (4 KiB pages of a file, 25–33
-/// GB/s in all) 2 to 6 KiB are alike, 1 KiB is 10 % slower; two places beat one by 6–32 %, four are no better than two.
-const AHEAD: usize = 4096;
+/// How many bytes ahead rows are prefetched, in each of the places read. On two cores of an Emerald Rapids 1.25 to 3 KiB are alike; 4 KiB,
+/// after which the first-level cache's sets repeat, are 3–5 % slower, 0.5 KiB and 8 KiB more. Two places beat one by 6–35 %, four are no
+/// better than two.
+const AHEAD: usize = 2560;
 /// Tokens multiplied while a run is in registers: their sums are 8 of the 32.
 const TOKENS: usize = 8;
 
@@ -128,11 +129,20 @@ unsafe fn rows<A: Arrangement, const N: usize, const R: usize>(
     for (start, r) in starts.iter_mut().zip(rows) {
         *start = p.weights[r * p.row_bytes..].as_ptr();
     }
+    // A place ends where the next one began, which was read already. Whoever reads these rows reads those after them next, as a rule, and
+    // as many: what is wanted is the beginning of that next one's next place.
+    let mut aheads = [AHEAD; R];
+    for (place, (ahead, row)) in aheads.iter_mut().zip(rows).enumerate().take(R - 1) {
+        let left = (place + 1) * (p.rows / R) - row;
+        if left * p.row_bytes <= AHEAD {
+            *ahead += p.weights.len();
+        }
+    }
     for run in 0..whole {
-        for (start, sums) in starts.iter().zip(&mut sums) {
+        for ((start, sums), ahead) in starts.iter().zip(&mut sums).zip(aheads) {
             let at = start.wrapping_add(run * A::BYTES);
             for line in 0..A::BYTES.div_ceil(64) {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 64 * line).cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead + 64 * line).cast());
             }
             // SAFETY: the row has `whole` whole runs, and so have the prepared tokens.
             unsafe { A::multiply(at, None, &x, run, sums) };
