@@ -42,7 +42,8 @@ fn parts_are_all_chunks_in_order_and_even() {
 #[test]
 fn workers_go_through_parts_of_their_own_first() {
     let mut pool = Pool::new(3, |_| {});
-    let all_began = std::sync::Barrier::new(3);
+    let workers = pool.active();
+    let all_began = std::sync::Barrier::new(workers);
     let done: [std::sync::Mutex<Vec<usize>>; 3] = Default::default();
     pool.run(1, &|crew| {
         crew.phase(0, 100, |c| {
@@ -54,8 +55,8 @@ fn workers_go_through_parts_of_their_own_first() {
         });
     });
     let done = done.map(|done| done.into_inner().unwrap());
-    for (owner, done) in done.iter().enumerate() {
-        let own = part(owner, 100, 3);
+    for (owner, done) in done.iter().enumerate().take(workers) {
+        let own = part(owner, 100, workers);
         let (first, rest) = done.split_at(done.iter().take_while(|c| own.contains(c)).count());
         assert!(first.iter().copied().eq(own.start..own.start + first.len()) && !first.is_empty(), "{done:?}");
         assert!(rest.iter().all(|c| !own.contains(c)), "{done:?}");
