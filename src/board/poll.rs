@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// From one question to a source to the next.
 pub const EVERY: Duration = Duration::from_millis(500);
+/// … while the machine rests and somebody looks at the readings once a second: each question wakes a processor, which takes some 0.1 ms.
+pub const RESTING: Duration = Duration::from_secs(1);
 /// … and to a meter, while joules are counted. The Raspberry Pi's firmware refuses to be asked more often than every 150 ms.
 pub const METERING: Duration = Duration::from_millis(200);
 /// … and to one that is shown only ([`Sensor::is_aside`]), where nobody waits for it: what a question to a graphics card's driver takes,
@@ -74,6 +76,8 @@ struct Shared {
     left_behind: usize,
     watch: Watch,
     joules: BTreeMap<String, Joules>,
+    /// Sources are asked less often, see [`RESTING`].
+    rests: bool,
     /// The owner is gone.
     stop: bool,
 }
@@ -132,6 +136,7 @@ impl Poll {
             left_behind: 0,
             watch: Watch::default(),
             joules: BTreeMap::new(),
+            rests: false,
             stop: false,
         };
         let poll = Poll { shared: Arc::new(Mutex::new(shared)), asleep: asleep() };
@@ -163,6 +168,11 @@ impl Poll {
             self.spawn(generation);
         }
         answer
+    }
+
+    /// Whether there is nothing to follow closely. Takes hold of a source when it is asked next.
+    pub fn rest(&self, rests: bool) {
+        lock(&self.shared).rests = rests;
     }
 
     /// Whether every source has been asked `times` times, or has been told of as failing.
@@ -277,8 +287,9 @@ impl Shared {
         }
         let seat = &mut self.seats[index];
         seat.asked = seat.asked.saturating_add(1);
+        let every = if self.rests { seat.every.max(RESTING) } else { seat.every };
         // One good answer is enough to be asked as often as before.
-        seat.due = at + if seat.told && seat.good == 0 { seat.every * RARELY } else { seat.every };
+        seat.due = at + if seat.told && seat.good == 0 { seat.every * RARELY } else { every };
         seat.source = Some(source);
     }
 

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Between two looks at the engine where systemd asks for none.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at the engine where systemd asks for none. Each wakes three threads.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// From SIGTERM until connections are closed whether or not their clients have read everything.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1200);
 /// After that, until the engine has to have finished its step and given its memory back.

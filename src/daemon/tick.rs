@@ -224,6 +224,7 @@ impl Tick {
         }
         self.decision = Some(decision.clone());
         self.phase = seen.phase;
+        self.poll.rest(self.phase == Phase::Idle);
         self.cap(now);
         let report = Report::new(&seen, decision, self.work.speed, self.source(), place);
         let thermal = self.told.thermal(&latest, now, &seen, &report);

@@ -231,3 +231,28 @@ fn a_stuck_thermometer_ages_is_said_once_and_recovers() {
     assert_eq!(latest.readings[&zone].0.value, 60.0);
     assert_eq!(latest.notices[1..], ["cpu-thermal moves again"]);
 }
+
+#[test]
+fn sources_are_asked_once_a_second_while_the_machine_rests() {
+    let (source, answer, asked) = told("cpu-thermal");
+    let poll = Poll::start(vec![source], EVERY);
+    let gap = |rests: bool| {
+        poll.rest(rests);
+        wait(&asked, 1);
+        answer.send(Ok(40.0)).unwrap();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let shared = lock(&poll.shared);
+            // Back in its seat, it is due again.
+            if shared.seats[0].source.is_some() && shared.seats[0].due > Instant::now() {
+                let (_, at) = shared.latest.readings[&What::Temperature("cpu-thermal".into())];
+                return shared.seats[0].due - at;
+            }
+            drop(shared);
+            assert!(Instant::now() < until, "the answer is taken in");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    assert_eq!((gap(false), gap(true), gap(false)), (EVERY, RESTING, EVERY));
+    drop(answer);
+}
