@@ -30,8 +30,9 @@ test-x86: ## the tests on this machine
 	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}; \
 	HEARTH_SMOLLM2=$$smollm2 HEARTH_GEMMA3=$$gemma3 HEARTH_PYTHON=$$python dbus-run-session -- cargo test --workspace
 
-test-arm64: ## kernels, formats and models under qemu as a Cortex-A72, a Cortex-A76 and one with everything
-	rustc=$$(setup/target); smollm2=$$(setup/model smollm2); RUSTC_ARM64=$$rustc cross/test-arm64 "$$smollm2"
+test-arm64: ## kernels, formats and models under qemu as a Cortex-A72, a Cortex-A76 and one with everything; the loops as compiled
+	rustc=$$(setup/target); smollm2=$$(setup/model smollm2); RUSTC_ARM64=$$rustc cross/test-arm64 "$$smollm2"; \
+	RUSTC_ARM64=$$rustc cross/check-micro-kernels
 
 cross: ## both binaries for aarch64, glibc 2.36 and newer
 	@setup/packages cross

@@ -20,6 +20,7 @@ use super::run::Unpack;
 use super::tiles::{self, PIECE, TILE};
 use crate::cpu::form::Form;
 use crate::cpu::linear::{Product, Route};
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -137,7 +138,7 @@ unsafe fn multiply<B: Unpack>(w: *const u8, x: *const u8, columns: usize, y: *mu
                         } else {
                             _mm256_maddubs_epi16(w, x)
                         };
-                        i[t] = if step == 0 { pairs } else { _mm256_add_epi16(i[t], pairs) };
+                        i[t] = in_order(if step == 0 { pairs } else { _mm256_add_epi16(i[t], pairs) });
                     }
                 }
                 (four, codes) = (four.wrapping_add(4 * ROWS), codes.wrapping_add(TILE));
@@ -151,7 +152,7 @@ unsafe fn multiply<B: Unpack>(w: *const u8, x: *const u8, columns: usize, y: *mu
                     _mm256_set1_epi16(1)
                 };
                 for (wide, i) in wide.iter_mut().zip(i) {
-                    *wide = _mm256_add_epi32(*wide, _mm256_madd_epi16(i, by));
+                    *wide = in_order(_mm256_add_epi32(*wide, _mm256_madd_epi16(i, by)));
                 }
             }
         }
@@ -187,6 +188,16 @@ unsafe fn multiply<B: Unpack>(w: *const u8, x: *const u8, columns: usize, y: *mu
             }
         }
     }
+}
+
+/// The same, after all that came before: of a chain of additions the compiler makes a tree, and does several at once, until registers run
+/// out.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_order(mut x: __m256i) -> __m256i {
+    // SAFETY: no instruction at all; not `pure`, so that it keeps its place among the others.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
+    x
 }
 
 /// `sums[r, t] += Σ offset[r] · x[t]`, `x` a group's sums: of 32 columns, in a plane after that of the second 16.
