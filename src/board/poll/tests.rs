@@ -254,5 +254,4 @@ fn sources_are_asked_once_a_second_while_the_machine_rests() {
         }
     };
     assert_eq!((gap(false), gap(true), gap(false)), (EVERY, RESTING, EVERY));
-    drop(answer);
 }

@@ -19,7 +19,7 @@ use crate::cpu::linear::{Product, Route};
 use std::arch::x86_64::*;
 
 /// How many bytes ahead rows are prefetched, in each of the places read. On two cores of an Emerald Rapids 1.25 to 3 KiB are alike; 4 KiB,
-/// after which the first-level cache's sets repeat, are 3–5 % slower, 0.5 KiB and 8 KiB more. Two places beat one by 6–35 %, four are no
+/// after which the first-level cache's sets repeat, are 3–5 % slower, 0.5 KiB and 8 KiB more. Two places beat one by 6–37 %, four are no
 /// better than two.
 const AHEAD: usize = 2560;
 /// Tokens multiplied while a run is in registers: their sums are 8 of the 32.
@@ -130,7 +130,7 @@ unsafe fn rows<A: Arrangement, const N: usize, const R: usize>(
         *start = p.weights[r * p.row_bytes..].as_ptr();
     }
     // A place ends where the next one began, which was read already. Whoever reads these rows reads those after them next, as a rule, and
-    // as many: what is wanted is the beginning of that next one's next place.
+    // as many: what is wanted is the beginning of that next one's next place. (Rows longer than AHEAD go without.)
     let mut aheads = [AHEAD; R];
     for (place, (ahead, row)) in aheads.iter_mut().zip(rows).enumerate().take(R - 1) {
         let left = (place + 1) * (p.rows / R) - row;
