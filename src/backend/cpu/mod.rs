@@ -1,7 +1,7 @@
 //! Programs on the CPU: the kernels' best tier, and one crew of threads. Weights are read where they lie in the mapped file.
 //!
 //! - `schedule`: a program as stages with as few meeting points as its data flow allows; `places`: where its values lie meanwhile.
-//! - [`pool`], [`cores`]: the crew, and where it may run (`stint`: beside whom; `spread`: each on a core of its own); `counts`, `remembered`:
+//! - [`pool`], [`cores`]: the crew, and where it may run (`spread`: each on a core of its own; `losses`: or not); `counts`, `remembered`:
 //!   how many of it compute what.
 //! - `running`: a loaded model, with the slots of its sequences; `step`: the rows of one step; `plan`: how its stages are cut; `walk`: the
 //!   crew's way through them; then what stages consist of: `products`, `attention`, `recurrent`, `experts`, and `rowwise` for all that goes
@@ -15,6 +15,7 @@ pub mod cores;
 mod counts;
 mod experts;
 mod feeds;
+mod losses;
 mod places;
 mod plan;
 pub mod pool;
@@ -27,7 +28,6 @@ mod running;
 mod schedule;
 mod spread;
 mod step;
-mod stint;
 mod vectors;
 mod walk;
 

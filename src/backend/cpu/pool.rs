@@ -9,18 +9,15 @@
 //!
 //! Waiting is spinning for a little while ([`SPIN`]), then sleeping. The spin covers the gaps between the chunks of one phase, and
 //! between two steps of a tight loop; a longer wait means that some thread lost its core, and then spinning takes time from just that
-//! thread.
-//!
-//! A worker that loses its core in the middle of a chunk is waited for, so beside a busy neighbour it gives its core away by itself,
-//! between two chunks: see [`stint`](super::stint). So more threads than cores, or a busy neighbour, make a step slower by what the
-//! others take, and never collapse it. (Tried and dropped: to leave a worker out for a while after it was late. One thread less costs
-//! more than it saves where one core reads half of what two do.)
+//! thread. Who waits longer than a chunk takes lends its core to the thread that lost its own: see [`spread`](super::spread). So more
+//! threads than cores, or a busy neighbour, make a step slower by what the others take, and never collapse it.
 //!
 //! Which cores the crew may use is [`cores`](super::cores)' business; what it computes is the caller's.
 
+use super::losses::Watch;
 use super::spread::Spread;
-use super::stint::{Between, Stint};
-use rustix::thread::futex;
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Timespec};
 use std::cell::{RefCell, UnsafeCell};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -32,6 +29,8 @@ use std::time::{Duration, Instant};
 /// Longest busy wait. 20–50 µs is where spin barriers stop paying (llama.cpp pull request 13079, on a Pi 5: passive waiting costs 8 %,
 /// endless spinning collapses where cores are short).
 const SPIN: Duration = Duration::from_micros(40);
+/// Shortest sleep after which a late worker is lent a core. Most chunks and tails take 10 to 100 µs; lending without need costs ten.
+const PATIENCE: Duration = Duration::from_micros(100);
 /// Looks at the flag between two looks at the clock.
 const SPIN_CHECKS: u32 = 64;
 /// Set in a phase's state when everybody may go on.
@@ -46,7 +45,7 @@ pub struct Pool {
     /// Workers that take part in the next step, the caller among them.
     active: usize,
     /// The caller's.
-    stint: RefCell<Stint>,
+    watch: RefCell<Watch>,
 }
 
 /// A body of work: run by every worker of the step at the same time.
@@ -106,7 +105,7 @@ pub struct Line<T>(pub T);
 /// What one worker sees of a step.
 pub struct Crew<'a> {
     worker: usize,
-    stint: &'a RefCell<Stint>,
+    watch: &'a RefCell<Watch>,
     shared: &'a Shared,
     step: &'a Step,
 }
@@ -138,7 +137,7 @@ impl Pool {
                 spawned.ok()
             })
             .collect::<Vec<_>>();
-        Pool { active: helpers.len() + 1, shared, helpers, stint: RefCell::new(Stint::new()) }
+        Pool { active: helpers.len() + 1, shared, helpers, watch: RefCell::new(Watch::new()) }
     }
 
     /// Most workers a step can have.
@@ -182,18 +181,18 @@ impl Pool {
         };
         shared.active.store(self.active as u32, Relaxed);
         if self.active > 1 {
-            shared.spread.settle(0);
+            shared.spread.enter(0);
             shared.next_epoch();
         }
-        self.stint.borrow_mut().begin();
-        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, stint: &self.stint, shared, step })));
-        shared.spread.leave(0);
+        self.watch.borrow_mut().begin();
+        let mine = catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: 0, watch: &self.watch, shared, step })));
         if mine.is_err() {
             poison(&step.phases);
         }
         if self.active > 1 {
             shared.epoch.0.fetch_add(1, SeqCst);
-            wait_while(&shared.inside.0, None, |inside| inside != 0);
+            wait_while(&shared.inside.0, None, |inside| inside != 0, PATIENCE, || shared.spread.fetch_late(0));
+            shared.spread.leave(0);
         }
         let theirs = shared.poisoned.swap(false, Relaxed);
         match mine {
@@ -234,9 +233,12 @@ impl Crew<'_> {
         let (phase, workers) = (&self.step.phases[index], self.step.workers);
         // Without chunks there is still a tail to do, once.
         let turns = chunks.max(1);
-        let (mut now, mut last) = (Instant::now(), false);
-        // Its own part first.
-        for owner in (self.worker..workers).chain(0..self.worker) {
+        let (mut now, mut last, mut longest) = (Instant::now(), false, Duration::ZERO);
+        let spread = &self.shared.spread;
+        spread.begin(self.worker, index);
+        // Its own part first; then from the middle of the others, so that two who come to parts of absent ones begin with different parts.
+        let others = (0..workers).map(|other| (self.worker + workers.div_ceil(2) + other) % workers);
+        for owner in std::iter::once(self.worker).chain(others) {
             let part = part(owner, turns, workers);
             let claimed = &self.step.claimed[owner * self.step.phases.len() + index];
             // Looked at first: a line that is only read need not come from core to core.
@@ -250,42 +252,49 @@ impl Crew<'_> {
                 }
                 last = phase.finished.0.fetch_add(1, AcqRel) as usize + 1 == turns;
                 let before = std::mem::replace(&mut now, Instant::now());
-                if !last {
-                    now = self.between_chunks(now, before);
+                longest = longest.max(now - before);
+                if !last && self.has_moved(now - before) {
+                    now = Instant::now();
                 }
             }
         }
         let release = &phase.release.0;
         if last {
             tail();
+        }
+        spread.end(self.worker);
+        if last {
             release.state.fetch_or(DONE, SeqCst);
             if release.sleepers.load(SeqCst) != 0 {
                 _ = futex::wake(&release.state, futex::Flags::PRIVATE, u32::MAX >> 1);
             }
-        } else if wait_while(&release.state, Some(&release.sleepers), |state| state == 0) {
-            self.shared.spread.settle(self.worker);
-            self.stint.borrow_mut().begin();
+        } else {
+            let lend = || {
+                if spread.change_with_late(self.worker, index) {
+                    self.shared.losses.fetch_add(1, Relaxed);
+                }
+            };
+            if wait_while(&release.state, Some(&release.sleepers), |state| state == 0, PATIENCE.max(2 * longest), lend) {
+                spread.settle(self.worker);
+                self.watch.borrow_mut().begin();
+            }
         }
         assert!(release.state.load(Acquire) & POISON == 0, "left a step that another worker failed in");
     }
 
-    /// This worker holds no chunk: the moment to give its core away, if somebody else wants it, and to leave one that another worker of
-    /// the crew has. Returns what time it is.
-    fn between_chunks(&self, now: Instant, before: Instant) -> Instant {
-        let mut stint = self.stint.borrow_mut();
-        let now = match stint.between(now, now - before) {
-            Between::Stayed => return now,
-            Between::Went(now) => now,
-            Between::WasTaken => {
-                self.shared.losses.fetch_add(1, Relaxed);
-                now
-            }
-        };
-        if !self.shared.spread.settle(self.worker) {
-            return now;
+    /// This worker holds no chunk, and its last took `chunk`. Where it lost its core in that, it may be on another now, which may be
+    /// another worker's: whether it left that one.
+    fn has_moved(&self, chunk: Duration) -> bool {
+        let mut watch = self.watch.borrow_mut();
+        if !watch.lost_in(chunk) {
+            return false;
         }
-        stint.begin();
-        Instant::now()
+        self.shared.losses.fetch_add(1, Relaxed);
+        let moved = self.shared.spread.settle(self.worker);
+        if moved {
+            watch.begin();
+        }
+        moved
     }
 }
 
@@ -306,7 +315,7 @@ impl Shared {
 
     /// A helper's life: wait until a step opens, join it, leave, again.
     fn serve(&self, index: usize) {
-        let stint = RefCell::new(Stint::new());
+        let watch = RefCell::new(Watch::new());
         loop {
             let epoch = self.epoch.0.load(SeqCst);
             if self.stop.load(SeqCst) {
@@ -317,14 +326,18 @@ impl Shared {
                 self.sleep(epoch);
                 continue;
             }
-            self.join(epoch, index, &stint);
-            self.rest(epoch);
+            let has_core = self.spread.enter(index);
+            if has_core {
+                self.join(epoch, index, &watch);
+                self.spread.leave(index);
+            }
+            self.rest(epoch, has_core);
         }
     }
 
     /// Takes part in step `epoch`, if it is still open.
-    fn join(&self, epoch: u32, index: usize, stint: &RefCell<Stint>) {
-        stint.borrow_mut().begin();
+    fn join(&self, epoch: u32, index: usize, watch: &RefCell<Watch>) {
+        watch.borrow_mut().begin();
         self.inside.0.fetch_add(1, SeqCst);
         // Entered for good only if the step is still open now: `run` closes first and then waits for `inside` to be 0.
         if self.epoch.0.load(SeqCst) == epoch {
@@ -333,12 +346,10 @@ impl Shared {
             if let Some(body) = step.body {
                 // SAFETY: as above: the body is borrowed by the `run` that waits for us.
                 let body = unsafe { &*body };
-                self.spread.settle(index);
-                if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, stint, shared: self, step }))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| body(&Crew { worker: index, watch, shared: self, step }))).is_err() {
                     self.poisoned.store(true, SeqCst);
                     poison(&step.phases);
                 }
-                self.spread.leave(index);
             }
         }
         if self.inside.0.fetch_sub(1, SeqCst) == 1 {
@@ -346,10 +357,11 @@ impl Shared {
         }
     }
 
-    /// Waits for the step after `epoch`: spins a little, since the next step of an answer follows at once, then sleeps.
-    fn rest(&self, epoch: u32) {
+    /// Waits for the step after `epoch`: where this thread `has_core` to itself spins a little, since the next step of an answer follows
+    /// at once, then sleeps.
+    fn rest(&self, epoch: u32, has_core: bool) {
         let opened = || self.epoch.0.load(Acquire).wrapping_sub(epoch) >= 2;
-        if spin_until(opened) {
+        if has_core && spin_until(opened) {
             return;
         }
         loop {
@@ -379,7 +391,7 @@ fn poison(phases: &[Phase]) {
 
 /// How workers wait for each other, in words, for the record of a measurement.
 pub fn wait_policy() -> String {
-    format!("spins {} µs, then sleeps; beside others gives its core away between two pieces of work", SPIN.as_micros())
+    format!("spins {} µs, then sleeps; lends its core to a worker that lost its own", SPIN.as_micros())
 }
 
 /// Looks for [`SPIN`] at most; whether it came about.
@@ -399,8 +411,15 @@ fn spin_until(ready: impl Fn() -> bool) -> bool {
 }
 
 /// Waits until `word` no longer satisfies `unready`: spins a little, then sleeps on it; whether it slept. `sleepers`, where given, is
-/// counted up while asleep, so that whoever makes it ready can spare the system call.
-fn wait_while(word: &AtomicU32, sleepers: Option<&AtomicU32>, unready: impl Fn(u32) -> bool) -> bool {
+/// counted up while asleep, so that whoever makes it ready can spare the system call. Whenever that takes longer than `patience`, and twice
+/// as long each time, `late` may do something about it.
+fn wait_while(
+    word: &AtomicU32,
+    sleepers: Option<&AtomicU32>,
+    unready: impl Fn(u32) -> bool,
+    mut patience: Duration,
+    late: impl Fn(),
+) -> bool {
     if !unready(word.load(Acquire)) || spin_until(|| !unready(word.load(Acquire))) {
         return false;
     }
@@ -412,7 +431,11 @@ fn wait_while(word: &AtomicU32, sleepers: Option<&AtomicU32>, unready: impl Fn(u
         if !unready(seen) {
             break;
         }
-        _ = futex::wait(word, futex::Flags::PRIVATE, seen, None);
+        let at_most = Timespec { tv_sec: patience.as_secs() as _, tv_nsec: patience.subsec_nanos() as _ };
+        if futex::wait(word, futex::Flags::PRIVATE, seen, Some(&at_most)) == Err(Errno::TIMEDOUT) {
+            late();
+            patience *= 2;
+        }
     }
     if let Some(sleepers) = sleepers {
         sleepers.fetch_sub(1, SeqCst);

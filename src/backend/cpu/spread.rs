@@ -1,126 +1,266 @@
-//! Keeps the workers of a crew on cores of their own while there are enough. Beside a busy neighbour systems let two workers take turns on
-//! one core for a tenth of a second and longer, while the neighbour has another by itself: to them two on one and one on the other is
-//! even. A worker that finds another one where it is goes to a core that has none, and shares that with the neighbour.
+//! Where the workers of a crew are: each on a core of its own, while there are enough. Beside a busy neighbour systems don't see to that,
+//! and a crew meets some hundred times a token, so what one worker has to wait for, all wait for.
 //!
-//! Each looks only when it lost its core, gave it away, slept, or begins: so where another one was is what that one last saw, and once in a
-//! while a worker goes without need. That costs it a move; whoever moved says where to, so they don't chase each other.
+//! - The core is taken from a worker in the middle of a chunk, for some milliseconds, and soon another one waits for nothing but that chunk,
+//!   on a core that it doesn't need meanwhile: [`change_with_late`](Spread::change_with_late). So the crew always computes wherever it has
+//!   a core, and the neighbour keeps just the share of one core that the system gives it.
+//! - Two workers take turns on one core, for a tenth of a second and longer, while the neighbour has another by itself: to systems two on
+//!   one and one on the other is even. A worker that finds another one where it is goes to a core that has none: [`settle`](Spread::settle).
+//! - There are more workers than cores. One that finds no core without a worker sits the step out: [`enter`](Spread::enter).
+//!
+//! Where a worker is, is what it last saw itself: it looks when it begins, slept, or lost its core. So once in a while somebody moves
+//! without need, which costs some ten microseconds; whoever moves a thread says where to, so they don't chase each other.
 
 use super::pool::Line;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::*};
 
-/// Where each worker was when it last looked.
+/// Where each worker of a crew is.
 pub struct Spread {
-    at: Box<[Line<AtomicUsize>]>,
+    places: Box<[Line<Place>]>,
+    /// Somebody moves threads: no other one does meanwhile, since a thread that is being moved is held to one core for a moment, and
+    /// would be left so.
+    moving: AtomicBool,
 }
 
-/// Of a worker that is in no step.
-const NOWHERE: usize = usize::MAX;
+/// What is known of one worker. All of it says where to look, not what may be touched: hence no order among the three.
+struct Place {
+    /// Its core when it last looked; [`NONE`] while it is in no step.
+    core: AtomicUsize,
+    /// The system's number of its thread.
+    thread: AtomicI32,
+    /// The phase that it claims chunks of; [`NONE`] when it has no more of any.
+    phase: AtomicUsize,
+}
+
+const NONE: usize = usize::MAX;
 
 impl Spread {
     pub fn new(workers: usize) -> Spread {
-        Spread { at: (0..workers).map(|_| Line(AtomicUsize::new(NOWHERE))).collect() }
+        let place = || Place { core: AtomicUsize::new(NONE), thread: AtomicI32::new(0), phase: AtomicUsize::new(NONE) };
+        Spread { places: (0..workers).map(|_| Line(place())).collect(), moving: AtomicBool::new(false) }
+    }
+
+    /// The calling thread is worker `worker` of a step. Whether there is a core for it: where each one that it may use has a worker,
+    /// two would only take turns.
+    pub fn enter(&self, worker: usize) -> bool {
+        let place = &self.places[worker].0;
+        place.thread.store(gettid().as_raw_nonzero().get(), Relaxed);
+        let here = sched_getcpu();
+        if self.is_taken(worker, here) && self.go_to_a_free_core(worker, here) == Some(false) {
+            return false;
+        }
+        place.core.store(sched_getcpu(), Relaxed);
+        true
     }
 
     /// The calling thread, worker `worker`, holds no chunk. Whether it went to another core.
     pub fn settle(&self, worker: usize) -> bool {
         let here = sched_getcpu();
-        self.at[worker].0.store(here, Relaxed);
-        if !self.others(worker).any(|at| at == here) {
-            return false;
-        }
-        let Ok(allowed) = sched_getaffinity(None) else { return false };
-        let Some(free) = self.free(worker, here, &allowed) else { return false };
-        // Which of them, the system knows best. Where it refuses, nothing has changed.
-        if sched_setaffinity(None, &free).is_err() {
-            return false;
-        }
-        self.at[worker].0.store(sched_getcpu(), Relaxed);
-        give_back(&allowed);
-        true
+        self.places[worker].0.core.store(here, Relaxed);
+        self.is_taken(worker, here) && self.go_to_a_free_core(worker, here) == Some(true)
     }
 
-    /// The worker is through with its step.
+    /// Worker `worker` is through with its step.
     pub fn leave(&self, worker: usize) {
-        self.at[worker].0.store(NOWHERE, Relaxed);
+        self.places[worker].0.core.store(NONE, Relaxed);
     }
 
-    /// Those of the allowed cores that have no worker of the crew; `None` where there are none.
-    fn free(&self, worker: usize, here: usize, allowed: &CpuSet) -> Option<CpuSet> {
-        let mut free = CpuSet::new();
-        (0..CpuSet::MAX_CPU).filter(|&cpu| cpu != here && allowed.is_set(cpu)).for_each(|cpu| free.set(cpu));
-        self.others(worker).filter(|at| *at < CpuSet::MAX_CPU).for_each(|at| free.unset(at));
-        (free.count() > 0).then_some(free)
+    /// Worker `worker` begins to claim chunks of `phase`.
+    pub fn begin(&self, worker: usize, phase: usize) {
+        self.places[worker].0.phase.store(phase, Relaxed);
     }
 
-    fn others(&self, worker: usize) -> impl Iterator<Item = usize> {
-        self.at.iter().enumerate().filter(move |(i, _)| *i != worker).map(|(_, at)| at.0.load(Relaxed))
+    /// Worker `worker` has nothing left to do in its phase.
+    pub fn end(&self, worker: usize) {
+        self.places[worker].0.phase.store(NONE, Relaxed);
+    }
+
+    /// The calling thread, worker `worker`, waits for `phase` longer than a chunk takes: it gives its core to one that is not through with
+    /// it, and queues up where that one was. Whether there was one.
+    pub fn change_with_late(&self, worker: usize, phase: usize) -> bool {
+        let change = || {
+            let its = self.fetch(worker, |place| place.phase.load(Relaxed) == phase)?;
+            self.go(worker, |core| core == its)
+        };
+        self.alone(change).flatten().is_some()
+    }
+
+    /// The calling thread, worker `worker`, waits for the others to leave the step: one that has not gets this core.
+    pub fn fetch_late(&self, worker: usize) {
+        self.alone(|| self.fetch(worker, |_| true));
+    }
+
+    /// Brings another worker, one that is in the step and `late`, to this core. Returns where it was.
+    fn fetch(&self, worker: usize, late: impl Fn(&Place) -> bool) -> Option<usize> {
+        let here = sched_getcpu();
+        let elsewhere = |place: &&Place| ![here, NONE].contains(&place.core.load(Relaxed)) && late(place);
+        let place = self.but(worker).find(elsewhere)?;
+        let thread = Pid::from_raw(place.thread.load(Relaxed))?;
+        let allowed = sched_getaffinity(Some(thread)).ok().filter(|allowed| here < CpuSet::MAX_CPU && allowed.is_set(here))?;
+        let mut this = CpuSet::new();
+        this.set(here);
+        sched_setaffinity(Some(thread), &this).ok()?;
+        give_back(Some(thread), &allowed);
+        Some(place.core.swap(here, Relaxed))
+    }
+
+    /// Whether there was one; `None` where somebody else moves threads, or the system refuses.
+    fn go_to_a_free_core(&self, worker: usize, here: usize) -> Option<bool> {
+        self.alone(|| self.go(worker, |core| core != here && !self.is_taken(worker, core)))?
+    }
+
+    /// Brings the calling thread to one of the cores that it may use and that are `wanted`: which, the system knows best. Whether there
+    /// was one; `None` where the system refuses.
+    fn go(&self, worker: usize, wanted: impl Fn(usize) -> bool) -> Option<bool> {
+        let allowed = sched_getaffinity(None).ok()?;
+        let mut cores = CpuSet::new();
+        (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core) && wanted(core)).for_each(|core| cores.set(core));
+        if cores.count() == 0 {
+            return Some(false);
+        }
+        sched_setaffinity(None, &cores).ok()?;
+        self.places[worker].0.core.store(sched_getcpu(), Relaxed);
+        give_back(None, &allowed);
+        Some(true)
+    }
+
+    /// Whether another worker than `worker` is on `core`.
+    fn is_taken(&self, worker: usize, core: usize) -> bool {
+        self.but(worker).any(|place| place.core.load(Relaxed) == core)
+    }
+
+    /// All places but `worker`'s.
+    fn but(&self, worker: usize) -> impl Iterator<Item = &Place> {
+        self.places.iter().enumerate().filter(move |(other, _)| *other != worker).map(|(_, place)| &place.0)
+    }
+
+    /// Does `work`, unless somebody moves threads already.
+    fn alone<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        if self.moving.swap(true, Acquire) {
+            return None;
+        }
+        let done = work();
+        self.moving.store(false, Release);
+        Some(done)
     }
 }
 
-/// Lets the calling thread run where it might before. What its control group allows may grow later: only a thread that was held to fewer
-/// cores than that is held to them again.
-fn give_back(allowed: &CpuSet) {
+/// Lets a thread (without one, the calling) run where it might before. What its control group allows may grow later: only a thread that was
+/// held to fewer cores than that is held to them again.
+fn give_back(thread: Option<Pid>, allowed: &CpuSet) {
     let mut all = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-    _ = sched_setaffinity(None, &all);
-    if sched_getaffinity(None).is_ok_and(|now| now != *allowed) {
+    (0..CpuSet::MAX_CPU).for_each(|core| all.set(core));
+    _ = sched_setaffinity(thread, &all);
+    if sched_getaffinity(thread).is_ok_and(|now| now != *allowed) {
         // Refused where those have all gone since.
-        _ = sched_setaffinity(None, allowed);
+        _ = sched_setaffinity(thread, allowed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
+
+    fn this_threads_cores() -> CpuSet {
+        sched_getaffinity(None).expect("this thread's cores")
+    }
 
     fn cores_of(set: &CpuSet) -> Vec<usize> {
-        (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+        (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
     }
 
     fn set_of(cores: &[usize]) -> CpuSet {
         let mut set = CpuSet::new();
-        cores.iter().for_each(|&cpu| set.set(cpu));
+        cores.iter().for_each(|&core| set.set(core));
         set
     }
 
-    #[test]
-    fn free_are_the_allowed_cores_without_a_worker() {
-        let spread = Spread::new(4);
-        let places = [2, 1, NOWHERE, 2];
-        spread.at.iter().zip(places).for_each(|(at, place)| at.0.store(place, Relaxed));
-        let free = |allowed: &[usize]| spread.free(0, 2, &set_of(allowed)).map(|set| cores_of(&set));
-        assert_eq!(free(&[0, 1, 2, 3, 6]), Some(vec![0, 3, 6]));
-        assert_eq!(free(&[1, 2]), None, "as many workers as cores");
-        assert_eq!(free(&[2]), None);
+    fn put(spread: &Spread, worker: usize, core: usize) {
+        spread.places[worker].0.core.store(core, Relaxed);
+    }
+
+    fn told(spread: &Spread, worker: usize) -> usize {
+        spread.places[worker].0.core.load(Relaxed)
     }
 
     #[test]
     fn a_worker_leaves_the_core_of_another_and_may_then_run_where_it_might_before() {
-        let before = sched_getaffinity(None).expect("this thread's cores");
+        let before = this_threads_cores();
         let spread = Spread::new(2);
         assert!(!spread.settle(1), "nobody else is there");
         for _ in 0..100 {
             // Wherever this thread runs, somebody says to be there too: on a machine of one core it has to stay.
             let other = sched_getcpu();
-            spread.at[0].0.store(other, Relaxed);
+            put(&spread, 0, other);
             let went = spread.settle(1);
-            let told = spread.at[1].0.load(Relaxed);
             // (Between two looks the system may have moved it by itself.)
-            assert_eq!(went || told != other, before.count() > 1);
-            assert!(!went || told != other, "it went where it was");
-            assert_eq!(sched_getaffinity(None).expect("as before"), before);
+            assert_eq!(went || told(&spread, 1) != other, before.count() > 1);
+            assert!(!went || told(&spread, 1) != other, "it went where it was");
+            assert_eq!(this_threads_cores(), before);
         }
         spread.leave(0);
         assert!(!spread.settle(1));
     }
 
     #[test]
+    fn who_finds_a_worker_on_every_core_sits_the_step_out() {
+        let cores = cores_of(&this_threads_cores());
+        let spread = Spread::new(cores.len() + 1);
+        let late = cores.len();
+        cores.iter().enumerate().for_each(|(worker, &core)| put(&spread, worker, core));
+        assert!(!spread.enter(late));
+        assert_eq!(told(&spread, late), NONE);
+        spread.leave(0);
+        assert!(spread.enter(late), "one core is free again");
+        assert_eq!(told(&spread, late), cores[0]);
+    }
+
+    #[test]
+    fn a_waiting_worker_and_a_late_one_change_cores() {
+        let before = this_threads_cores();
+        let cores = cores_of(&before);
+        let &[first, second, ..] = &cores[..] else { return };
+        let spread = Spread::new(2);
+        let ((begun, begins), (end, ends)) = (channel(), channel::<()>());
+        std::thread::scope(|s| {
+            let spread = &spread;
+            s.spawn(move || {
+                spread.enter(1);
+                spread.begin(1, 7);
+                put(spread, 1, second);
+                begun.send(()).expect("who waits is there");
+                _ = ends.recv();
+                assert_eq!(this_threads_cores(), before, "the late one may run anywhere again");
+            });
+            begins.recv().expect("who is late is there");
+            // Held to one core, so that the system moves nobody meanwhile.
+            sched_setaffinity(None, &set_of(&[first])).expect("a core of its own");
+            assert!(!spread.change_with_late(0, 6), "that phase nobody is late in");
+            assert!(spread.change_with_late(0, 7));
+            assert_eq!((told(spread, 1), told(spread, 0)), (first, NONE), "who may not leave its core still gives it");
+            put(spread, 1, second);
+            sched_setaffinity(None, &before).expect("as before");
+            for _ in 0..100 {
+                let here = sched_getcpu();
+                let other = if here == first { second } else { first };
+                put(spread, 1, other);
+                spread.change_with_late(0, 7);
+                // (Between two looks the system may have moved this thread by itself.)
+                assert!(told(spread, 0) == other || told(spread, 1) != here);
+                assert_eq!(this_threads_cores(), before, "the waiting one may run anywhere again");
+            }
+            end.send(()).expect("it waits for this");
+        });
+    }
+
+    #[test]
     fn a_thread_that_is_held_to_some_cores_stays_held_to_them() {
-        let before = cores_of(&sched_getaffinity(None).expect("this thread's cores"));
+        let before = cores_of(&this_threads_cores());
         let held = set_of(&before[..1]);
         sched_setaffinity(None, &held).expect("cores of its own");
-        give_back(&held);
-        assert_eq!(sched_getaffinity(None).expect("one core"), held);
+        give_back(None, &held);
+        assert_eq!(this_threads_cores(), held);
     }
 }
