@@ -114,7 +114,13 @@ impl Owner {
     }
 
     fn work(&mut self) -> Result<Turn, StepError> {
+        let asleep = self.running.is_empty() && self.waiting.is_empty();
         self.waiting.extend(self.inbox.try_iter().map(Sequence::new));
+        if asleep && !self.waiting.is_empty() {
+            // The first step may take seconds: whoever rests while the engine does, or sets a clock, hears of it now.
+            self.figures.phase = Phase::Prefill;
+            self.publish();
+        }
         if self.state.stopping() {
             self.end_all(&Reason::Cancelled);
             return Ok(Turn::Ended);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What the last step was about.
+/// What the last step was about; or the first, which begins with a request to an engine at rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     #[default]

@@ -427,6 +427,15 @@ fn figures_add_up() {
 }
 
 #[test]
+fn a_request_to_an_engine_at_rest_is_told_of_before_its_first_step() {
+    let mut b = bench_with(shape(), |f| f.errors.push((0, || panic!("in the middle of the step"))));
+    let _answer = b.submit(greedy(&ids(0..9), 1));
+    assert!(catch_unwind(AssertUnwindSafe(|| b.owner.turn())).is_err());
+    let figures = *b.engine.telemetry().borrow();
+    assert_eq!((figures.phase, figures.waiting, figures.steps), (Phase::Prefill, 1, 0));
+}
+
+#[test]
 fn many_requests_in_every_mixture_always_give_the_models_text() {
     let mut random = random::Random::from_seed(11);
     for slots in [0, 0, 3, 7] {
