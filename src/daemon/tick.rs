@@ -227,7 +227,7 @@ impl Tick {
         self.poll.rest(self.phase == Phase::Idle);
         self.cap(now);
         let report = Report::new(&seen, decision, self.work.speed, self.source(), place);
-        let thermal = self.told.thermal(&latest, now, &seen, &report);
+        let thermal = self.told.thermal(latest, now, seen, report);
         self.published.send_replace(Arc::new(thermal));
     }
 

@@ -7,7 +7,7 @@ use crate::board::sense::FRESH_S;
 use crate::governor::report::Report;
 use crate::governor::{Decision, Degraded, Observation};
 use crate::serve::counts::{family, row};
-use crate::serve::thermal::Thermal;
+use crate::serve::thermal::{Account, Thermal};
 use crate::units::{Celsius, Hertz};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -22,15 +22,13 @@ pub struct Told {
 }
 
 impl Told {
-    pub fn thermal(&mut self, latest: &Latest, now: Instant, seen: &Observation, report: &Report) -> Thermal {
-        let held_back = held_back(seen, &report.decision);
+    pub fn thermal(&mut self, latest: Latest, now: Instant, seen: Observation, report: Report) -> Thermal {
+        let held_back = held_back(&seen, &report.decision);
         for (seconds, _) in self.throttled_s.iter_mut().zip(held_back).filter(|(_, held)| *held) {
             *seconds += seen.dt.0;
         }
-        let readings = Readings::of(latest, now);
         let number = |v: f32| f64::from(v);
         Thermal {
-            metrics: self.metrics(&readings, seen, &report.decision, held_back),
             temperature: report.temperature.map(|t| number(t.0)),
             clock: report.measured.or(report.requested).map(|f| f.0),
             level: report.level.clone(),
@@ -42,13 +40,27 @@ impl Told {
             speed: number(report.speed.now.0),
             peak: number(report.speed.peak.0),
             sustained: number(report.speed.sustained.0),
-            report: self.report(report, &readings),
+            account: Some(Box::new(Moment { latest, now, seen, report, held_back, throttled_s: self.throttled_s })),
         }
     }
+}
 
-    fn report(&self, report: &Report, readings: &Readings) -> Value {
+/// All that was known at one moment, to be written when somebody asks.
+#[derive(Debug)]
+struct Moment {
+    latest: Latest,
+    now: Instant,
+    seen: Observation,
+    report: Report,
+    held_back: [bool; REASONS.len()],
+    throttled_s: [f64; REASONS.len()],
+}
+
+impl Account for Moment {
+    fn report(&self) -> Value {
+        let readings = Readings::of(&self.latest, self.now);
         // By way of text, which has 59.8 where the nearest number of twice the bits is 59.79999923706055.
-        let text = serde_json::to_string(report).unwrap_or_default();
+        let text = serde_json::to_string(&self.report).unwrap_or_default();
         let mut value: Value = serde_json::from_str(&text).unwrap_or_default();
         let by_name = |rows: &[(String, f64)]| Value::Object(rows.iter().map(|(name, v)| (name.clone(), json!(v))).collect());
         if let Value::Object(fields) = &mut value {
@@ -60,13 +72,15 @@ impl Told {
         value
     }
 
-    fn metrics(&self, readings: &Readings, seen: &Observation, decision: &Decision, held_back: [bool; REASONS.len()]) -> String {
+    fn metrics(&self) -> String {
+        let readings = Readings::of(&self.latest, self.now);
+        let decision = &self.report.decision;
         let mut out = String::new();
         let celsius = |t: Celsius| f64::from(t.0);
         let hertz = |f: Hertz| f.0 as f64;
         let zones = labelled("zone", &readings.zones);
         gauge(&mut out, "hearth_soc_temperature_celsius", "Temperatures of the processor and what lies around it.", &zones);
-        let skin: Vec<_> = seen.skin.map(|t| (String::new(), celsius(t.value))).into_iter().collect();
+        let skin: Vec<_> = self.seen.skin.map(|t| (String::new(), celsius(t.value))).into_iter().collect();
         gauge(&mut out, "hearth_skin_temperature_celsius", "Temperature of case or skin.", &skin);
         gauge(&mut out, "hearth_cpu_frequency_hertz", "Clock by cluster, as asked for and as measured.", &readings.clocks);
         let reasons = |values: [f64; REASONS.len()]| -> Vec<(String, f64)> {
@@ -76,7 +90,7 @@ impl Told {
             &mut out,
             "hearth_throttled",
             "1 while the board is held back for this reason.",
-            &reasons(held_back.map(|held| f64::from(u8::from(held)))),
+            &reasons(self.held_back.map(|held| f64::from(u8::from(held)))),
         );
         counter(&mut out, "hearth_throttled_seconds_total", "Time in which the board was held back.", &reasons(self.throttled_s));
         let headroom: Vec<_> = decision.headroom.map(|h| (String::new(), f64::from(h))).into_iter().collect();

@@ -3,14 +3,13 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 /// Board and governor at one moment. Absent figures are those that this board can't measure.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Thermal {
-    /// The whole report, for `GET /v1/thermal`.
-    pub report: Value,
-    /// Gauges and counters in the Prometheus text format.
-    pub metrics: String,
+    /// What is written only when somebody asks; absent before the first look at the board.
+    pub account: Option<Box<dyn Account>>,
     /// Degrees Celsius.
     pub temperature: Option<f64>,
     /// Hertz, as measured or else as asked for.
@@ -29,7 +28,23 @@ pub struct Thermal {
     pub sustained: f64,
 }
 
+/// The whole of it, as clients read it: a daemon at rest does not write it at every beat for nobody.
+pub trait Account: Debug + Send + Sync {
+    /// For `GET /v1/thermal`.
+    fn report(&self) -> Value;
+    /// Gauges and counters in the Prometheus text format.
+    fn metrics(&self) -> String;
+}
+
 impl Thermal {
+    pub fn report(&self) -> Value {
+        self.account.as_ref().map_or(Value::Null, |account| account.report())
+    }
+
+    pub fn metrics(&self) -> String {
+        self.account.as_ref().map_or_else(String::new, |account| account.metrics())
+    }
+
     /// Headroom `seconds` ahead: on the lines between the horizons that are computed; beyond the last, as there.
     pub fn headroom_in(&self, seconds: u32) -> Option<f64> {
         let points = [(0.0, self.headroom), (10.0, self.headroom_10_s), (60.0, self.headroom_60_s)];

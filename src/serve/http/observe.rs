@@ -45,7 +45,8 @@ pub async fn metrics(State(shared): State<Shared>) -> Response {
             row(&mut out, name, bytes as f64);
         }
     }
-    out.push_str(&shared.thermal.borrow().metrics);
+    let thermal = shared.thermal.borrow().clone();
+    out.push_str(&thermal.metrics());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out).into_response()
 }
 
@@ -66,7 +67,8 @@ fn resident_bytes(field: &str) -> Option<u64> {
 pub async fn thermal(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let wants_stream = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("text/event-stream"));
     if !wants_stream {
-        return Json(shared.thermal.borrow().report.clone()).into_response();
+        let thermal = shared.thermal.borrow().clone();
+        return Json(thermal.report()).into_response();
     }
     let mut reports = shared.thermal.clone();
     reports.mark_changed();
@@ -76,7 +78,8 @@ pub async fn thermal(State(shared): State<Shared>, headers: HeaderMap) -> Respon
             changed = reports.changed() => changed.is_ok(),
             _ = state.wait_for(|s| matches!(s, ServiceState::Draining)) => false,
         };
-        let frame = changed.then(|| Bytes::from(format!("data: {}\n\n", reports.borrow_and_update().report)))?;
+        let thermal = changed.then(|| reports.borrow_and_update().clone())?;
+        let frame = Bytes::from(format!("data: {}\n\n", thermal.report()));
         Some((Ok::<_, Infallible>(frame), (reports, state)))
     });
     ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(body)).into_response()
