@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// Files longer than this are no sensors.
 const BYTES_MAX: u64 = 64 << 10;
+/// Most are read at once with room for so much.
+const BYTES_USUAL: usize = 2 << 10;
 
 /// Where the tree of the board stands: `/`, or a captured one.
 #[derive(Clone, Debug)]
@@ -127,7 +129,7 @@ impl Miss {
 pub fn text(path: &Path) -> Result<String, Miss> {
     let miss = |reason| Miss::of(path, reason);
     let file = std::fs::File::open(path).map_err(miss)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(BYTES_USUAL);
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(miss)?;
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\0', '\n', ' ']).to_owned())
 }
