@@ -9,17 +9,18 @@ use super::{Miss, Reading, Sensor, What};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// From one question to a source to the next.
 pub const EVERY: Duration = Duration::from_millis(500);
-/// … while the machine rests and somebody looks at the readings once a second: each question wakes a processor, which takes some 0.1 ms.
-pub const RESTING: Duration = Duration::from_secs(1);
 /// … and to a meter, while joules are counted. The Raspberry Pi's firmware refuses to be asked more often than every 150 ms.
 pub const METERING: Duration = Duration::from_millis(200);
 /// … and to one that is shown only ([`Sensor::is_aside`]), where nobody waits for it: what a question to a graphics card's driver takes,
 /// 4 ms on an H100, is 0.8 % of a processor at twice a second, and 0.01 % so.
 pub const ASIDE: Duration = Duration::from_secs(30);
+/// A source that falls due so soon is asked with those that are due: each wake of a processor takes some 0.1 ms.
+const TOGETHER: Duration = Duration::from_millis(20);
 /// A source that takes longer hangs.
 pub const DEADLINE: Duration = Duration::from_secs(1);
 /// A source that fails this often in a row is told of, and asked more rarely, until it answers again.
@@ -43,6 +44,8 @@ pub struct Latest {
     pub notices: Vec<String>,
     /// How long the machine was asleep since it was last asked. Readings from before are gone.
     pub slept: Option<Duration>,
+    /// A source is being asked right now, and may hang: whoever looks rarely should look again within [`DEADLINE`].
+    pub asking: bool,
 }
 
 impl Latest {
@@ -61,6 +64,8 @@ pub fn age_s(at: Instant, now: Instant) -> f64 {
 /// The reader of one board.
 pub struct Poll {
     shared: Arc<Mutex<Shared>>,
+    /// The thread that asks, where one could be started.
+    thread: Option<Thread>,
     /// How far the clock that counts sleep was ahead of the one that does not.
     asleep: Duration,
 }
@@ -76,8 +81,8 @@ struct Shared {
     left_behind: usize,
     watch: Watch,
     joules: BTreeMap<String, Joules>,
-    /// Sources are asked less often, see [`RESTING`].
-    rests: bool,
+    /// No source is asked more often, see [`Poll::pace`].
+    pace: Duration,
     /// The owner is gone.
     stop: bool,
 }
@@ -136,10 +141,10 @@ impl Poll {
             left_behind: 0,
             watch: Watch::default(),
             joules: BTreeMap::new(),
-            rests: false,
+            pace: Duration::ZERO,
             stop: false,
         };
-        let poll = Poll { shared: Arc::new(Mutex::new(shared)), asleep: asleep() };
+        let mut poll = Poll { shared: Arc::new(Mutex::new(shared)), thread: None, asleep: asleep() };
         poll.spawn(0);
         poll
     }
@@ -162,6 +167,7 @@ impl Poll {
             readings: shared.latest.readings.clone(),
             notices: std::mem::take(&mut shared.latest.notices),
             slept: shared.latest.slept.take(),
+            asking: shared.asking.is_some(),
         };
         drop(shared);
         if let Some(generation) = next {
@@ -170,9 +176,17 @@ impl Poll {
         answer
     }
 
-    /// Whether there is nothing to follow closely. Takes hold of a source when it is asked next.
-    pub fn rest(&self, rests: bool) {
-        lock(&self.shared).rests = rests;
+    /// From here on no source is asked more often than once in `pace`, however often it is by itself: where there is nothing to follow
+    /// closely, as often as somebody looks will do. With a quicker pace than before those that are asked more often now are asked at once.
+    pub fn pace(&self, pace: Duration) {
+        let mut shared = lock(&self.shared);
+        let before = std::mem::replace(&mut shared.pace, pace);
+        if pace < before {
+            let now = Instant::now();
+            shared.seats.iter_mut().filter(|s| s.every < before && !s.told).for_each(|s| s.due = s.due.min(now));
+            drop(shared);
+            self.thread.iter().for_each(Thread::unpark);
+        }
     }
 
     /// Whether every source has been asked `times` times, or has been told of as failing.
@@ -180,11 +194,12 @@ impl Poll {
         lock(&self.shared).seats.iter().all(|s| s.told || s.asked >= times)
     }
 
-    fn spawn(&self, generation: usize) {
+    fn spawn(&mut self, generation: usize) {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name("sensors".into());
-        if let Err(error) = thread.spawn(move || rounds(&shared, generation)) {
-            lock(&self.shared).latest.notices.push(format!("sensors cannot be read: {error}"));
+        match thread.spawn(move || rounds(&shared, generation)) {
+            Ok(handle) => self.thread = Some(handle.thread().clone()),
+            Err(error) => lock(&self.shared).latest.notices.push(format!("sensors cannot be read: {error}")),
         }
     }
 }
@@ -237,7 +252,7 @@ impl Shared {
     fn next(&mut self, now: Instant) -> Result<(usize, Box<dyn Sensor>), Duration> {
         let first = self.seats.iter_mut().enumerate().filter(|(_, s)| s.source.is_some()).min_by_key(|(_, s)| s.due);
         match first {
-            Some((index, seat)) if seat.due <= now => {
+            Some((index, seat)) if seat.due <= now + TOGETHER => {
                 let source = seat.source.take().ok_or(EVERY)?;
                 self.asking = Some((index, now));
                 Ok((index, source))
@@ -287,7 +302,8 @@ impl Shared {
         }
         let seat = &mut self.seats[index];
         seat.asked = seat.asked.saturating_add(1);
-        let every = if self.rests { seat.every.max(RESTING) } else { seat.every };
+        // A fault is told of as soon as ever.
+        let every = if seat.misses > 0 { seat.every } else { seat.every.max(self.pace) };
         // One good answer is enough to be asked as often as before.
         seat.due = at + if seat.told && seat.good == 0 { seat.every * RARELY } else { every };
         seat.source = Some(source);

@@ -5,17 +5,20 @@
 //!
 //! - [`config`]: the file and its checks; [`log`]: where words go; [`socket`]: the Unix socket; [`notify`]: what systemd is told.
 //! - [`run`]: the loop. [`load`]: a model on its way in, at the start and at a reload; [`watchdog`]: whether the engine turns.
-//! - [`tick`]: board, governor, engine and the board's levers, once a second; [`work`]: what the engine did; [`told`]: what clients are
-//!   told; [`notices`]: what the journal is; [`trace`]: a record to replay; [`power_saver`]: the desktop's wish.
+//! - [`tick`]: board, governor, engine and the board's levers, once a second; [`rest`]: when less often; [`work`]: what the engine did;
+//!   [`told`]: what clients are told; [`notices`]: what the journal is; [`trace`]: a record to replay; [`power_saver`]: the desktop's wish.
+//! - [`alarm`]: what wakes loop and tick.
 //!
 //! No request is read here and no answer written: that is `serve`'s.
 
+mod alarm;
 pub mod config;
 mod load;
 mod log;
 mod notices;
 mod notify;
 mod power_saver;
+mod rest;
 mod run;
 mod socket;
 mod tick;

@@ -1,6 +1,7 @@
 //! The daemon's one loop: what happens outside becomes an event, and is decided here.
 
 use super::Error;
+use super::alarm::Alarm;
 use super::config::{Bus, Config};
 use super::load::Loading;
 use super::notify;
@@ -8,7 +9,7 @@ use super::power_saver;
 use super::socket::Sockets;
 use super::tick::{self, Rules};
 use super::watchdog::Pulse;
-use crate::serve::thermal::{Holds, Thermal};
+use crate::serve::thermal::{Followers, Holds, Thermal};
 use crate::serve::{Shared, dbus, http};
 use crate::service::{Model, Service, State};
 use std::path::PathBuf;
@@ -17,10 +18,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 /// Between two looks at the engine where systemd asks for none. Each wakes three threads.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// From SIGTERM until connections are closed whether or not their clients have read everything.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1200);
 /// After that, until the engine has to have finished its step and given its memory back.
@@ -53,12 +54,14 @@ enum Event {
 pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> Result<(), Error> {
     let (mut term, mut int, mut hup) =
         (handled(SignalKind::terminate())?, handled(SignalKind::interrupt())?, handled(SignalKind::hangup())?);
+    let (looks, beats) = (Alarm::new().map_err(Error::Runtime)?, Alarm::new().map_err(Error::Runtime)?);
     let (published, thermal) = watch::channel(Arc::new(Thermal::default()));
     let service = Service::new(State::Loading { done: 0, total: 0 });
     let shared = Shared {
         service: service.clone(),
         counts: Arc::default(),
         thermal,
+        followers: Followers::default(),
         holds: Arc::new(watch::Sender::new(Holds::default())),
         keep_alive: Duration::from_secs(config.serve.keep_alive_seconds.into()),
     };
@@ -77,7 +80,7 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
     if config.serve.bus != Bus::Off {
         tokio::spawn(power_saver::watch(saving));
     }
-    let tick = tokio::spawn(tick::keep(seen_rules, shared.clone(), is_saving, published, stop));
+    let tick = tokio::spawn(tick::keep(Arc::new(beats), seen_rules, shared.clone(), is_saving, published, stop));
     let mut daemon = Daemon {
         config_path,
         loading: Some((loading, config.clone())),
@@ -88,15 +91,18 @@ pub async fn run(config_path: PathBuf, config: Config, mut sockets: Sockets) -> 
         pulse: Pulse::default(),
     };
     // Four looks within systemd's patience: one beat may fall between two looks, and a look may come late.
-    let mut looks = interval(notify::watchdog_interval().map_or(LOOK_EVERY, |patience| patience / 4).max(Duration::from_millis(10)));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = notify::watchdog_interval().map_or(LOOK_EVERY, |patience| patience / 4).max(Duration::from_millis(10));
+    looks.set(every);
     let ended = loop {
         let event = tokio::select! {
             outcome = outcome(&mut daemon.loading) => Event::Loaded(Box::new(outcome)),
             _ = term.recv() => Event::Stop,
             _ = int.recv() => Event::Stop,
             _ = hup.recv() => Event::Reload,
-            _ = looks.tick() => Event::Look,
+            () = looks.ring() => {
+                looks.set(every);
+                Event::Look
+            }
         };
         match daemon.handle(event) {
             Next::GoOn => {}

@@ -2,10 +2,15 @@
 //! the engine (threads, admission) and to the board's lever (the clock). Neither knows the other; this is the only place that knows all.
 //! What was seen and decided is published for clients, told to the journal, and recorded where somebody wants a record.
 //!
+//! At rest it beats half as often ([`super::rest`]), and the sensors are asked no more often either; work that begins, or somebody who
+//! follows, ends the rest at once.
+//!
 //! On a PC the governor only watches: threads were measured at the start, and its cooling is not ours to reason about.
 
+use super::alarm::Alarm;
 use super::config::{self, Config, Policy as Rule};
 use super::notices::Notices;
+use super::rest::{BEAT, REST, Rest};
 use super::told::Told;
 use super::trace::Trace;
 use super::work::Work;
@@ -24,10 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval_at, sleep};
+use tokio::time::sleep;
 
-/// The governor's beat; `decide` is made for about this.
-const BEAT: Duration = Duration::from_secs(1);
+/// From the end of a rest to the next beat: time for the sensors, which are asked at once, to answer.
+const SOON: Duration = Duration::from_millis(50);
 /// After a tick that failed, until the next one begins.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Above the configured ceiling nothing is let in until it is this much cooler.
@@ -56,6 +61,7 @@ impl Rules {
 
 /// Beats until it is told to stop. A tick that fails gives back what it held, and another begins; answers go on without one.
 pub async fn keep(
+    beats: Arc<Alarm>,
     mut rules: watch::Receiver<Rules>,
     shared: Shared,
     saving: watch::Receiver<bool>,
@@ -70,7 +76,7 @@ pub async fn keep(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let ended = match made {
-            Ok(tick) => tokio::spawn(tick.run(rules.clone(), shared.clone(), saving.clone(), stop.clone())).await,
+            Ok(tick) => tokio::spawn(tick.run(beats.clone(), rules.clone(), shared.clone(), saving.clone(), stop.clone())).await,
             Err(failed) => Err(failed),
         };
         if *stop.borrow() {
@@ -106,6 +112,9 @@ struct Tick {
     lever: Option<ClockCap>,
     refused: Option<Instant>,
     last: Instant,
+    /// From one beat to the next.
+    every: Duration,
+    rest: Rest,
     work: Work,
     /// The model that `limited` was told to, by its address.
     of: usize,
@@ -142,6 +151,8 @@ impl Tick {
             root,
             rules: rules.clone(),
             last: Instant::now(),
+            every: BEAT,
+            rest: Rest::default(),
             work: Work::default(),
             of: 0,
             limited: None,
@@ -171,31 +182,36 @@ impl Tick {
     /// Beats until it is told to stop or has other rules. Dropping it gives the clock back.
     async fn run(
         mut self,
+        beats: Arc<Alarm>,
         mut rules: watch::Receiver<Rules>,
         shared: Shared,
         saving: watch::Receiver<bool>,
         mut stop: watch::Receiver<bool>,
     ) {
         // The first a beat from now: until then no sensor has been read.
-        let mut beats = interval_at(tokio::time::Instant::now() + BEAT, BEAT);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beats.set(BEAT);
         let mut steps = None;
         loop {
             tokio::select! {
-                _ = beats.tick() => {
+                () = beats.ring() => {
                     let model = shared.service.model().ok();
                     let held = shared.holds.borrow().mode();
-                    self.beat(model.as_ref(), held, *saving.borrow());
-                    steps = model.filter(|_| self.follows_phases()).map(|model| model.telemetry());
+                    self.beat(model.as_ref(), held, *saving.borrow(), shared.followers.are_there());
+                    beats.set(self.every);
+                    steps = model.filter(|_| self.every == REST || self.follows_phases()).map(|model| model.telemetry());
                 }
-                phase = next_phase(&mut steps, self.phase) => self.enter(phase),
+                phase = next_phase(&mut steps, self.phase) => {
+                    self.enter(phase);
+                    self.rouse(&beats);
+                }
+                () = shared.followers.come(), if self.every == REST => self.rouse(&beats),
                 _ = rules.changed() => return,
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }
     }
 
-    fn beat(&mut self, model: Option<&Arc<Model>>, held: Option<Mode>, saving: bool) {
+    fn beat(&mut self, model: Option<&Arc<Model>>, held: Option<Mode>, saving: bool, followed: bool) {
         let now = Instant::now();
         let dt = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let latest = self.poll.latest(now);
@@ -224,11 +240,30 @@ impl Tick {
         }
         self.decision = Some(decision.clone());
         self.phase = seen.phase;
-        self.poll.rest(self.phase == Phase::Idle);
         self.cap(now);
+        let engine = model.map(|model| *model.telemetry().borrow());
+        let works = seen.phase != Phase::Idle || engine.is_some_and(|engine| engine.running + engine.waiting > 0);
+        // While a model loads nothing rests, nor while a sensor may hang; and a record's lines are seconds.
+        let watched = followed || engine.is_none() || latest.asking || self.trace.is_some();
+        let every = self.rest.next(now, works, watched, &decision);
+        self.pace(every);
         let report = Report::new(&seen, decision, self.work.speed, self.source(), place);
         let thermal = self.told.thermal(latest, now, seen, report);
         self.published.send_replace(Arc::new(thermal));
+    }
+
+    /// Ends a rest.
+    fn rouse(&mut self, beats: &Alarm) {
+        if self.every == REST {
+            self.pace(BEAT);
+            beats.set(SOON);
+        }
+    }
+
+    /// From one beat to the next. Where nobody works a sensor need not be asked more often than somebody looks.
+    fn pace(&mut self, every: Duration) {
+        self.every = every;
+        self.poll.pace(if self.phase == Phase::Idle { every } else { Duration::ZERO });
     }
 
     /// The readings as the governor wants them, and the place of its power meter.

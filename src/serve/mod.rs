@@ -20,7 +20,7 @@ use counts::Counts;
 use followed::Followed;
 use std::sync::Arc;
 use std::time::Duration;
-use thermal::{Holds, Thermal};
+use thermal::{Followers, Holds, Thermal};
 use tokio::sync::watch;
 
 /// The version that clients are told.
@@ -33,6 +33,8 @@ pub struct Shared {
     pub counts: Arc<Counts>,
     /// The latest of board and governor.
     pub thermal: watch::Receiver<Arc<Thermal>>,
+    /// Who follows it as it comes.
+    pub followers: Followers,
     /// Modes that clients hold; the daemon's tick looks at them.
     pub holds: Arc<watch::Sender<Holds>>,
     /// Between signs of life on a stream that has no words yet.

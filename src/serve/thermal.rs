@@ -4,6 +4,8 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Board and governor at one moment. Absent figures are those that this board can't measure.
 #[derive(Debug, Default)]
@@ -57,6 +59,36 @@ impl Thermal {
         let (before, start) = points[after - 1];
         let share = (at - before) / (then - before);
         Some(start? + share * (value? - start?))
+    }
+}
+
+/// How many there are who follow what is told as it comes: for them the board is looked at every second, whatever else may rest.
+#[derive(Clone, Debug, Default)]
+pub struct Followers(Arc<watch::Sender<usize>>);
+
+/// One of them, until it is dropped.
+pub struct Follower(Followers);
+
+impl Followers {
+    pub fn follow(&self) -> Follower {
+        self.0.send_modify(|n| *n += 1);
+        Follower(self.clone())
+    }
+
+    pub fn are_there(&self) -> bool {
+        *self.0.borrow() > 0
+    }
+
+    /// Waits until there is one.
+    pub async fn come(&self) {
+        // The sender is ours, so it can't go.
+        let _ = self.0.subscribe().wait_for(|n| *n > 0).await;
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|n| *n -= 1);
     }
 }
 
@@ -157,6 +189,17 @@ mod tests {
             assert!((thermal.headroom_in(seconds).unwrap() - want).abs() < 1e-12, "{seconds}");
         }
         assert_eq!(Thermal { headroom: Some(0.2), ..Thermal::default() }.headroom_in(3), None);
+    }
+
+    #[tokio::test]
+    async fn a_follower_is_there_until_it_is_dropped() {
+        let followers = Followers::default();
+        assert!(!followers.are_there());
+        let one = followers.clone().follow();
+        followers.come().await;
+        assert!(followers.are_there());
+        drop(one);
+        assert!(!followers.are_there());
     }
 
     #[test]

@@ -69,6 +69,7 @@ fn a_source_that_hangs_is_left_behind_and_comes_back() {
     let (good, answer, good_asked) = told("cpu-thermal");
     let mut poll = Poll::start(vec![hanging, good], Duration::ZERO);
     wait(&hanging_asked, 1);
+    assert!(poll.latest(Instant::now()).asking);
     // Time is an argument: later than the deadline, though no second has passed.
     let later = Instant::now() + DEADLINE * 2;
     assert_eq!(poll.latest(later).notices, ["cv0-thermal: does not answer; it is left alone until it does"]);
@@ -232,26 +233,63 @@ fn a_stuck_thermometer_ages_is_said_once_and_recovers() {
     assert_eq!(latest.notices[1..], ["cpu-thermal moves again"]);
 }
 
+/// From a source's answer, once it is taken in, to its next question.
+fn gap(poll: &Poll) -> Duration {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let shared = lock(&poll.shared);
+        // Back in its seat, it is due again.
+        if shared.seats[0].source.is_some() && shared.seats[0].due > Instant::now() {
+            let (_, at) = shared.latest.readings[&What::Temperature("cpu-thermal".into())];
+            return shared.seats[0].due - at;
+        }
+        drop(shared);
+        assert!(Instant::now() < until, "the answer is taken in");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
-fn sources_are_asked_once_a_second_while_the_machine_rests() {
+fn a_source_is_asked_no_more_often_than_the_pace_and_at_once_when_it_quickens() {
     let (source, answer, asked) = told("cpu-thermal");
     let poll = Poll::start(vec![source], EVERY);
-    let gap = |rests: bool| {
-        poll.rest(rests);
+    let hour = Duration::from_secs(3600);
+    let gap = |pace| {
+        poll.pace(pace);
         wait(&asked, 1);
         answer.send(Ok(40.0)).unwrap();
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let shared = lock(&poll.shared);
-            // Back in its seat, it is due again.
-            if shared.seats[0].source.is_some() && shared.seats[0].due > Instant::now() {
-                let (_, at) = shared.latest.readings[&What::Temperature("cpu-thermal".into())];
-                return shared.seats[0].due - at;
-            }
-            drop(shared);
-            assert!(Instant::now() < until, "the answer is taken in");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        gap(&poll)
     };
-    assert_eq!((gap(false), gap(true), gap(false)), (EVERY, RESTING, EVERY));
+    // No hour passes before the last question.
+    assert_eq!([gap(Duration::ZERO), gap(hour), gap(2 * EVERY)], [EVERY, hour, 2 * EVERY]);
+}
+
+#[test]
+fn a_source_that_fails_is_asked_as_often_as_ever_whatever_the_pace() {
+    let (source, answer, asked) = told("cpu-thermal");
+    let mut poll = Poll::start(vec![source], Duration::ZERO);
+    poll.pace(Duration::from_secs(3600));
+    for _ in 0..MISSES {
+        wait(&asked, 1);
+        answer.send(Err(absent())).unwrap();
+    }
+    let until = Instant::now() + PATIENCE;
+    while poll.latest(Instant::now()).notices != ["cpu-thermal: gone: not there"] {
+        assert!(Instant::now() < until, "three misses are told of");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_falls_due_within_a_moment_is_asked_in_the_same_wake() {
+    let poll = Poll::start(Vec::new(), EVERY);
+    let now = Instant::now();
+    let seat = |due| {
+        let source = told("cpu-thermal").0;
+        Seat { name: source.name(), every: EVERY, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
+    };
+    let mut shared = lock(&poll.shared);
+    shared.seats = vec![seat(now), seat(now + TOGETHER), seat(now + 2 * TOGETHER)];
+    let asked = |answer: Result<(usize, _), Duration>| answer.map(|(index, _)| index);
+    assert_eq!([(); 3].map(|()| asked(shared.next(now))), [Ok(0), Ok(1), Err(2 * TOGETHER)]);
 }

@@ -70,9 +70,9 @@ pub async fn thermal(State(shared): State<Shared>, headers: HeaderMap) -> Respon
         let thermal = shared.thermal.borrow().clone();
         return Json(thermal.report()).into_response();
     }
-    let mut reports = shared.thermal.clone();
+    let (follower, mut reports) = (shared.followers.follow(), shared.thermal.clone());
     reports.mark_changed();
-    let body = futures_util::stream::unfold((reports, shared.service.state()), |(mut reports, mut state)| async move {
+    let body = futures_util::stream::unfold((follower, reports, shared.service.state()), |(follower, mut reports, mut state)| async move {
         // A stream that nobody would end must not outlive the daemon's wish to stop.
         let changed = tokio::select! {
             changed = reports.changed() => changed.is_ok(),
@@ -80,7 +80,7 @@ pub async fn thermal(State(shared): State<Shared>, headers: HeaderMap) -> Respon
         };
         let thermal = changed.then(|| reports.borrow_and_update().clone())?;
         let frame = Bytes::from(format!("data: {}\n\n", thermal.report()));
-        Some((Ok::<_, Infallible>(frame), (reports, state)))
+        Some((Ok::<_, Infallible>(frame), (follower, reports, state)))
     });
     ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(body)).into_response()
 }
