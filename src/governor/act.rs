@@ -5,7 +5,7 @@ use super::dither::Dither;
 use super::eco;
 use super::estimate::Estimator;
 use super::mechanism::Zone;
-use super::mode::{Mode, Rising};
+use super::mode::{Mode, Rising, is_deep};
 use super::observation::{Limits, Observation};
 use super::policy::{Goal, Policy};
 use super::senses::STALE_S;
@@ -24,6 +24,7 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
     state.bursting = false;
     let trip = state.trip_c(prior);
     let measured_mhz = seen.measured.map_or(prior.max_mhz(), |m| m.value.megahertz());
+    let settled = state.load.in_phase_s >= 2.0;
     match &mut state.mode {
         Mode::Stay { hold, .. } => {
             let (t, estimator) = match hold.zone() {
@@ -31,7 +32,7 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
                 Zone::Skin => (state.sensor.skin, &state.skin),
             };
             let Some(t) = t else { return };
-            hold.alternates(state.load.is_mixed(), || state.load.level_of_equal_power_mhz(prior));
+            hold.alternates(prior, state.load.is_mixed(), || state.load.level_of_equal_power_mhz(prior));
             if let (true, Some(p)) = (entered, phase) {
                 hold.enter(prior, p, t);
             }
@@ -51,7 +52,9 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
                     phase,
                     t,
                     measured_mhz,
-                    tripped: state.evidence.is_capped() && state.load.in_phase_s >= 2.0,
+                    request_mhz: seen.requested.map_or(prior.max_mhz(), |f| f.megahertz()),
+                    settled,
+                    tripped: state.evidence.is_capped() && settled,
                     remaining_s: seen.remaining.map(|r| r.0 as f32),
                     to_ceiling_s,
                     free_pays,
@@ -112,8 +115,9 @@ fn free_pays(policy: &Policy, hold: &Stay, estimator: &Estimator, phase: Option<
         Zone::Skin => {
             let more = prior.power_w(act, prior.cores, prior.step_above(limit.floor_mhz));
             let falls_s = estimator.seconds_to_fall(t, limit.trip_c - RETURN_C, alone);
-            let deep = matches!(policy.goal, Goal::Performance | Goal::Eco | Goal::Quiet);
-            deep && estimator.settles_at(more as f64) < limit.trip_c as f64 && falls_s.is_some_and(|s| s < stay::FREE_AFTER_S[1] as f64)
+            is_deep(policy.goal)
+                && estimator.settles_at(more as f64) < limit.trip_c as f64
+                && falls_s.is_some_and(|s| s < stay::FREE_AFTER_S[1] as f64)
         }
     }
 }

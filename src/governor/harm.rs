@@ -57,6 +57,13 @@ impl Side {
         }
     }
 
+    /// The board is about to fall as it did before: what was seen since is a whole swing.
+    pub fn swing_ends(&mut self) {
+        if let Some(swings) = &mut self.swings {
+            swings.whole = swings.since.map(|(work, busy)| work / busy.max(1e-3)).or(swings.whole);
+        }
+    }
+
     fn add(&mut self, work: f32, busy: f32, prompt: bool) {
         // Seconds without work would never push out an old one.
         if busy <= 0.0 {
@@ -175,6 +182,17 @@ mod tests {
         assert!((side.speed().unwrap() - 0.875).abs() < 1e-3, "{:?}", side.speed());
         side.fell(false);
         assert!(side.speed().is_some_and(|s| s < 0.9), "another fall: only what was seen for long is known");
+    }
+
+    #[test]
+    fn a_swing_that_is_cut_off_before_it_falls_counts() {
+        let mut side = Side::left_alone(true, SETTLE_S);
+        side.fell(false);
+        (0..100).for_each(|_| side.add(0.5, 1.0, false));
+        (0..100).for_each(|_| side.add(1.0, 1.0, false));
+        assert_eq!(side.speed(), None);
+        side.swing_ends();
+        assert_eq!(side.speed(), Some(0.75));
     }
 
     #[test]

@@ -82,6 +82,11 @@ pub struct Grade {
     pub cycle: Option<Cycle>,
 }
 
+/// Whether two measured clocks are one step of the board's.
+fn is_near(a_mhz: f32, b_mhz: f32) -> bool {
+    (a_mhz / b_mhz - 1.0).abs() < 0.04
+}
+
 /// From one fall to the next, the board left alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cycle {
@@ -98,6 +103,8 @@ struct Since {
     mhz: f32,
     cubes: f32,
     c: f32,
+    /// The board gave its clock back.
+    rose: bool,
 }
 
 impl Since {
@@ -230,6 +237,11 @@ impl Evidence {
         }
     }
 
+    /// A slow zone's cap fell and rose again, the board left alone: under the same work it will fall once more.
+    pub fn swings(&self) -> bool {
+        self.since_fall.is_some_and(|s| s.rose)
+    }
+
     /// Whether a slow zone's cap fell in the last look, and whether it was the same fall as before.
     pub fn fell(&self) -> Option<bool> {
         let grade = self.grade.filter(|_| self.fell)?;
@@ -240,17 +252,18 @@ impl Evidence {
     fn watch_grades(&mut self, prior: &Prior, look: Look) {
         self.fell = false;
         let Some(skin) = look.skin else { return };
-        let alone = look.request >= 0.99 * prior.max_mhz() && look.request == self.before.request && look.same_work;
+        // Whether the work is the same does not matter: a fall in a silence shows as the next prompt begins.
+        let alone = look.request >= 0.99 * prior.max_mhz() && look.request == self.before.request;
         if !alone {
             self.since_fall = None;
             return;
         }
         if let Some(since) = &mut self.since_fall {
             since.add(look.mhz, skin, look.dt as f32);
+            since.rose |= self.grade.is_some_and(|g| is_near(look.mhz, g.from_mhz));
         }
         if self.capped && look.mhz < 0.95 * self.before.mhz {
-            let near = |a: f32, b: f32| (a / b - 1.0).abs() < 0.04;
-            let again = self.grade.is_some_and(|g| near(g.from_mhz, self.before.mhz) && near(g.to_mhz, look.mhz));
+            let again = self.grade.is_some_and(|g| is_near(g.from_mhz, self.before.mhz) && is_near(g.to_mhz, look.mhz));
             let cycle = self.since_fall.filter(|_| again).map(Since::cycle);
             self.grade = Some(Grade { at_c: skin, from_mhz: self.before.mhz, to_mhz: look.mhz, cycle });
             self.since_fall = Some(Since::default());

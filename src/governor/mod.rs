@@ -14,14 +14,15 @@
 //!
 //! A tick goes through the rooms `senses` (what is believed), `analyse` (what follows from it), `mode` (the arrows above), `act` (the law
 //! of the mode) and `answer` (in words). They know: [`estimate`] (the slow node), [`mechanism`] (who throttles), [`threads`], [`stay`],
-//! `turns` (its law for prompts and answers in turn), [`dither`], [`eco`], `curve` (how speed falls with the clock, for eco), [`harm`],
-//! `rates` (means and their errors), `kalman` (what estimate and curve learn by). In and out: [`observation`], [`policy`], [`profile`]
-//! (boards), [`report`] (told to others), [`replay`] (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests and
-//! `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
+//! `turns` and `answers` (its laws for prompts and answers in turn), [`dither`], [`eco`], `curve` (how speed falls with the clock, for
+//! eco), [`harm`], `rates` (means and their errors), `kalman` (what estimate and curve learn by). In and out: [`observation`], [`policy`],
+//! [`profile`] (boards), [`report`] (told to others), [`replay`] (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests
+//! and `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
 
 mod act;
 mod analyse;
 mod answer;
+mod answers;
 mod curve;
 pub mod dither;
 pub mod eco;
@@ -118,6 +119,7 @@ impl State {
         self.evidence.last_s.is_some_and(|l| self.now_s - l < seconds)
     }
 
+    /// Fewer threads than are best, until the board gives its clock back.
     fn is_breaking_free(&self) -> bool {
         matches!(&self.mode, Mode::Stay { hold, .. } if hold.is_breaking_free())
     }

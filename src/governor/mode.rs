@@ -3,7 +3,7 @@
 use super::act::limits_of;
 use super::dither::Dither;
 use super::eco::{Eco, Epsilon};
-use super::mechanism::Zone;
+use super::mechanism::{Grade, Zone};
 use super::observation::{Limits, Mechanism, Observation};
 use super::policy::{Goal, Policy, Prior};
 use super::stay::{self, Stay};
@@ -30,6 +30,8 @@ const HARM: f32 = 0.01;
 /// A board under prompts and answers in turn is still a little on its way when its free minutes are counted, and was faster then than it
 /// would be now: where prompts are clearly quicker, this much is put down to that.
 const NOT_AT_REST: f32 = 0.02;
+/// One that swings between two grades is counted by whole swings: there quicker prompts may cost this much and no more.
+const EVEN: f32 = -0.005;
 
 #[derive(Clone, Debug)]
 pub(super) enum Mode {
@@ -158,8 +160,11 @@ fn after_a_hold(policy: &Policy, state: &mut State, seen: &Observation, ground: 
     }
     let lost = state.unheeded_s > UNHEEDED_S || ground.zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
     let quicker = prompts > 0.05;
-    let least = if quicker { -NOT_AT_REST } else { 0.003 };
-    let least_later = if quicker { -NOT_AT_REST } else { -HARM };
+    let (least, least_later) = match quicker {
+        _ if hold.limit().grade && state.load.is_mixed() => (EVEN, EVEN),
+        true => (-NOT_AT_REST, -NOT_AT_REST),
+        false => (0.003, -HARM),
+    };
     let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < least_later });
     if lost {
         state.watch.banned_until_s = now + if ground.zone_t.is_none() { UNREAD_AGAIN_S } else { UNHEEDED_AGAIN_S };
@@ -204,10 +209,16 @@ fn begin_a_hold(prior: &Prior, state: &mut State, ground: Ground, on_trial: bool
         _ => (state.trip_c(prior).unwrap_or(OWN_CEILING_C), evidence.low_mhz.unwrap_or(prior.min_mhz())),
     };
     let (steps, grade) = (ground.sure == Mechanism::Step, ground.sure == Mechanism::Skin);
-    let limit = stay::Limit { zone: evidence.zone, trip_c, floor_mhz, steps, grade };
+    let upper_mhz = evidence.grade.filter(|_| grade).map_or(prior.max_mhz(), |g| g.from_mhz);
+    let limit = stay::Limit { zone: evidence.zone, trip_c, floor_mhz, upper_mhz, steps, grade };
     let hold = Box::new(Stay::new(prior, limit, start_of(prior, state)));
     let slow = on_trial && limit.zone == Zone::Skin;
-    state.watch.held = harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { ground.settle_s });
+    state.watch.held = if grade && state.load.is_mixed() {
+        state.watch.free.swing_ends();
+        harm::Side::left_alone(true, 0.0)
+    } else {
+        harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { ground.settle_s })
+    };
     Mode::Stay { hold, since_s: state.now_s, on_trial, below: ground.sure }
 }
 
@@ -238,15 +249,25 @@ fn count_free_anew(state: &mut State, settle_s: f32) {
 fn promise_of_grades(prior: &Prior, state: &State) -> Option<f32> {
     let grade = state.evidence.grade?;
     let cycle = grade.cycle?;
-    let skin = state.sensor.skin?;
-    let ceiling_c = grade.at_c - stay::GRADE_MARGIN_C;
-    if state.evidence.clock_mhz() < 0.96 * grade.from_mhz || !(ceiling_c - NEAR_CEILING_C..grade.at_c).contains(&skin) {
+    if !nears_ceiling(state, grade) {
         return None;
     }
+    let ceiling_c = grade.at_c - stay::GRADE_MARGIN_C;
     let mean_w = prior.power_w(prior.act_decode, prior.cores, cycle.equal_power_mhz);
     let more_w = (ceiling_c - cycle.mean_c) / state.skin.resistance().max(0.1) as f32;
     let more = more_w / (3.0 * (mean_w - prior.idle_w).max(0.1));
     Some(cycle.equal_power_mhz / cycle.mean_mhz * (1.0 + more) - 1.0)
+}
+
+/// Whether a slow zone is on its way from where the board gave its clock back to where it takes it again, and near that.
+fn nears_ceiling(state: &State, grade: Grade) -> bool {
+    let near_c = grade.at_c - stay::GRADE_MARGIN_C - NEAR_CEILING_C;
+    state.evidence.clock_mhz() >= 0.96 * grade.from_mhz && state.sensor.skin.is_some_and(|skin| (near_c..grade.at_c).contains(&skin))
+}
+
+/// Goals for which a trial is worth its price.
+pub(super) fn is_deep(goal: Goal) -> bool {
+    matches!(goal, Goal::Performance | Goal::Eco | Goal::Quiet)
 }
 
 /// The loss of speed that a goal allows. Where fewer threads are faster than all, they have won more than eco's third percent.
@@ -300,7 +321,7 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism) -> 
     if !seen.may_cap || banned {
         return Wish::Leave;
     }
-    let deep = matches!(policy.goal, Goal::Performance | Goal::Eco | Goal::Quiet);
+    let deep = is_deep(policy.goal);
     match sure {
         Mechanism::Missing => Wish::Stay { on_trial: false },
         Mechanism::Cliff => Wish::Stay { on_trial: false },
@@ -314,6 +335,11 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism) -> 
         Mechanism::Skin if deep && throttled_lately && !state.load.is_mixed() => {
             let promised = state.watch.free.speed().and_then(|_| promise_of_grades(prior, state));
             if promised.is_some_and(|p| p >= PROMISE) { Wish::Stay { on_trial: true } } else { Wish::Leave }
+        }
+        // In turns the answer alone can make room: the prompt keeps the upper grade.
+        Mechanism::Skin if deep && throttled_lately => {
+            let swings = state.evidence.grade.is_some_and(|grade| state.evidence.swings() && nears_ceiling(state, grade));
+            if swings { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
         _ => Wish::Leave,
     }

@@ -11,6 +11,7 @@
 //! A board that was caught may never let go: at its low clock it stays warmer than its own threshold of return. Then the law breaks free
 //! ([`Grip::BreakingFree`]): one thread alone until the clock comes back, where that is foretold to pay within the hour.
 
+use super::answers::{self, Answers, Grades};
 use super::dither::Dither;
 use super::mechanism::Zone;
 use super::policy::Prior;
@@ -54,6 +55,9 @@ pub struct Tick {
     pub phase: Option<usize>,
     pub t: f32,
     pub measured_mhz: f32,
+    pub request_mhz: f32,
+    /// The phase is old enough for the clock to be its own.
+    pub settled: bool,
     /// The board took clock away in this second.
     pub tripped: bool,
     /// Work left in this phase, where known, and the time to the ceiling at full clock, where it can be foretold.
@@ -89,6 +93,9 @@ pub struct Stay {
     mixed: bool,
     /// And a ladder is what is stayed below.
     turns: Option<Turns>,
+    /// Or a grade.
+    answers: Option<Answers>,
+    max_mhz: f32,
 }
 
 /// Whose doing the clock is.
@@ -113,6 +120,8 @@ pub struct Limit {
     pub trip_c: f32,
     /// The board's own low clock.
     pub floor_mhz: f32,
+    /// What it gives below the trip.
+    pub upper_mhz: f32,
     /// A ladder, not a cliff.
     pub steps: bool,
     /// One of several grades of a slow zone: its fall is less deep than a cliff's.
@@ -164,6 +173,8 @@ impl Stay {
             bursting: false,
             mixed: false,
             turns: None,
+            answers: None,
+            max_mhz: prior.max_mhz(),
         }
     }
 
@@ -185,13 +196,20 @@ impl Stay {
         self.ceiling_c() - [0.0, air][phase]
     }
 
-    /// Whether prompts and answers alternate. Below a ladder they share a level then, which begins at `level_mhz`.
-    pub fn alternates(&mut self, mixed: bool, level_mhz: impl FnOnce() -> f32) {
+    /// Whether prompts and answers alternate. Below a ladder they share a level then, which begins at `level_mhz`; below a grade the answer
+    /// makes room for the prompt.
+    pub fn alternates(&mut self, prior: &Prior, mixed: bool, level_mhz: impl FnOnce() -> f32) {
         self.mixed = mixed;
         if mixed && self.limit.steps {
             self.turns.get_or_insert_with(|| Turns::new(level_mhz()));
         } else {
             self.turns = None;
+        }
+        if mixed && self.limit.grade {
+            let Limit { trip_c, upper_mhz, floor_mhz: lower_mhz, .. } = self.limit;
+            self.answers.get_or_insert_with(|| Answers::new(prior, Grades { trip_c, upper_mhz, lower_mhz }));
+        } else {
+            self.answers = None;
         }
     }
 
@@ -209,7 +227,10 @@ impl Stay {
 
     /// The cap of a phase in MHz.
     pub fn applied_mhz(&self, phase: usize) -> f32 {
-        self.asked[phase].mhz
+        match &self.answers {
+            Some(answers) => answers.cap_mhz(phase).unwrap_or(self.max_mhz),
+            None => self.asked[phase].mhz,
+        }
     }
 
     /// Whether prompts and answers take turns below a cliff that leaves nothing to hold: the room is too hot.
@@ -235,6 +256,13 @@ impl Stay {
     }
 
     pub fn tick(&mut self, prior: &Prior, tick: Tick) {
+        if let Some(answers) = &mut self.answers {
+            let Tick { t, measured_mhz, request_mhz, settled, dt, .. } = tick;
+            if let Some(phase) = tick.phase {
+                answers.tick(prior, answers::Second { phase, t, measured_mhz, request_mhz, settled, dt });
+            }
+            return;
+        }
         self.free_again_s -= tick.dt;
         self.learn_margin(&tick);
         self.bursting = false;
@@ -350,6 +378,9 @@ impl Stay {
 
     /// A phase begins: it starts from its own cap, above it as far as the temperature allows.
     pub fn enter(&mut self, prior: &Prior, phase: usize, t: f32) {
+        if self.answers.is_some() {
+            return;
+        }
         let ceiling_c = self.ceiling_c();
         if let Some(turns) = &mut self.turns {
             if phase == 0 {
@@ -375,11 +406,22 @@ mod tests {
     }
 
     fn limit(floor_mhz: f32) -> Limit {
-        Limit { zone: Zone::Die, trip_c: 75.0, floor_mhz, steps: false, grade: false }
+        Limit { zone: Zone::Die, trip_c: 75.0, floor_mhz, upper_mhz: 2400.0, steps: false, grade: false }
     }
 
     fn tick(t: f32, mhz: f32) -> Tick {
-        Tick { phase: Some(1), t, measured_mhz: mhz, tripped: false, remaining_s: None, to_ceiling_s: None, free_pays: false, dt: 1.0 }
+        Tick {
+            phase: Some(1),
+            t,
+            measured_mhz: mhz,
+            request_mhz: mhz,
+            settled: true,
+            tripped: false,
+            remaining_s: None,
+            to_ceiling_s: None,
+            free_pays: false,
+            dt: 1.0,
+        }
     }
 
     /// As of a board whose maker's clocks were raised beyond what its profile knows.
@@ -433,7 +475,7 @@ mod tests {
     #[test]
     fn a_hold_that_stands_on_the_boards_low_clock_holds_nothing() {
         let mut stay = Stay::new(&prior(), limit(1000.0), 1200.0);
-        stay.alternates(true, || 1200.0);
+        stay.alternates(&prior(), true, || 1200.0);
         for (at_floor, of, nothing) in [(2, 4, false), (4, 4, true), (1, 4, false)] {
             for i in 0..1200 {
                 stay.tick(&prior(), tick(75.5, if i % of < at_floor { 1000.0 } else { 1200.0 }));

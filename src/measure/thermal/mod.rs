@@ -235,6 +235,16 @@ mod tests {
         }
     }
 
+    /// Two boards that swing between two grades.
+    #[test]
+    fn where_a_thread_less_is_given_the_next_grade_the_governor_is_no_slower() {
+        for draw in [11, 26] {
+            let cell = Cell::of("phone-graded", Load::Voice, 32.0).draw(draw);
+            let d = Difference::between(&cell.governed(Goal::Performance, draw), &cell.stock(draw));
+            assert!(harmless::is_harmless(&d), "draw {draw}: {d:?}");
+        }
+    }
+
     #[test]
     fn the_naive_governors_fail_the_same_test() {
         let cell = Cell::of("rk3588-bare", Load::Decode, 30.0);
