@@ -5,8 +5,9 @@ use super::dither::Dither;
 use super::eco;
 use super::estimate::Estimator;
 use super::mechanism::Zone;
-use super::mode::{Mode, Rising, is_deep};
-use super::observation::{Limits, Observation};
+use super::mode::{Mode, Rising, is_deep, may_nudge};
+use super::nudge::{self, Nudge};
+use super::observation::{Limits, Observation, Phase};
 use super::policy::{Goal, Policy};
 use super::senses::STALE_S;
 use super::stay::{self, Stay};
@@ -24,6 +25,7 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
     state.bursting = false;
     let trip = state.trip_c(prior);
     let measured_mhz = seen.measured.map_or(prior.max_mhz(), |m| m.value.megahertz());
+    nudge(policy, state, seen);
     let settled = state.load.in_phase_s >= 2.0;
     match &mut state.mode {
         Mode::Stay { hold, .. } => {
@@ -101,6 +103,23 @@ pub(super) fn act(policy: &Policy, state: &mut State, seen: &Observation, t: Opt
     }
 }
 
+/// Follows a board that rests on a lower grade of its skin, and nudges it.
+fn nudge(policy: &Policy, state: &mut State, seen: &Observation) {
+    let Some(grade) = state.evidence.grade.filter(|_| may_nudge(policy, state, seen)) else {
+        state.nudge.stop();
+        return;
+    };
+    let all = state.crews[1].best() as f32;
+    let lost_s = match seen.phase {
+        Phase::Idle => return,
+        Phase::Prefill => 0.0,
+        // No answer loses more than in proportion.
+        Phase::Decode => seen.busy.0 as f32 * (1.0 - seen.threads as f32 / all).max(0.0),
+    };
+    let (clock_mhz, skin_c) = (state.evidence.clock_mhz(), state.skin.temperature_c());
+    state.nudge.tick(nudge::Second { grade, clock_mhz, skin_c, lost_s, now_s: state.now_s });
+}
+
 /// Whether one thread alone would make a gripping board let go, soon enough to be worth it.
 fn free_pays(policy: &Policy, hold: &Stay, estimator: &Estimator, phase: Option<usize>, t: f32) -> bool {
     let prior = &policy.prior;
@@ -125,7 +144,11 @@ fn free_pays(policy: &Policy, hold: &Stay, estimator: &Estimator, phase: Option<
 /// The limits of a phase (0 prefill, 1 decode) in the present mode.
 pub(super) fn limits_of(policy: &Policy, state: &State, phase: usize) -> Limits {
     let prior = &policy.prior;
-    let threads = if policy.goal == Goal::Off { prior.cores } else { state.crews[phase].threads() };
+    let threads = match policy.goal {
+        Goal::Off => prior.cores,
+        _ if phase == 1 && state.nudge.is_under_way() => Nudge::threads(state.crews[1].best()),
+        _ => state.crews[phase].threads(),
+    };
     let cap = |mhz: f32| (mhz < prior.max_mhz() - 0.5).then_some(Hertz((mhz as f64 * 1e6) as u64));
     match &state.mode {
         Mode::Stay { hold, .. } => Limits { threads: if hold.is_breaking_free() { 1 } else { threads }, cap: cap(hold.applied_mhz(phase)) },

@@ -68,6 +68,7 @@ fn level_and_cause(policy: &Policy, state: &State, seen: &Observation) -> (Level
     let (level, cause) = match &state.mode {
         Mode::Learning => (Level::Learning, Cause::Start),
         Mode::Free => (Level::Free, Cause::Cool),
+        Mode::Ride { .. } if state.nudge.is_under_way() => (Level::Ride, Cause::BreakingFree),
         Mode::Ride { look: Some(_), .. } => (Level::Ride, Cause::HarmTrial),
         Mode::Ride { .. } if state.unheeded_s > 0.0 => (Level::Ride, Cause::CannotCap),
         Mode::Ride { .. } if state.now_s < state.watch.banned_until_s => (Level::Ride, Cause::HarmSeen),

@@ -83,7 +83,7 @@ pub struct Grade {
 }
 
 /// Whether two measured clocks are one step of the board's.
-fn is_near(a_mhz: f32, b_mhz: f32) -> bool {
+pub(super) fn is_near(a_mhz: f32, b_mhz: f32) -> bool {
     (a_mhz / b_mhz - 1.0).abs() < 0.04
 }
 

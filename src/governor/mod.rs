@@ -14,10 +14,10 @@
 //!
 //! A tick goes through the rooms `senses` (what is believed), `analyse` (what follows from it), `mode` (the arrows above), `act` (the law
 //! of the mode) and `answer` (in words). They know: [`estimate`] (the slow node), [`mechanism`] (who throttles), [`threads`], [`stay`],
-//! `turns` and `answers` (its laws for prompts and answers in turn), [`dither`], [`eco`], `curve` (how speed falls with the clock, for
-//! eco), [`harm`], `rates` (means and their errors), `kalman` (what estimate and curve learn by). In and out: [`observation`], [`policy`],
-//! [`profile`] (boards), [`report`] (told to others), [`replay`] (traces). Around it: [`plant`] and [`simulate`] (virtual boards for tests
-//! and `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
+//! `turns` and `answers` (its laws for prompts and answers in turn), `nudge` (a board that might give its clock back), [`dither`], [`eco`],
+//! `curve` (how speed falls with the clock, for eco), [`harm`], `rates` (means and their errors), `kalman` (what estimate and curve learn
+//! by). In and out: [`observation`], [`policy`], [`profile`] (boards), [`report`] (told to others), [`replay`] (traces). Around it:
+//! [`plant`] and [`simulate`] (virtual boards for tests and `make thermal`), [`faults`] (lying sensors), [`naive`] (governors that lose).
 
 mod act;
 mod analyse;
@@ -33,6 +33,7 @@ mod kalman;
 pub mod mechanism;
 mod mode;
 pub mod naive;
+mod nudge;
 pub mod observation;
 pub mod plant;
 pub mod policy;
@@ -54,6 +55,7 @@ use estimate::{Estimator, Sampling};
 use harm::Watch;
 use mechanism::{Evidence, Zone};
 use mode::{Mode, change_mode};
+use nudge::Nudge;
 pub use observation::{Admission, Cause, Decision, Degraded, Forecast, Level, Limits, Mechanism, Observation, Phase};
 pub use policy::{Goal, KernelPolicy, Policy, Prior};
 use senses::{LoadMix, Sensor};
@@ -72,6 +74,7 @@ pub struct State {
     evidence: Evidence,
     crews: [Crew; 2],
     watch: Watch,
+    nudge: Nudge,
     load: LoadMix,
     sensor: Sensor,
     bursting: bool,
@@ -92,6 +95,7 @@ impl State {
             evidence: Evidence::new(prior),
             crews: [Crew::new(prior.cores), Crew::new(prior.cores)],
             watch: Watch::default(),
+            nudge: Nudge::default(),
             load: LoadMix::default(),
             sensor: Sensor::default(),
             bursting: false,
@@ -121,7 +125,7 @@ impl State {
 
     /// Fewer threads than are best, until the board gives its clock back.
     fn is_breaking_free(&self) -> bool {
-        matches!(&self.mode, Mode::Stay { hold, .. } if hold.is_breaking_free())
+        self.nudge.is_under_way() || matches!(&self.mode, Mode::Stay { hold, .. } if hold.is_breaking_free())
     }
 
     /// Where a smooth course of the temperature meets the board's throttle: what a forecast is held against.

@@ -265,6 +265,14 @@ fn nears_ceiling(state: &State, grade: Grade) -> bool {
     state.evidence.clock_mhz() >= 0.96 * grade.from_mhz && state.sensor.skin.is_some_and(|skin| (near_c..grade.at_c).contains(&skin))
 }
 
+/// Whether a board under prompts and answers in turn that rests on a lower grade of its skin may be nudged.
+pub(super) fn may_nudge(policy: &Policy, state: &State, seen: &Observation) -> bool {
+    let alone = matches!(state.mode, Mode::Ride { look: None, rising: None }) && state.now_s >= state.watch.banned_until_s;
+    let by_skin = state.evidence.verdict == Mechanism::Skin && state.sensor.skin.is_some();
+    // What a nudge wins is a hold.
+    is_deep(policy.goal) && seen.may_cap && alone && by_skin && state.load.is_mixed() && state.crews[1].best() > 1
+}
+
 /// Goals for which a trial is worth its price.
 pub(super) fn is_deep(goal: Goal) -> bool {
     matches!(goal, Goal::Performance | Goal::Eco | Goal::Quiet)

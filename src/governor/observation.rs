@@ -135,7 +135,7 @@ pub enum Cause {
     EcoKnee,
     ThreadProbe,
     RefillBurst,
-    /// One thread alone for a while: the board holds its low clock and would not let go otherwise.
+    /// One thread alone, or half of them, for a while: the board holds its low clock and would not let go otherwise.
     BreakingFree,
     HarmTrial,
     HarmSeen,

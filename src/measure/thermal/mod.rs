@@ -235,10 +235,10 @@ mod tests {
         }
     }
 
-    /// Two boards that swing between two grades.
+    /// Two boards that swing between two grades, and one that rests a tenth of a kelvin above the next.
     #[test]
     fn where_a_thread_less_is_given_the_next_grade_the_governor_is_no_slower() {
-        for draw in [11, 26] {
+        for draw in [11, 24, 26] {
             let cell = Cell::of("phone-graded", Load::Voice, 32.0).draw(draw);
             let d = Difference::between(&cell.governed(Goal::Performance, draw), &cell.stock(draw));
             assert!(harmless::is_harmless(&d), "draw {draw}: {d:?}");
