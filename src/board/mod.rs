@@ -105,6 +105,10 @@ pub trait Sensor: Send {
     fn is_meter(&self) -> bool {
         false
     }
+    /// Whether it tells what the machine works at, which means nothing while it rests.
+    fn tells_of_work(&self) -> bool {
+        false
+    }
     /// Whether all that it tells is [aside](Reading::aside), so that nothing is decided later when it is asked rarely.
     fn is_aside(&self) -> bool {
         false

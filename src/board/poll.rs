@@ -19,6 +19,8 @@ pub const METERING: Duration = Duration::from_millis(200);
 /// … and to one that is shown only ([`Sensor::is_aside`]), where nobody waits for it: what a question to a graphics card's driver takes,
 /// 4 ms on an H100, is 0.8 % of a processor at twice a second, and 0.01 % so.
 pub const ASIDE: Duration = Duration::from_secs(30);
+/// What tells of the machine's work is asked rarer by this than all else while a [pace](Poll::pace) is kept: nobody wants to know it then.
+const RESTING: u32 = 15;
 /// A source that falls due so soon is asked with those that are due: each wake of a processor takes some 0.1 ms.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// A source that takes longer hangs.
@@ -91,6 +93,8 @@ struct Shared {
 struct Seat {
     name: String,
     every: Duration,
+    /// See [`Sensor::tells_of_work`].
+    of_work: bool,
     source: Option<Box<dyn Sensor>>,
     due: Instant,
     /// How often it has answered, well or not.
@@ -130,8 +134,8 @@ impl Poll {
     fn with(sources: Vec<Box<dyn Sensor>>, pace: impl Fn(&dyn Sensor) -> Duration) -> Poll {
         let due = Instant::now();
         let seat = |source: Box<dyn Sensor>| {
-            let every = pace(&*source);
-            Seat { name: source.name(), every, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
+            let (every, of_work) = (pace(&*source), source.tells_of_work());
+            Seat { name: source.name(), every, of_work, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
         };
         let shared = Shared {
             latest: Latest::default(),
@@ -177,13 +181,13 @@ impl Poll {
     }
 
     /// From here on no source is asked more often than once in `pace`, however often it is by itself: where there is nothing to follow
-    /// closely, as often as somebody looks will do. With a quicker pace than before those that are asked more often now are asked at once.
+    /// closely, as often as somebody looks will do, and what tells of work is of no use. With a quicker pace than before those that are asked more often now are asked at once.
     pub fn pace(&self, pace: Duration) {
         let mut shared = lock(&self.shared);
         let before = std::mem::replace(&mut shared.pace, pace);
         if pace < before {
             let now = Instant::now();
-            shared.seats.iter_mut().filter(|s| s.every < before && !s.told).for_each(|s| s.due = s.due.min(now));
+            shared.seats.iter_mut().filter(|s| s.every < s.every_at(before) && !s.told).for_each(|s| s.due = s.due.min(now));
             drop(shared);
             self.thread.iter().for_each(Thread::unpark);
         }
@@ -201,6 +205,13 @@ impl Poll {
             Ok(handle) => self.thread = Some(handle.thread().clone()),
             Err(error) => lock(&self.shared).latest.notices.push(format!("sensors cannot be read: {error}")),
         }
+    }
+}
+
+impl Seat {
+    /// From one question to the next, while no source is asked more often than once in `pace`.
+    fn every_at(&self, pace: Duration) -> Duration {
+        self.every.max(if self.of_work { pace * RESTING } else { pace })
     }
 }
 
@@ -303,7 +314,7 @@ impl Shared {
         let seat = &mut self.seats[index];
         seat.asked = seat.asked.saturating_add(1);
         // A fault is told of as soon as ever.
-        let every = if seat.misses > 0 { seat.every } else { seat.every.max(self.pace) };
+        let every = if seat.misses > 0 { seat.every } else { seat.every_at(self.pace) };
         // One good answer is enough to be asked as often as before.
         seat.due = at + if seat.told && seat.good == 0 { seat.every * RARELY } else { every };
         seat.source = Some(source);

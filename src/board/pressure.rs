@@ -43,6 +43,10 @@ impl Sensor for Pressure {
         let percent = some_avg10(&text).ok_or_else(|| Miss::Nonsense { path: path.clone(), text })?;
         Ok(vec![Reading::new((self.what)(), percent / 100.0, path.display())])
     }
+
+    fn tells_of_work(&self) -> bool {
+        true
+    }
 }
 
 /// From `some avg10=0.12 avg60=…`, in percent.
@@ -70,6 +74,10 @@ impl Sensor for Busy {
         let passed = self.last.replace(now).map(|last| now.since(last)).filter(|t| t.all > 0);
         let share = passed.map(|t| 1.0 - (t.idle as f64 / t.all as f64).min(1.0));
         Ok(share.map(|share| Reading::new(What::Busy, share, path.display())).into_iter().collect())
+    }
+
+    fn tells_of_work(&self) -> bool {
+        true
     }
 }
 
@@ -113,6 +121,10 @@ impl Sensor for LoadAverage {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
         Ok(vec![Reading::new(What::Busy, (load / cores).min(1.0), "sysinfo(2)")])
     }
+
+    fn tells_of_work(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +158,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("sys/fs/cgroup")).unwrap();
         std::fs::write(dir.path().join("sys/fs/cgroup/memory.pressure"), "some avg10=50.00 avg60=0 avg300=0 total=1\n").unwrap();
-        let readings = sources(&Root::new(dir.path()))[0].read().unwrap();
+        let mut sources = sources(&Root::new(dir.path()));
+        assert!(sources.iter().all(|source| source.tells_of_work()));
+        let readings = sources[0].read().unwrap();
         assert_eq!((&readings[0].what, readings[0].value), (&What::MemoryPressure, 0.5));
     }
 }

@@ -22,6 +22,9 @@ impl Sensor for Told {
         let value = self.answers.recv().unwrap_or(Err(absent()))?;
         Ok(vec![Reading::new(self.what.clone(), value, "test")])
     }
+    fn tells_of_work(&self) -> bool {
+        self.what == What::Busy
+    }
 }
 
 /// As [`Told`], and shown only.
@@ -265,6 +268,23 @@ fn a_source_is_asked_no_more_often_than_the_pace_and_at_once_when_it_quickens() 
 }
 
 #[test]
+fn what_tells_of_work_is_asked_rarely_while_nothing_works_and_at_once_when_something_does() {
+    let (source, answer, asked) = told_of(What::Busy);
+    let poll = Poll::start(vec![source], Duration::ZERO);
+    let hour = Duration::from_secs(3600);
+    poll.pace(hour);
+    wait(&asked, 1);
+    answer.send(Ok(1.0)).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !lock(&poll.shared).seats[0].due.checked_duration_since(Instant::now()).is_some_and(|rest| rest > 2 * hour) {
+        assert!(Instant::now() < until, "the answer is taken in");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    poll.pace(Duration::ZERO);
+    wait(&asked, 1);
+}
+
+#[test]
 fn a_source_that_fails_is_asked_as_often_as_ever_whatever_the_pace() {
     let (source, answer, asked) = told("cpu-thermal");
     let mut poll = Poll::start(vec![source], Duration::ZERO);
@@ -286,7 +306,7 @@ fn what_falls_due_within_a_moment_is_asked_in_the_same_wake() {
     let now = Instant::now();
     let seat = |due| {
         let source = told("cpu-thermal").0;
-        Seat { name: source.name(), every: EVERY, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
+        Seat { name: source.name(), every: EVERY, of_work: false, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
     };
     let mut shared = lock(&poll.shared);
     shared.seats = vec![seat(now), seat(now + TOGETHER), seat(now + 2 * TOGETHER)];
