@@ -97,7 +97,8 @@ struct Seat {
     of_work: bool,
     source: Option<Box<dyn Sensor>>,
     due: Instant,
-    /// How often it has answered, well or not.
+    /// When it answered last, and how often it has, well or not.
+    answered: Option<Instant>,
     asked: u32,
     misses: u32,
     good: u32,
@@ -135,7 +136,18 @@ impl Poll {
         let due = Instant::now();
         let seat = |source: Box<dyn Sensor>| {
             let (every, of_work) = (pace(&*source), source.tells_of_work());
-            Seat { name: source.name(), every, of_work, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
+            Seat {
+                name: source.name(),
+                every,
+                of_work,
+                source: Some(source),
+                due,
+                answered: None,
+                asked: 0,
+                misses: 0,
+                good: 0,
+                told: false,
+            }
         };
         let shared = Shared {
             latest: Latest::default(),
@@ -187,7 +199,10 @@ impl Poll {
         let before = std::mem::replace(&mut shared.pace, pace);
         if pace < before {
             let now = Instant::now();
-            shared.seats.iter_mut().filter(|s| s.every < s.every_at(before) && !s.told).for_each(|s| s.due = s.due.min(now));
+            for seat in shared.seats.iter_mut().filter(|s| s.every < s.every_at(before) && !s.told) {
+                // But not twice at once: a meter needs time between two questions.
+                seat.due = seat.due.min(seat.answered.map_or(now, |at| now.max(at + METERING)));
+            }
             drop(shared);
             self.thread.iter().for_each(Thread::unpark);
         }
@@ -312,7 +327,7 @@ impl Shared {
             Err(miss) => self.failed(index, miss.to_string(), matches!(miss, Miss::Denied { .. })),
         }
         let seat = &mut self.seats[index];
-        seat.asked = seat.asked.saturating_add(1);
+        (seat.answered, seat.asked) = (Some(at), seat.asked.saturating_add(1));
         // A fault is told of as soon as ever.
         let every = if seat.misses > 0 { seat.every } else { seat.every_at(self.pace) };
         // One good answer is enough to be asked as often as before.

@@ -1,17 +1,22 @@
 //! How long the tick may leave the board alone. A beat finds its code and its data in no cache and asks every sensor, so a daemon that has
-//! nothing to do makes half as many: when nothing has run for a while, nobody watches, and the board is cool and well.
+//! nothing to do makes fewer: when nothing has run for a while, nobody watches, and the board is cool and well.
 
 use crate::governor::{Decision, Degraded};
+use crate::units::Celsius;
 use std::time::{Duration, Instant};
 
 /// The governor's beat; `decide` is made for about this.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// … at rest. Where a sensor hangs, those after it are read again within two of them, which is before their readings count as old (5 s).
 pub const REST: Duration = Duration::from_secs(2);
+/// … at rest on a machine without a thermometer, where there is nothing to see. As often as a graphics card is asked.
+pub const BLIND_REST: Duration = Duration::from_secs(30);
 /// So long after work a board has given most of its heat away, and the governor's estimates learn nothing more of how it does.
 const COOLED: Duration = Duration::from_secs(60);
 /// Headroom from which on the board is looked at every second: 15 K below its throttle.
 const NEAR: f32 = 0.5;
+/// … and where no throttle is known, the temperature: below where any die is held back.
+const WARM: Celsius = Celsius(55.0);
 
 /// When there was work last.
 #[derive(Debug, Default)]
@@ -20,14 +25,18 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// From this beat to the next.
-    pub fn next(&mut self, now: Instant, works: bool, watched: bool, decided: &Decision) -> Duration {
+    /// From this beat to the next. `hottest`: of die and skin, where there is a thermometer.
+    pub fn next(&mut self, now: Instant, works: bool, watched: bool, hottest: Option<Celsius>, decided: &Decision) -> Duration {
         if works {
             self.worked = Some(now);
         }
         let cooled = self.worked.is_none_or(|at| now.saturating_duration_since(at) >= COOLED);
-        let well = decided.degraded == Degraded::No && decided.headroom.is_none_or(|headroom| headroom < NEAR);
-        if cooled && well && !watched { REST } else { BEAT }
+        let cool = decided.headroom.map_or(hottest.is_none_or(|t| t.0 < WARM.0), |headroom| headroom < NEAR);
+        match hottest {
+            _ if watched || !cooled || !cool || decided.degraded != Degraded::No => BEAT,
+            Some(_) => REST,
+            None => BLIND_REST,
+        }
     }
 }
 
@@ -44,12 +53,15 @@ mod tests {
         let well = of(None, Degraded::No);
         let (mut rest, start) = (Rest::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        assert_eq!(rest.next(at(0), false, false, &well), REST, "nothing has run yet");
-        assert_eq!(rest.next(at(1), true, false, &well), BEAT);
-        assert_eq!([rest.next(at(60), false, false, &well), rest.next(at(61), false, false, &well)], [BEAT, REST]);
-        assert_eq!(rest.next(at(62), false, true, &well), BEAT, "somebody watches");
-        assert_eq!(rest.next(at(63), false, false, &of(Some(0.4), Degraded::No)), REST);
-        assert_eq!(rest.next(at(63), false, false, &of(Some(0.5), Degraded::No)), BEAT, "near its throttle");
-        assert_eq!(rest.next(at(63), false, false, &of(None, Degraded::UnderVoltage)), BEAT);
+        let cool = Some(Celsius(40.0));
+        assert_eq!(rest.next(at(0), false, false, cool, &well), REST, "nothing has run yet");
+        assert_eq!(rest.next(at(0), false, false, None, &well), BLIND_REST);
+        assert_eq!(rest.next(at(0), false, false, Some(WARM), &well), BEAT, "who knows when it is held back");
+        assert_eq!(rest.next(at(1), true, false, cool, &well), BEAT);
+        assert_eq!([60, 61].map(|second| rest.next(at(second), false, false, cool, &well)), [BEAT, REST]);
+        assert_eq!(rest.next(at(62), false, true, cool, &well), BEAT, "somebody watches");
+        assert_eq!(rest.next(at(63), false, false, Some(WARM), &of(Some(0.4), Degraded::No)), REST);
+        assert_eq!(rest.next(at(63), false, false, cool, &of(Some(0.5), Degraded::No)), BEAT, "near its throttle");
+        assert_eq!(rest.next(at(63), false, false, None, &of(None, Degraded::UnderVoltage)), BEAT);
     }
 }

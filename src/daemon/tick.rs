@@ -2,15 +2,15 @@
 //! the engine (threads, admission) and to the board's lever (the clock). Neither knows the other; this is the only place that knows all.
 //! What was seen and decided is published for clients, told to the journal, and recorded where somebody wants a record.
 //!
-//! At rest it beats half as often ([`super::rest`]), and the sensors are asked no more often either; work that begins, or somebody who
-//! follows, ends the rest at once.
+//! At rest it beats less often ([`super::rest`]), and the sensors are asked no more often either; work that begins, another model, somebody
+//! who follows, or another mode ends the rest at once.
 //!
 //! On a PC the governor only watches: threads were measured at the start, and its cooling is not ours to reason about.
 
 use super::alarm::Alarm;
 use super::config::{self, Config, Policy as Rule};
 use super::notices::Notices;
-use super::rest::{BEAT, REST, Rest};
+use super::rest::{BEAT, Rest};
 use super::told::Told;
 use super::trace::Trace;
 use super::work::Work;
@@ -185,9 +185,10 @@ impl Tick {
         beats: Arc<Alarm>,
         mut rules: watch::Receiver<Rules>,
         shared: Shared,
-        saving: watch::Receiver<bool>,
+        mut saving: watch::Receiver<bool>,
         mut stop: watch::Receiver<bool>,
     ) {
+        let (mut models, mut holds) = (shared.service.state(), shared.holds.subscribe());
         // The first a beat from now: until then no sensor has been read.
         beats.set(BEAT);
         let mut steps = None;
@@ -195,16 +196,21 @@ impl Tick {
             tokio::select! {
                 () = beats.ring() => {
                     let model = shared.service.model().ok();
-                    let held = shared.holds.borrow().mode();
-                    self.beat(model.as_ref(), held, *saving.borrow(), shared.followers.are_there());
+                    let held = holds.borrow_and_update().mode();
+                    models.mark_unchanged();
+                    self.beat(model.as_ref(), held, *saving.borrow_and_update(), shared.followers.are_there());
                     beats.set(self.every);
-                    steps = model.filter(|_| self.every == REST || self.follows_phases()).map(|model| model.telemetry());
+                    // What has happened to it since counts as well: a new receiver has seen nothing.
+                    steps = model.filter(|_| self.rests() || self.follows_phases()).map(|model| model.telemetry());
                 }
                 phase = next_phase(&mut steps, self.phase) => {
                     self.enter(phase);
                     self.rouse(&beats);
                 }
-                () = shared.followers.come(), if self.every == REST => self.rouse(&beats),
+                () = shared.followers.come(), if self.rests() => self.rouse(&beats),
+                _ = models.changed(), if self.rests() => self.rouse(&beats),
+                _ = holds.changed(), if self.rests() => self.rouse(&beats),
+                Ok(()) = saving.changed(), if self.rests() => self.rouse(&beats),
                 _ = rules.changed() => return,
                 _ = stop.wait_for(|stop| *stop) => return,
             }
@@ -239,22 +245,29 @@ impl Tick {
             self.limit(model, &decision);
         }
         self.decision = Some(decision.clone());
-        self.phase = seen.phase;
-        self.cap(now);
         let engine = model.map(|model| *model.telemetry().borrow());
-        let works = seen.phase != Phase::Idle || engine.is_some_and(|engine| engine.running + engine.waiting > 0);
+        // A first step counts for nothing until it is done, and has its clock all the same.
+        let begun = engine.filter(|engine| seen.phase == Phase::Idle && engine.running + engine.waiting > 0);
+        self.phase = begun.map_or(seen.phase, |engine| Work::phase_of(engine.phase));
+        self.cap(now);
+        let works = self.phase != Phase::Idle || begun.is_some();
         // While a model loads nothing rests, nor while a sensor may hang; and a record's lines are seconds.
         let watched = followed || engine.is_none() || latest.asking || self.trace.is_some();
-        let every = self.rest.next(now, works, watched, &decision);
+        let hottest = [&seen.soc, &seen.skin].into_iter().flatten().map(|t| t.value).max_by(|a, b| a.0.total_cmp(&b.0));
+        let every = self.rest.next(now, works, watched, hottest, &decision);
         self.pace(every);
         let report = Report::new(&seen, decision, self.work.speed, self.source(), place);
         let thermal = self.told.thermal(latest, now, seen, report);
         self.published.send_replace(Arc::new(thermal));
     }
 
+    fn rests(&self) -> bool {
+        self.every > BEAT
+    }
+
     /// Ends a rest.
     fn rouse(&mut self, beats: &Alarm) {
-        if self.every == REST {
+        if self.rests() {
             self.pace(BEAT);
             beats.set(SOON);
         }

@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(40);
 /// Shortest sleep after which a late worker is lent a core. Most chunks and tails take 10 to 100 µs; lending without need costs ten.
 const PATIENCE: Duration = Duration::from_micros(100);
+/// … of a worker that had no chunk itself and so doesn't know how long they take.
+const LONG_PATIENCE: Duration = Duration::from_micros(300);
 /// Looks at the flag between two looks at the clock.
 const SPIN_CHECKS: u32 = 64;
 /// Set in a phase's state when everybody may go on.
@@ -191,7 +193,7 @@ impl Pool {
         }
         if self.active > 1 {
             shared.epoch.0.fetch_add(1, SeqCst);
-            wait_while(&shared.inside.0, None, |inside| inside != 0, PATIENCE, || shared.spread.fetch_late(0));
+            wait_while(&shared.inside.0, None, |inside| inside != 0, PATIENCE, |_| shared.spread.fetch_late(0));
             shared.spread.leave(0);
         }
         let theirs = shared.poisoned.swap(false, Relaxed);
@@ -253,7 +255,7 @@ impl Crew<'_> {
                 last = phase.finished.0.fetch_add(1, AcqRel) as usize + 1 == turns;
                 let before = std::mem::replace(&mut now, Instant::now());
                 longest = longest.max(now - before);
-                if !last && self.has_moved(now - before) {
+                if self.has_moved(now - before) {
                     now = Instant::now();
                 }
             }
@@ -269,12 +271,9 @@ impl Crew<'_> {
                 _ = futex::wake(&release.state, futex::Flags::PRIVATE, u32::MAX >> 1);
             }
         } else {
-            let lend = || {
-                if spread.change_with_late(self.worker, index) {
-                    self.shared.losses.fetch_add(1, Relaxed);
-                }
-            };
-            if wait_while(&release.state, Some(&release.sleepers), |state| state == 0, PATIENCE.max(2 * longest), lend) {
+            let patience = if longest.is_zero() { LONG_PATIENCE } else { PATIENCE.max(2 * longest) };
+            let lend = |time| spread.change_with_late(self.worker, index, time);
+            if wait_while(&release.state, Some(&release.sleepers), |state| state == 0, patience, lend) {
                 spread.settle(self.worker);
                 self.watch.borrow_mut().begin();
             }
@@ -412,13 +411,13 @@ fn spin_until(ready: impl Fn() -> bool) -> bool {
 
 /// Waits until `word` no longer satisfies `unready`: spins a little, then sleeps on it; whether it slept. `sleepers`, where given, is
 /// counted up while asleep, so that whoever makes it ready can spare the system call. Whenever that takes longer than `patience`, and twice
-/// as long each time, `late` may do something about it.
+/// as long each time, `late` may do something about it, for the first time, the second, and so on.
 fn wait_while(
     word: &AtomicU32,
     sleepers: Option<&AtomicU32>,
     unready: impl Fn(u32) -> bool,
     mut patience: Duration,
-    late: impl Fn(),
+    late: impl Fn(u32),
 ) -> bool {
     if !unready(word.load(Acquire)) || spin_until(|| !unready(word.load(Acquire))) {
         return false;
@@ -426,6 +425,7 @@ fn wait_while(
     if let Some(sleepers) = sleepers {
         sleepers.fetch_add(1, SeqCst);
     }
+    let mut time = 0;
     loop {
         let seen = word.load(SeqCst);
         if !unready(seen) {
@@ -433,7 +433,8 @@ fn wait_while(
         }
         let at_most = Timespec { tv_sec: patience.as_secs() as _, tv_nsec: patience.subsec_nanos() as _ };
         if futex::wait(word, futex::Flags::PRIVATE, seen, Some(&at_most)) == Err(Errno::TIMEDOUT) {
-            late();
+            time += 1;
+            late(time);
             patience *= 2;
         }
     }

@@ -13,7 +13,7 @@
 
 use super::pool::Line;
 use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
 
 /// Where each worker of a crew is.
 pub struct Spread {
@@ -23,7 +23,7 @@ pub struct Spread {
     moving: AtomicBool,
 }
 
-/// What is known of one worker. All of it says where to look, not what may be touched: hence no order among the three.
+/// What is known of one worker. All of it says where to look, not what may be touched: hence no order among the four.
 struct Place {
     /// Its core when it last looked; [`NONE`] while it is in no step.
     core: AtomicUsize,
@@ -31,13 +31,16 @@ struct Place {
     thread: AtomicI32,
     /// The phase that it claims chunks of; [`NONE`] when it has no more of any.
     phase: AtomicUsize,
+    /// How often it was lent a core in this phase.
+    lent: AtomicU32,
 }
 
 const NONE: usize = usize::MAX;
 
 impl Spread {
     pub fn new(workers: usize) -> Spread {
-        let place = || Place { core: AtomicUsize::new(NONE), thread: AtomicI32::new(0), phase: AtomicUsize::new(NONE) };
+        let place =
+            || Place { core: AtomicUsize::new(NONE), thread: AtomicI32::new(0), phase: AtomicUsize::new(NONE), lent: AtomicU32::new(0) };
         Spread { places: (0..workers).map(|_| Line(place())).collect(), moving: AtomicBool::new(false) }
     }
 
@@ -47,11 +50,11 @@ impl Spread {
         let place = &self.places[worker].0;
         place.thread.store(gettid().as_raw_nonzero().get(), Relaxed);
         let here = sched_getcpu();
-        if self.is_taken(worker, here) && self.go_to_a_free_core(worker, here) == Some(false) {
-            return false;
+        let went = if self.is_taken(worker, here) { self.go_to_a_free_core(worker, here) } else { None };
+        if went.is_none() {
+            place.core.store(here, Relaxed);
         }
-        place.core.store(sched_getcpu(), Relaxed);
-        true
+        went != Some(false)
     }
 
     /// The calling thread, worker `worker`, holds no chunk. Whether it went to another core.
@@ -68,7 +71,9 @@ impl Spread {
 
     /// Worker `worker` begins to claim chunks of `phase`.
     pub fn begin(&self, worker: usize, phase: usize) {
-        self.places[worker].0.phase.store(phase, Relaxed);
+        let place = &self.places[worker].0;
+        place.lent.store(0, Relaxed);
+        place.phase.store(phase, Relaxed);
     }
 
     /// Worker `worker` has nothing left to do in its phase.
@@ -77,13 +82,11 @@ impl Spread {
     }
 
     /// The calling thread, worker `worker`, waits for `phase` longer than a chunk takes: it gives its core to one that is not through with
-    /// it, and queues up where that one was. Whether there was one.
-    pub fn change_with_late(&self, worker: usize, phase: usize) -> bool {
-        let change = || {
-            let its = self.fetch(worker, |place| place.phase.load(Relaxed) == phase)?;
-            self.go(worker, |core| core == its)
-        };
-        self.alone(change).flatten().is_some()
+    /// it, and queues up where that one was. For the `time`th time: nobody is lent a core more often than anybody waited so long, however
+    /// many wait.
+    pub fn change_with_late(&self, worker: usize, phase: usize, time: u32) {
+        let late = |place: &Place| place.phase.load(Relaxed) == phase && place.lent.load(Relaxed) < time;
+        self.alone(|| self.fetch(worker, late).map(|its| self.go(worker, |core| core == its)));
     }
 
     /// The calling thread, worker `worker`, waits for the others to leave the step: one that has not gets this core.
@@ -91,18 +94,29 @@ impl Spread {
         self.alone(|| self.fetch(worker, |_| true));
     }
 
-    /// Brings another worker, one that is in the step and `late`, to this core. Returns where it was.
+    /// Brings another worker, one that is in the step and `late`, to this core: of several the one that was lent the fewest. Returns where it
+    /// was when it last looked.
     fn fetch(&self, worker: usize, late: impl Fn(&Place) -> bool) -> Option<usize> {
         let here = sched_getcpu();
-        let elsewhere = |place: &&Place| ![here, NONE].contains(&place.core.load(Relaxed)) && late(place);
-        let place = self.but(worker).find(elsewhere)?;
-        let thread = Pid::from_raw(place.thread.load(Relaxed))?;
-        let allowed = sched_getaffinity(Some(thread)).ok().filter(|allowed| here < CpuSet::MAX_CPU && allowed.is_set(here))?;
+        // One that was here when it last looked may be elsewhere by now.
+        let late = self.but(worker).filter(|place| place.core.load(Relaxed) != NONE && late(place)).filter_map(|place| {
+            let thread = Pid::from_raw(place.thread.load(Relaxed))?;
+            let allowed = sched_getaffinity(Some(thread)).ok()?;
+            (here < CpuSet::MAX_CPU && allowed.is_set(here)).then_some((place, thread, allowed))
+        });
+        let (place, thread, allowed) = late.min_by_key(|(place, ..)| place.lent.load(Relaxed))?;
+        place.lent.fetch_add(1, Relaxed);
+        // Said before it is done: what that worker says itself, once it is here, is newer.
+        let its = place.core.load(Relaxed);
+        place.core.compare_exchange(its, here, Relaxed, Relaxed).ok()?;
         let mut this = CpuSet::new();
         this.set(here);
-        sched_setaffinity(Some(thread), &this).ok()?;
+        if its == NONE || sched_setaffinity(Some(thread), &this).is_err() {
+            _ = place.core.compare_exchange(here, its, Relaxed, Relaxed);
+            return None;
+        }
         give_back(Some(thread), &allowed);
-        Some(place.core.swap(here, Relaxed))
+        Some(its)
     }
 
     /// Whether there was one; `None` where somebody else moves threads, or the system refuses.
@@ -128,6 +142,11 @@ impl Spread {
     /// Whether another worker than `worker` is on `core`.
     fn is_taken(&self, worker: usize, core: usize) -> bool {
         self.but(worker).any(|place| place.core.load(Relaxed) == core)
+    }
+
+    #[cfg(test)]
+    pub fn lent(&self, worker: usize) -> u32 {
+        self.places[worker].0.lent.load(Relaxed)
     }
 
     /// All places but `worker`'s.
@@ -234,19 +253,24 @@ mod tests {
                 _ = ends.recv();
                 assert_eq!(this_threads_cores(), before, "the late one may run anywhere again");
             });
+            // Ends with this thread, however that ends.
+            let end = end;
             begins.recv().expect("who is late is there");
             // Held to one core, so that the system moves nobody meanwhile.
             sched_setaffinity(None, &set_of(&[first])).expect("a core of its own");
-            assert!(!spread.change_with_late(0, 6), "that phase nobody is late in");
-            assert!(spread.change_with_late(0, 7));
+            spread.change_with_late(0, 6, 1);
+            assert_eq!(told(spread, 1), second, "that phase nobody is late in");
+            spread.change_with_late(0, 7, 1);
             assert_eq!((told(spread, 1), told(spread, 0)), (first, NONE), "who may not leave its core still gives it");
             put(spread, 1, second);
+            spread.change_with_late(0, 7, 1);
+            assert_eq!(told(spread, 1), second, "nobody has waited for it twice as long");
             sched_setaffinity(None, &before).expect("as before");
-            for _ in 0..100 {
+            for time in 2..100 {
                 let here = sched_getcpu();
                 let other = if here == first { second } else { first };
                 put(spread, 1, other);
-                spread.change_with_late(0, 7);
+                spread.change_with_late(0, 7, time);
                 // (Between two looks the system may have moved this thread by itself.)
                 assert!(told(spread, 0) == other || told(spread, 1) != here);
                 assert_eq!(this_threads_cores(), before, "the waiting one may run anywhere again");

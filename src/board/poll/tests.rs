@@ -306,7 +306,18 @@ fn what_falls_due_within_a_moment_is_asked_in_the_same_wake() {
     let now = Instant::now();
     let seat = |due| {
         let source = told("cpu-thermal").0;
-        Seat { name: source.name(), every: EVERY, of_work: false, source: Some(source), due, asked: 0, misses: 0, good: 0, told: false }
+        Seat {
+            name: source.name(),
+            every: EVERY,
+            of_work: false,
+            source: Some(source),
+            due,
+            answered: None,
+            asked: 0,
+            misses: 0,
+            good: 0,
+            told: false,
+        }
     };
     let mut shared = lock(&poll.shared);
     shared.seats = vec![seat(now), seat(now + TOGETHER), seat(now + 2 * TOGETHER)];
