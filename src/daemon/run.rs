@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Between two looks at the engine where systemd asks for none. Each wakes three threads.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// From SIGTERM until connections are closed whether or not their clients have read everything.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1200);
 /// After that, until the engine has to have finished its step and given its memory back.
