@@ -50,6 +50,7 @@ pub struct Evidence {
     since_review_s: f64,
     last_sample_s: f64,
     before: Before,
+    settled: Option<Settled>,
     capped: bool,
     pub verdict: Mechanism,
     pub confidence: f32,
@@ -127,6 +128,12 @@ struct Before {
     soc: f32,
     skin: f32,
     smooth: [f32; 2],
+}
+
+/// The clock and the request of the last look at the same work as the look before it. A phase's first second may still show the clock of the
+/// silence before, which is a governor's idle clock and no cap.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
     mhz: f32,
     request: f32,
 }
@@ -156,9 +163,9 @@ impl Evidence {
         self.capped
     }
 
-    /// The clock as last measured.
+    /// The clock as last measured under work.
     pub fn clock_mhz(&self) -> f32 {
-        self.before.mhz
+        self.settled.map_or(0.0, |s| s.mhz)
     }
 
     /// The constant clock that would draw as much as the board's own throttle lets through: power goes with about the third power
@@ -215,7 +222,7 @@ impl Evidence {
         }
         self.watch_grades(prior, look);
         let Look { soc, skin, smooth, mhz, request, .. } = look;
-        self.before = Before { soc, skin: skin.unwrap_or(soc), smooth, mhz, request };
+        self.before = Before { soc, skin: skin.unwrap_or(soc), smooth };
         // Before the first throttling only the last look is kept: the fall itself is evidence.
         if self.samples.len() == if self.first_s.is_none() { 1 } else { WINDOW } {
             self.samples.pop_front();
@@ -251,21 +258,28 @@ impl Evidence {
     /// The falls of a slow zone's caps, and what lies between two of them while the board is left alone.
     fn watch_grades(&mut self, prior: &Prior, look: Look) {
         self.fell = false;
-        let Some(skin) = look.skin else { return };
-        // Whether the work is the same does not matter: a fall in a silence shows as the next prompt begins.
-        let alone = look.request >= 0.99 * prior.max_mhz() && look.request == self.before.request;
-        if !alone {
+        let full = look.request >= 0.99 * prior.max_mhz();
+        if !full {
             self.since_fall = None;
+        }
+        // A fall in a silence shows in the second look of the phase after it.
+        if !look.same_work {
             return;
         }
+        let before = self.settled.replace(Settled { mhz: look.mhz, request: look.request });
+        let Some(skin) = look.skin else { return };
+        let Some(before) = before.filter(|b| full && b.request == look.request) else {
+            self.since_fall = None;
+            return;
+        };
         if let Some(since) = &mut self.since_fall {
             since.add(look.mhz, skin, look.dt as f32);
             since.rose |= self.grade.is_some_and(|g| is_near(look.mhz, g.from_mhz));
         }
-        if self.capped && look.mhz < 0.95 * self.before.mhz {
-            let again = self.grade.is_some_and(|g| is_near(g.from_mhz, self.before.mhz) && is_near(g.to_mhz, look.mhz));
+        if self.capped && look.mhz < 0.95 * before.mhz {
+            let again = self.grade.is_some_and(|g| is_near(g.from_mhz, before.mhz) && is_near(g.to_mhz, look.mhz));
             let cycle = self.since_fall.filter(|_| again).map(Since::cycle);
-            self.grade = Some(Grade { at_c: skin, from_mhz: self.before.mhz, to_mhz: look.mhz, cycle });
+            self.grade = Some(Grade { at_c: skin, from_mhz: before.mhz, to_mhz: look.mhz, cycle });
             self.since_fall = Some(Since::default());
             self.fell = true;
         }
@@ -360,4 +374,51 @@ fn correlation(pairs: impl Iterator<Item = (f32, f32)>) -> f32 {
     }
     let (vx, vy) = (sxx - sx * sx / n.max(1.0), syy - sy * sy / n.max(1.0));
     if vx <= 1e-6 || vy <= 1e-6 { 0.0 } else { ((sxy - sx * sy / n) / (vx * vy).sqrt()) as f32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks at these clocks, the first of them the first of a phase; returns at which of them the clock fell.
+    fn falls(evidence: &mut Evidence, clocks: &[f32]) -> Vec<usize> {
+        let prior = Prior::unknown(4, vec![600.0, 1100.0, 1500.0, 2100.0]);
+        let mut fell = |i: usize| {
+            let look = Look {
+                soc: 60.0,
+                skin: Some(43.0),
+                smooth: [60.0, 43.0],
+                mhz: clocks[i],
+                request: 2100.0,
+                flags: None,
+                same_work: i > 0,
+                now_s: 0.0,
+                dt: 1.0,
+            };
+            evidence.look(&prior, look);
+            evidence.fell().is_some()
+        };
+        (0..clocks.len()).filter(|&i| fell(i)).collect()
+    }
+
+    #[test]
+    fn a_silences_idle_clock_is_no_grade() {
+        let mut evidence = Evidence::default();
+        falls(&mut evidence, &[1500.0; 5]);
+        assert_eq!(falls(&mut evidence, &[600.0, 1500.0, 1500.0]), [0; 0]);
+        assert!(evidence.grade.is_none() && !evidence.swings(), "{evidence:?}");
+        falls(&mut evidence, &[600.0]);
+        assert_eq!(evidence.clock_mhz(), 1500.0);
+    }
+
+    #[test]
+    fn a_fall_in_a_silence_shows_in_the_second_look_after_it_and_a_swing_goes_on_through_silences() {
+        let mut evidence = Evidence::default();
+        falls(&mut evidence, &[1500.0; 5]);
+        assert_eq!(falls(&mut evidence, &[600.0, 1100.0, 1100.0]), [1]);
+        assert!(evidence.grade.is_some_and(|g| (g.from_mhz, g.to_mhz) == (1500.0, 1100.0)), "{evidence:?}");
+        falls(&mut evidence, &[600.0, 1100.0, 1100.0]);
+        falls(&mut evidence, &[600.0, 1500.0, 1500.0]);
+        assert!(evidence.swings());
+    }
 }
