@@ -140,6 +140,11 @@ struct Margin {
     quiet_s: f32,
 }
 
+impl Grip {
+    /// Of a hold that begins: the board's, until its clock shows otherwise.
+    const UNKNOWN: Grip = Grip::Boards { mhz: f32::INFINITY, since_s: 0.0 };
+}
+
 impl Stay {
     /// Starts at `start_mhz`, the constant clock that draws what the board's own throttle lets through.
     pub fn new(prior: &Prior, limit: Limit, start_mhz: f32) -> Stay {
@@ -167,7 +172,7 @@ impl Stay {
             cap_mhz: [start_mhz; 2],
             asked: [Dither::at(prior.step_at_or_below(start_mhz).max(limit.floor_mhz)); 2],
             tripped: false,
-            grip: Grip::Boards { mhz: f32::INFINITY, since_s: 0.0 },
+            grip: Grip::UNKNOWN,
             free_again_s: 0.0,
             share_on_floor: 0.0,
             bursting: false,
@@ -205,11 +210,13 @@ impl Stay {
         } else {
             self.turns = None;
         }
-        if mixed && self.limit.grade {
-            let Limit { trip_c, upper_mhz, floor_mhz: lower_mhz, .. } = self.limit;
-            self.answers.get_or_insert_with(|| Answers::new(prior, Grades { trip_c, upper_mhz, lower_mhz }));
-        } else {
+        if !(mixed && self.limit.grade) {
             self.answers = None;
+        } else if self.answers.is_none() {
+            let Limit { trip_c, upper_mhz, floor_mhz: lower_mhz, .. } = self.limit;
+            self.answers = Some(Answers::new(prior, Grades { trip_c, upper_mhz, lower_mhz }));
+            // The law beneath rests meanwhile: it must not be found in the middle of something, then or now.
+            (self.grip, self.tripped, self.bursting) = (Grip::UNKNOWN, false, false);
         }
     }
 
@@ -308,7 +315,7 @@ impl Stay {
             }
             self.quiet_s = 0.0;
             self.since_trip_s = 0.0;
-            self.grip = Grip::Boards { mhz: f32::INFINITY, since_s: 0.0 };
+            self.grip = Grip::UNKNOWN;
             if self.turns.is_none() {
                 let cut = TRIP_CUT[usize::from(self.mixed || self.limit.zone == Zone::Skin)];
                 self.cap_mhz = self.cap_mhz.map(|cap| (cut * cap).max(self.limit.floor_mhz));
@@ -470,6 +477,17 @@ mod tests {
         assert!(stay.is_breaking_free());
         stay.tick(&prior(), Tick { measured_mhz: 2400.0, t: 72.0, ..held });
         assert!(!stay.is_breaking_free());
+    }
+
+    #[test]
+    fn prompts_and_answers_in_turn_end_the_way_to_freedom_and_a_burst() {
+        let grade = Limit { zone: Zone::Skin, trip_c: 43.5, upper_mhz: 1500.0, grade: true, ..limit(1100.0) };
+        let mut stay = Stay::new(&prior(), grade, 1300.0);
+        (0..100).for_each(|_| stay.tick(&prior(), Tick { free_pays: true, ..tick(42.9, 1000.0) }));
+        assert!(stay.is_breaking_free());
+        stay.bursting = true;
+        stay.alternates(&prior(), true, || 0.0);
+        assert!(!stay.is_breaking_free() && !stay.bursting);
     }
 
     #[test]
