@@ -38,6 +38,13 @@ struct Swings {
     whole: Option<f32>,
 }
 
+impl Swings {
+    /// Speed since the last fall.
+    fn speed(&self) -> Option<f32> {
+        self.since.filter(|&(_, busy)| busy > 0.0).map(|(work, busy)| work / busy)
+    }
+}
+
 impl Side {
     /// A side that begins now and leaves out its first busy seconds.
     pub fn begin(settle_s: f32) -> Side {
@@ -52,7 +59,7 @@ impl Side {
     /// The board's clock fell, the same fall as before or another: a swing ends, or what went before was none.
     pub fn fell(&mut self, same: bool) {
         if let Some(swings) = &mut self.swings {
-            swings.whole = swings.since.filter(|_| same).map(|(work, busy)| work / busy.max(1e-3));
+            swings.whole = swings.speed().filter(|_| same);
             swings.since = Some((0.0, 0.0));
         }
     }
@@ -60,8 +67,13 @@ impl Side {
     /// The board is about to fall as it did before: what was seen since is a whole swing.
     pub fn swing_ends(&mut self) {
         if let Some(swings) = &mut self.swings {
-            swings.whole = swings.since.map(|(work, busy)| work / busy.max(1e-3)).or(swings.whole);
+            swings.whole = swings.speed().or(swings.whole);
         }
+    }
+
+    /// Whether [`Side::swing_ends`] would leave something to compare with.
+    pub fn saw_a_fall(&self) -> bool {
+        self.swings.is_some_and(|swings| swings.speed().or(swings.whole).is_some())
     }
 
     fn add(&mut self, work: f32, busy: f32, prompt: bool) {
@@ -193,6 +205,18 @@ mod tests {
         assert_eq!(side.speed(), None);
         side.swing_ends();
         assert_eq!(side.speed(), Some(0.75));
+    }
+
+    #[test]
+    fn a_swing_without_a_busy_second_is_none() {
+        let mut side = Side::left_alone(true, SETTLE_S);
+        side.fell(false);
+        side.swing_ends();
+        assert_eq!((side.saw_a_fall(), side.speed()), (false, None));
+        side.fell(true);
+        assert_eq!(side.speed(), None);
+        side.add(0.5, 1.0, false);
+        assert!(side.saw_a_fall());
     }
 
     #[test]

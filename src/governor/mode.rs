@@ -227,6 +227,10 @@ fn leave_alone(state: &mut State, ground: Ground, mode: Mode) -> Mode {
     match mode {
         Mode::Free if state.is_throttled_lately(LATELY_S) => {
             count_free_anew(state, ground.settle_s);
+            if state.evidence.fell().is_some() {
+                // A swing that is counted begins with the fall that showed the throttle.
+                state.watch.free.fell(false);
+            }
             Mode::Ride { look: None, rising: None }
         }
         mode if state.is_throttled_lately(LATELY_S) => mode,
@@ -344,10 +348,10 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism) -> 
             let promised = state.watch.free.speed().and_then(|_| promise_of_grades(prior, state));
             if promised.is_some_and(|p| p >= PROMISE) { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
-        // In turns the answer alone can make room: the prompt keeps the upper grade.
+        // In turns the answer alone can make room: the prompt keeps the upper grade. What it is compared with is the swing that ends then.
         Mechanism::Skin if deep && throttled_lately => {
             let swings = state.evidence.grade.is_some_and(|grade| state.evidence.swings() && nears_ceiling(state, grade));
-            if swings { Wish::Stay { on_trial: true } } else { Wish::Leave }
+            if swings && state.watch.free.saw_a_fall() { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
         _ => Wish::Leave,
     }

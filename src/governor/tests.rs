@@ -301,3 +301,102 @@ fn what_comes_in_never_panics() {
         assert!(d.decode.cap.is_none_or(|c| (600e6 as u64..1_800_000_000).contains(&c.0)));
     }
 }
+
+/// A phone whose skin and grade are told, second by second, under answers alone or in turn with prompts and silence.
+struct Phone {
+    policy: Policy,
+    state: State,
+    second: usize,
+    last: Option<Decision>,
+}
+
+impl Phone {
+    const FULL_MHZ: f32 = 2100.0;
+
+    fn new() -> Phone {
+        let prior = Prior::unknown(4, vec![600.0, 1100.0, 1500.0, 1700.0, 1800.0, 1900.0, 2000.0, Phone::FULL_MHZ]);
+        let policy = Policy { goal: Goal::Performance, prior };
+        Phone { state: State::new(&policy), policy, second: 0, last: None }
+    }
+
+    /// So many seconds at a grade of the board's, the skin on its way between two temperatures.
+    fn run(&mut self, seconds: usize, in_turns: bool, grade_mhz: f32, skin: [f32; 2]) {
+        for i in 0..seconds {
+            let skin_c = skin[0] + (skin[1] - skin[0]) * i as f32 / seconds as f32;
+            let phase = match self.second % 40 {
+                0..10 if in_turns => Phase::Prefill,
+                34..40 if in_turns => Phase::Idle,
+                _ => Phase::Decode,
+            };
+            self.tick(phase, grade_mhz, skin_c);
+        }
+    }
+
+    fn tick(&mut self, phase: Phase, grade_mhz: f32, skin_c: f32) {
+        let limits = self.last.as_ref().map(|d| if phase == Phase::Prefill { d.prefill } else { d.decode });
+        let request_mhz = limits.and_then(|l| l.cap).map_or(Phone::FULL_MHZ, |cap| cap.megahertz());
+        let threads = limits.map_or(4, |l| l.threads);
+        let is_busy = phase != Phase::Idle;
+        let mhz = if is_busy { request_mhz.min(grade_mhz) } else { 600.0 };
+        let rate = [0.1, 0.01][usize::from(phase == Phase::Decode)] * mhz * f32::from(threads) / 4.0;
+        let hertz = |mhz: f32| Hertz((mhz * 1e6) as u64);
+        let seen = Observation {
+            dt: Seconds(1.0),
+            soc: Some(Aged { value: Celsius(60.0 + 0.5 * (self.second % 2) as f32), age: Seconds(0.1) }),
+            skin: Some(Aged { value: Celsius(skin_c), age: Seconds(0.1) }),
+            requested: Some(hertz(request_mhz)),
+            measured: Some(Aged { value: hertz(mhz), age: Seconds(0.1) }),
+            phase,
+            tokens: if is_busy { rate } else { 0.0 },
+            busy: Seconds(f64::from(u8::from(is_busy))),
+            threads,
+            may_cap: true,
+            ..Observation::default()
+        };
+        let (state, decision) = decide(&self.policy, self.state.clone(), &seen);
+        (self.state, self.last) = (state, Some(decision));
+        self.second += 1;
+    }
+
+    fn holds(&self) -> bool {
+        matches!(self.state.mode, Mode::Stay { .. })
+    }
+
+    fn is_on_trial(&self) -> bool {
+        matches!(self.state.mode, Mode::Stay { on_trial: true, .. })
+    }
+
+    /// Held below the second of two grades, in turns, and on trial.
+    fn held() -> Phone {
+        let mut phone = Phone::new();
+        phone.run(400, false, Phone::FULL_MHZ, [40.0, 42.5]);
+        phone.run(100, false, 1900.0, [42.5, 43.5]);
+        phone.run(100, false, 1700.0, [43.5, 42.6]);
+        phone.run(300, true, 1900.0, [42.6, 42.6]);
+        phone.run(100, true, 1900.0, [42.6, 43.4]);
+        assert!(!phone.holds(), "what was seen of the swing was another load's");
+        phone.run(100, true, 1700.0, [43.5, 42.6]);
+        phone.run(100, true, 1900.0, [42.6, 43.3]);
+        assert!(phone.is_on_trial(), "{:?}", phone.last);
+        phone
+    }
+}
+
+#[test]
+fn a_hold_below_grades_in_turns_is_judged_where_the_fall_before_it_was_the_first() {
+    let mut phone = Phone::new();
+    // The fall comes in the middle of an answer.
+    phone.run(620, true, Phone::FULL_MHZ, [40.0, 43.5]);
+    phone.run(120, true, 1700.0, [43.5, 42.5]);
+    phone.run(60, true, Phone::FULL_MHZ, [42.5, 43.3]);
+    assert!(phone.is_on_trial(), "{:?}", phone.last);
+    phone.run(1600, true, Phone::FULL_MHZ, [43.3, 43.3]);
+    assert!(!phone.is_on_trial());
+}
+
+#[test]
+fn a_hold_below_grades_in_turns_waits_for_a_fall_under_turns_and_is_judged() {
+    let mut phone = Phone::held();
+    phone.run(1600, true, 1900.0, [43.3, 43.3]);
+    assert!(!phone.is_on_trial());
+}
