@@ -115,6 +115,8 @@ pub(super) fn change_mode(policy: &Policy, state: &mut State, seen: &Observation
             Mode::Ride { look: None, rising: None }
         }
         Mode::Stay { hold, since_s, on_trial, below } => after_a_hold(policy, state, seen, ground, Held { hold, since_s, on_trial, below }),
+        // The hold in waiting is not wanted any more.
+        Mode::Ride { look: Some(_), rising } if !is_held_below(policy.goal, ground.sure) => Mode::Ride { look: None, rising },
         Mode::Ride { look: Some(look), rising } => after_a_look(state, ground, look, rising),
         Mode::Eco { .. } if wish != Wish::Eco => Mode::Free,
         mode @ Mode::Eco { .. } => mode,
@@ -169,6 +171,9 @@ fn after_a_hold(policy: &Policy, state: &mut State, seen: &Observation, ground: 
     if lost {
         state.watch.banned_until_s = now + if ground.zone_t.is_none() { UNREAD_AGAIN_S } else { UNHEEDED_AGAIN_S };
         Mode::Ride { look: None, rising: Rising::from(&hold).filter(|_| seen.may_cap && policy.goal != Goal::Off) }
+    } else if !is_held_below(policy.goal, below) {
+        // The goal is another by now.
+        Mode::Ride { look: None, rising: Rising::from(&hold) }
     } else if below == Mechanism::Cliff && hold.holds_nothing() || loses && on_trial {
         state.watch.banned_until_s = now + harm::BAN_S;
         Mode::Ride { look: None, rising: Rising::from(&hold) }
@@ -280,6 +285,11 @@ pub(super) fn may_nudge(policy: &Policy, state: &State, seen: &Observation) -> b
 /// Goals for which a trial is worth its price.
 pub(super) fn is_deep(goal: Goal) -> bool {
     matches!(goal, Goal::Performance | Goal::Eco | Goal::Quiet)
+}
+
+/// Whether a board is held below this at all: a cliff or no throttle is harm for every goal, the rest is a choice.
+fn is_held_below(goal: Goal, mechanism: Mechanism) -> bool {
+    is_deep(goal) || matches!(mechanism, Mechanism::Cliff | Mechanism::Missing)
 }
 
 /// The loss of speed that a goal allows. Where fewer threads are faster than all, they have won more than eco's third percent.

@@ -400,3 +400,17 @@ fn a_hold_below_grades_in_turns_waits_for_a_fall_under_turns_and_is_judged() {
     phone.run(1600, true, 1900.0, [43.3, 43.3]);
     assert!(!phone.is_on_trial());
 }
+
+#[test]
+fn a_hold_of_choice_ends_with_the_goal_that_chose_it_and_may_come_back_with_it() {
+    let mut phone = Phone::held();
+    phone.policy.goal = Goal::Observe;
+    phone.run(1, true, 1900.0, [43.3, 43.3]);
+    assert!(!phone.holds());
+    phone.run(100, true, 1900.0, [43.3, 43.3]);
+    assert!(phone.last.as_ref().is_some_and(|d| d.decode.cap.is_none() && d.prefill.cap.is_none()), "{:?}", phone.last);
+    phone.policy.goal = Goal::Performance;
+    phone.run(100, true, 1700.0, [43.5, 42.6]);
+    phone.run(100, true, 1900.0, [42.6, 43.3]);
+    assert!(phone.holds());
+}
