@@ -79,7 +79,7 @@ impl Rising {
     pub const STEP_EVERY_S: [f64; 2] = [4.0, 20.0];
 
     fn from(hold: &Stay) -> Option<Rising> {
-        Some(Rising { mhz: hold.applied_mhz(0).min(hold.applied_mhz(1)), wait_s: Rising::STEP_EVERY_S[0] })
+        Some(Rising { mhz: hold.rises_from_mhz(), wait_s: Rising::STEP_EVERY_S[0] })
     }
 }
 

@@ -240,6 +240,15 @@ impl Stay {
         }
     }
 
+    /// Where a cap that is let go begins to rise, of both phases. A hold that slows the answer alone leaves the prompt what the board gives
+    /// it: there nothing was held that a skin would notice at once.
+    pub fn rises_from_mhz(&self) -> f32 {
+        match &self.answers {
+            Some(answers) => answers.cap_mhz(1).map_or(self.max_mhz, |_| self.limit.upper_mhz),
+            None => self.asked[0].mhz.min(self.asked[1].mhz),
+        }
+    }
+
     /// Whether prompts and answers take turns below a cliff that leaves nothing to hold: the room is too hot.
     pub fn holds_nothing(&self) -> bool {
         self.mixed && self.limit.zone == Zone::Die && !self.limit.steps && self.share_on_floor > NOTHING_HELD

@@ -404,9 +404,13 @@ fn a_hold_below_grades_in_turns_waits_for_a_fall_under_turns_and_is_judged() {
 #[test]
 fn a_hold_of_choice_ends_with_the_goal_that_chose_it_and_may_come_back_with_it() {
     let mut phone = Phone::held();
+    phone.run(40, true, 1900.0, [43.4, 43.4]);
+    let below = |d: &Decision, mhz: f32| [d.prefill, d.decode].map(|l| l.cap.is_some_and(|cap| cap.megahertz() < mhz));
+    assert!(phone.last.as_ref().is_some_and(|d| below(d, 1900.0) == [false, true]), "{:?}", phone.last);
     phone.policy.goal = Goal::Observe;
     phone.run(1, true, 1900.0, [43.3, 43.3]);
     assert!(!phone.holds());
+    assert!(phone.last.as_ref().is_some_and(|d| below(d, 1900.0) == [false; 2]), "prompts were not slowed before: {:?}", phone.last);
     phone.run(100, true, 1900.0, [43.3, 43.3]);
     assert!(phone.last.as_ref().is_some_and(|d| d.decode.cap.is_none() && d.prefill.cap.is_none()), "{:?}", phone.last);
     phone.policy.goal = Goal::Performance;
