@@ -161,12 +161,8 @@ fn after_a_hold(policy: &Policy, state: &mut State, seen: &Observation, ground: 
         hold.share_out(gain);
     }
     let lost = state.unheeded_s > UNHEEDED_S || ground.zone_t.is_none() || policy.goal == Goal::Off || !seen.may_cap;
-    let quicker = prompts > 0.05;
-    let (least, least_later) = match quicker {
-        _ if hold.limit().grade && state.load.is_mixed() => (EVEN, EVEN),
-        true => (-NOT_AT_REST, -NOT_AT_REST),
-        false => (0.003, -HARM),
-    };
+    let in_swings = hold.limit().grade && state.load.is_mixed();
+    let (least, least_later) = least_gains(prompts > 0.05, in_swings);
     let loses = gain.is_some_and(|g| if on_trial { g < least || prompts < -HARM } else { g < least_later });
     if lost {
         state.watch.banned_until_s = now + if ground.zone_t.is_none() { UNREAD_AGAIN_S } else { UNHEEDED_AGAIN_S };
@@ -190,6 +186,16 @@ fn after_a_hold(policy: &Policy, state: &mut State, seen: &Observation, ground: 
     }
 }
 
+/// What a hold must win on trial, and later: even is enough where prompts are clearly quicker.
+fn least_gains(quicker_prompts: bool, in_swings: bool) -> (f32, f32) {
+    match (quicker_prompts, in_swings) {
+        (true, true) => (EVEN, EVEN),
+        (true, false) => (-NOT_AT_REST, -NOT_AT_REST),
+        (false, true) => (0.003, EVEN),
+        (false, false) => (0.003, -HARM),
+    }
+}
+
 /// From a fresh look at the board left alone: back to the hold if that was better.
 fn after_a_look(state: &mut State, ground: Ground, look: Look, rising: Option<Rising>) -> Mode {
     match state.watch.gain() {
@@ -198,7 +204,7 @@ fn after_a_look(state: &mut State, ground: Ground, look: Look, rising: Option<Ri
             Mode::Ride { look: None, rising }
         }
         Some(_) => {
-            state.watch.held = harm::Side::begin(ground.settle_s);
+            count_held_anew(state, look.hold.limit(), ground.settle_s);
             Mode::Stay { hold: look.hold, since_s: state.now_s, on_trial: false, below: ground.sure }
         }
         None => Mode::Ride { look: Some(look), rising },
@@ -218,12 +224,10 @@ fn begin_a_hold(prior: &Prior, state: &mut State, ground: Ground, on_trial: bool
     let limit = stay::Limit { zone: evidence.zone, trip_c, floor_mhz, upper_mhz, steps, grade };
     let hold = Box::new(Stay::new(prior, limit, start_of(prior, state)));
     let slow = on_trial && limit.zone == Zone::Skin;
-    state.watch.held = if grade && state.load.is_mixed() {
+    if grade && state.load.is_mixed() {
         state.watch.free.swing_ends();
-        harm::Side::left_alone(true, 0.0)
-    } else {
-        harm::Side::begin(if slow { harm::SETTLE_SKIN_S } else { ground.settle_s })
-    };
+    }
+    count_held_anew(state, limit, if slow { harm::SETTLE_SKIN_S } else { ground.settle_s });
     Mode::Stay { hold, since_s: state.now_s, on_trial, below: ground.sure }
 }
 
@@ -249,6 +253,13 @@ fn leave_alone(state: &mut State, ground: Ground, mode: Mode) -> Mode {
 fn count_free_anew(state: &mut State, settle_s: f32) {
     let slow = state.evidence.zone == Zone::Skin || state.sensor.skin.is_some();
     state.watch.free = harm::Side::left_alone(slow, settle_s);
+}
+
+/// The speed of a hold is counted from now on: in turns below a grade, where a whole swing is what it is held against, over as long, and
+/// from the first second on, since the answer is slowed by no more than it needs.
+fn count_held_anew(state: &mut State, limit: stay::Limit, settle_s: f32) {
+    let in_swings = limit.grade && state.load.is_mixed();
+    state.watch.held = if in_swings { harm::Side::left_alone(true, 0.0) } else { harm::Side::begin(settle_s) };
 }
 
 /// What a constant clock below the trip promises over the board's own swings between two grades of a slow zone, as a share of speed:
@@ -364,5 +375,18 @@ fn wish(policy: &Policy, state: &State, seen: &Observation, sure: Mechanism) -> 
             if swings && state.watch.free.saw_a_fall() { Wish::Stay { on_trial: true } } else { Wish::Leave }
         }
         _ => Wish::Leave,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_quicker_prompts_may_cost_anything_on_trial() {
+        for in_swings in [false, true] {
+            let ((even, even_later), (wins, later)) = (least_gains(true, in_swings), least_gains(false, in_swings));
+            assert!(even < 0.0 && even == even_later && wins > 0.0 && later < 0.0, "in swings: {in_swings}");
+        }
     }
 }
