@@ -19,7 +19,7 @@ const SKIP_S: f32 = 1.0;
 /// A later look at the reference.
 pub const LOOK_S: f32 = 18.0;
 /// The reference is measured anew this often: context grows, rooms warm. (Every half hour, over three hours, `quiet` saves
-/// 0.1 points less, and `eco` the same within 0.03: simulated, twenty noises.)
+/// 0.1 points less, and `eco` the same within 0.04: simulated, twelve noises.)
 const REFRESH_S: f32 = 3600.0;
 /// Or this often at last, whatever the fan does.
 const REFRESH_LAST_S: f32 = 2.0 * REFRESH_S;
