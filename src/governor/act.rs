@@ -6,7 +6,7 @@ use super::eco;
 use super::estimate::Estimator;
 use super::mechanism::Zone;
 use super::mode::{Mode, Rising, is_deep, may_nudge};
-use super::nudge::{self, Nudge};
+use super::nudge;
 use super::observation::{Limits, Observation, Phase};
 use super::policy::{Goal, Policy};
 use super::senses::STALE_S;
@@ -109,15 +109,13 @@ fn nudge(policy: &Policy, state: &mut State, seen: &Observation) {
         state.nudge.stop();
         return;
     };
-    let all = state.crews[1].best() as f32;
-    let lost_s = match seen.phase {
+    let answer = match seen.phase {
         Phase::Idle => return,
-        Phase::Prefill => 0.0,
-        // No answer loses more than in proportion.
-        Phase::Decode => seen.busy.0 as f32 * (1.0 - seen.threads as f32 / all).max(0.0),
+        Phase::Prefill => None,
+        Phase::Decode => Some((seen.threads, seen.busy.0 as f32)),
     };
     let (clock_mhz, skin_c) = (state.evidence.clock_mhz(), state.skin.temperature_c());
-    state.nudge.tick(nudge::Second { grade, clock_mhz, skin_c, lost_s, now_s: state.now_s });
+    state.nudge.tick(nudge::Second { grade, clock_mhz, skin_c, answer, now_s: state.now_s });
 }
 
 /// Whether one thread alone would make a gripping board let go, soon enough to be worth it.
@@ -144,10 +142,11 @@ fn free_pays(policy: &Policy, hold: &Stay, estimator: &Estimator, phase: Option<
 /// The limits of a phase (0 prefill, 1 decode) in the present mode.
 pub(super) fn limits_of(policy: &Policy, state: &State, phase: usize) -> Limits {
     let prior = &policy.prior;
+    let all = state.crews[phase].threads();
     let threads = match policy.goal {
         Goal::Off => prior.cores,
-        _ if phase == 1 && state.nudge.is_under_way() => Nudge::threads(state.crews[1].best()),
-        _ => state.crews[phase].threads(),
+        _ if phase == 1 => state.nudge.threads().map_or(all, |fewer| fewer.min(all)),
+        _ => all,
     };
     let cap = |mhz: f32| (mhz < prior.max_mhz() - 0.5).then_some(Hertz((mhz as f64 * 1e6) as u64));
     match &state.mode {

@@ -290,7 +290,7 @@ pub(super) fn may_nudge(policy: &Policy, state: &State, seen: &Observation) -> b
     let alone = matches!(state.mode, Mode::Ride { look: None, rising: None }) && state.now_s >= state.watch.banned_until_s;
     let by_skin = state.evidence.verdict == Mechanism::Skin && state.sensor.skin.is_some();
     // What a nudge wins is a hold.
-    is_deep(policy.goal) && seen.may_cap && alone && by_skin && state.load.is_mixed() && state.crews[1].best() > 1
+    is_deep(policy.goal) && seen.may_cap && alone && by_skin && state.load.is_mixed()
 }
 
 /// Goals for which a trial is worth its price.
