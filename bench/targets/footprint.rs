@@ -16,8 +16,8 @@ const HEARTHD: &str = env!("CARGO_BIN_EXE_hearthd");
 const MIB: f64 = 1048576.0;
 /// Keys and values of 2048 tokens in the 1B shape: 16 layers, 8 heads of 64, two bytes each.
 const KV_BYTES: f64 = (2 * 16 * 8 * 64 * 2 * 2048) as f64;
-/// How long a daemon at rest is watched: what it does every half a minute is seen twice.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a daemon at rest is watched: what it does once a minute is seen twice.
+const IDLE: Duration = Duration::from_secs(120);
 /// Longest a daemon may take to say that it is ready.
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 pub const BEAT: Duration = Duration::from_secs(1);
 /// … at rest. Where a sensor hangs, those after it are read again within two of them, which is before their readings count as old (5 s).
 pub const REST: Duration = Duration::from_secs(2);
-/// … at rest on a machine without a thermometer, where there is nothing to see. As often as a graphics card is asked.
-pub const BLIND_REST: Duration = Duration::from_secs(30);
+/// … at rest on a machine without a thermometer, where there is nothing to see but what a graphics card tells of itself.
+pub const BLIND_REST: Duration = Duration::from_secs(60);
 /// So long after work a board has given most of its heat away, and the governor's estimates learn nothing more of how it does.
 const COOLED: Duration = Duration::from_secs(60);
 /// Headroom from which on the board is looked at every second: 15 K below its throttle.

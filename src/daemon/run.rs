@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Between two looks at the engine where systemd asks for none. Each wakes three threads.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at the engine where systemd asks for none. Each wakes three threads; requests hear of a failure at once.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// From SIGTERM until connections are closed whether or not their clients have read everything.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1200);
 /// After that, until the engine has to have finished its step and given its memory back.
