@@ -134,21 +134,7 @@ impl Poll {
 
     fn with(sources: Vec<Box<dyn Sensor>>, pace: impl Fn(&dyn Sensor) -> Duration) -> Poll {
         let due = Instant::now();
-        let seat = |source: Box<dyn Sensor>| {
-            let (every, of_work) = (pace(&*source), source.tells_of_work());
-            Seat {
-                name: source.name(),
-                every,
-                of_work,
-                source: Some(source),
-                due,
-                answered: None,
-                asked: 0,
-                misses: 0,
-                good: 0,
-                told: false,
-            }
-        };
+        let seat = |source: Box<dyn Sensor>| Seat::new(pace(&*source), source, due);
         let shared = Shared {
             latest: Latest::default(),
             seats: sources.into_iter().map(seat).collect(),
@@ -224,6 +210,11 @@ impl Poll {
 }
 
 impl Seat {
+    fn new(every: Duration, source: Box<dyn Sensor>, due: Instant) -> Seat {
+        let (name, of_work) = (source.name(), source.tells_of_work());
+        Seat { name, every, of_work, source: Some(source), due, answered: None, asked: 0, misses: 0, good: 0, told: false }
+    }
+
     /// From one question to the next, while no source is asked more often than once in `pace`.
     fn every_at(&self, pace: Duration) -> Duration {
         self.every.max(if self.of_work { pace * RESTING } else { pace })

@@ -183,7 +183,10 @@ impl Pool {
         };
         shared.active.store(self.active as u32, Relaxed);
         if self.active > 1 {
-            shared.spread.enter(0);
+            // The caller takes part in any case.
+            if !shared.spread.enter(0) {
+                shared.spread.settle(0);
+            }
             shared.next_epoch();
         }
         self.watch.borrow_mut().begin();
@@ -328,7 +331,6 @@ impl Shared {
             let has_core = self.spread.enter(index);
             if has_core {
                 self.join(epoch, index, &watch);
-                self.spread.leave(index);
             }
             self.rest(epoch, has_core);
         }
@@ -351,6 +353,8 @@ impl Shared {
                 }
             }
         }
+        // Before the next step can begin: where this worker was must not turn anybody away there.
+        self.spread.leave(index);
         if self.inside.0.fetch_sub(1, SeqCst) == 1 {
             _ = futex::wake(&self.inside.0, futex::Flags::PRIVATE, 1);
         }

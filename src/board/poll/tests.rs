@@ -304,21 +304,7 @@ fn a_source_that_fails_is_asked_as_often_as_ever_whatever_the_pace() {
 fn what_falls_due_within_a_moment_is_asked_in_the_same_wake() {
     let poll = Poll::start(Vec::new(), EVERY);
     let now = Instant::now();
-    let seat = |due| {
-        let source = told("cpu-thermal").0;
-        Seat {
-            name: source.name(),
-            every: EVERY,
-            of_work: false,
-            source: Some(source),
-            due,
-            answered: None,
-            asked: 0,
-            misses: 0,
-            good: 0,
-            told: false,
-        }
-    };
+    let seat = |due| Seat::new(EVERY, told("cpu-thermal").0, due);
     let mut shared = lock(&poll.shared);
     shared.seats = vec![seat(now), seat(now + TOGETHER), seat(now + 2 * TOGETHER)];
     let asked = |answer: Result<(usize, _), Duration>| answer.map(|(index, _)| index);
